@@ -1,0 +1,1 @@
+"""Peaka caches as Dagster assets."""
