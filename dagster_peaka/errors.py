@@ -1,0 +1,118 @@
+"""What can go wrong between this package and Peaka: one small tree.
+
+::
+
+    PeakaError
+    ├── PeakaConfigError          a setting is missing, malformed or contradicts another (also a ValueError)
+    ├── PeakaConnectionError      Peaka could not be reached; the request surely had no effect, or was a read
+    ├── PeakaUnknownOutcomeError  a request that changes something was sent, and its answer was lost or a 5xx
+    ├── PeakaResponseError        an answer that makes no sense: not JSON, another shape, a redirect
+    ├── PeakaApiError             Peaka answered with an error status
+    │   ├── PeakaAuthenticationError   401: the key
+    │   ├── PeakaPermissionError       403: the kind of key
+    │   ├── PeakaNotFoundError         404: the cache, table or project
+    │   ├── PeakaRateLimitError        429, still after the retries
+    │   └── PeakaServerError           5xx answered to a read
+    └── PeakaSyncError            a sync did not end in a COMPLETED execution of its own
+
+Any other 4xx is a plain :class:`PeakaApiError`. No error carries the API key, neither in its text nor in an exception
+that it was raised from.
+"""
+
+from __future__ import annotations
+
+MAX_REASON_LENGTH = 4096
+"""Characters of Peaka's own words that an error repeats at most."""
+
+
+def shortened(text: str, length: int = MAX_REASON_LENGTH) -> str:
+    """``text``, cut to ``length`` characters with a mark where something is missing."""
+    return text if len(text) <= length else text[: length - 15] + " … (cut short)"
+
+
+class PeakaError(Exception):
+    """Whatever this package raises about Peaka."""
+
+    permanent: bool = False
+    """True when trying again without a change of settings, key or cache cannot help."""
+
+
+class PeakaConfigError(PeakaError, ValueError):
+    """A setting is missing, malformed or contradicts another. The message names it and says what to write."""
+
+    permanent = True
+
+
+class PeakaConnectionError(PeakaError):
+    """Peaka could not be reached or did not answer in time, and nothing was changed by the request."""
+
+
+class PeakaUnknownOutcomeError(PeakaError):
+    """A changing request left this machine, and whether Peaka carried it out is unknown: look before you repeat it."""
+
+    def __init__(self, message: str, *, status_code: int | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        """The 5xx that came back, or None when no answer came at all."""
+
+
+class PeakaResponseError(PeakaError):
+    """Peaka's answer, or that of something in front of it, could not be understood."""
+
+
+class PeakaApiError(PeakaError):
+    """Peaka answered with an error status.
+
+    ``status_code`` is the HTTP status, ``reason`` Peaka's own message (at most 4,096 characters, may be empty),
+    ``error_code`` its ``errorCode`` such as ``TABLE_NOT_CACHEABLE`` where one came.
+    """
+
+    def __init__(self, message: str, *, status_code: int, reason: str = "", error_code: str | None = None) -> None:
+        super().__init__(message)
+        self.status_code = status_code
+        self.reason = reason
+        self.error_code = error_code
+        self.permanent = 400 <= status_code < 500 and status_code not in (408, 425, 429)
+
+
+class PeakaAuthenticationError(PeakaApiError):
+    """401: the key is wrong, revoked, or belongs to another zone."""
+
+
+class PeakaPermissionError(PeakaApiError):
+    """403: the key is valid but may not do this; a Project key reaches its own project only."""
+
+
+class PeakaNotFoundError(PeakaApiError):
+    """404: the cache, catalog, schema, table or project does not exist."""
+
+
+class PeakaRateLimitError(PeakaApiError):
+    """429 until the retries were used up. The request had no effect."""
+
+
+class PeakaServerError(PeakaApiError):
+    """5xx answered to a read, until the retries were used up."""
+
+
+class PeakaSyncError(PeakaError):
+    """A sync did not end in a COMPLETED execution of its own.
+
+    ``cache`` is the cache's name and id as shown in the message, ``execution_id`` the execution followed (None when
+    none was identified), ``state`` its last known status.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cache: str,
+        execution_id: str | None = None,
+        state: str | None = None,
+        permanent: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.cache = cache
+        self.execution_id = execution_id
+        self.state = state
+        self.permanent = permanent
