@@ -1,0 +1,50 @@
+# The commands of this repository: they need Python 3.10 or newer and make, nothing else.
+#
+#   make PYTHON=python3.12 demo    uses another Python
+#   make PORT=3001 dev             serves the UI elsewhere
+#   make STATE=/tmp/demo demo      keeps the databases, the history and the logs elsewhere
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 3000
+STATE ?= .demo
+
+PINS := pyproject.toml example_project/pyproject.toml constraints.txt
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo dev test lint clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+
+demo: $(VENV)/.example ## land the next day of flights, sync the caches, print what happened and the report
+	@$(VENV)/bin/python -m flights.commands.demo --state "$(STATE)"
+
+dev: $(VENV)/.example ## serve the example in Dagster's UI on port 3000, beside a local Peaka; Ctrl-C ends both
+	@$(VENV)/bin/python -m flights.commands.dev --state "$(STATE)" --port "$(PORT)"
+
+test: $(VENV)/.dev ## run all tests
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.dev ## check format, lint, types and the direction of imports
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+	@$(VENV)/bin/lint-imports --no-cache
+
+clean: ## forget the demo's state and everything built; the virtual environment stays
+	rm -rf "$(STATE)" build dist .pytest_cache .ruff_cache .hypothesis
+
+# What `make demo` and `make dev` need, and nothing more: a newcomer waits for no linter.
+$(VENV)/.example: $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dagster-peaka needs Python 3.10 or newer and $(PYTHON) is %d.%d: say which to use, for instance make PYTHON=python3.12 demo" % sys.version_info[:2])'
+	@echo "Setting up $(VENV) (only now, and again when the requirements change) ..."
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@$(PIP_INSTALL) --editable '.[sandbox]' --editable ./example_project
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.example
+	@echo "Adding what tests and lint need ..."
+	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@

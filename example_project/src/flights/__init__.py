@@ -1,0 +1,1 @@
+"""The example of dagster-peaka: flights, from an operational database through Peaka caches to a report."""

@@ -1,0 +1,1 @@
+"""What this project defines: landings, caches, the report, the resource and the schedule."""

@@ -1,0 +1,24 @@
+"""The five tables as Peaka caches them: each an asset that depends on the asset that lands its table."""
+
+import dagster as dg
+
+from dagster_peaka import build_peaka_cache_asset
+from flights.database import TABLES
+from flights.defs.landing import LANDING
+from flights.peaka_names import cache_key
+
+
+@dg.definitions
+def caches() -> dg.Definitions:
+    """One asset a table: materializing it asks Peaka for the delta and records what came of it."""
+    return dg.Definitions(
+        assets=[
+            build_peaka_cache_asset(
+                table=".".join(cache_key(table)),
+                deps=[[LANDING, table]],
+                group_name="peaka",
+                description=f"The copy of the table `{table}` that Peaka keeps.",
+            )
+            for table in TABLES
+        ]
+    )

@@ -1,0 +1,32 @@
+"""The report: how punctual each carrier is, asked of Peaka's SQL over the cached tables."""
+
+import dagster as dg
+
+from dagster_peaka import PeakaResource
+from flights.peaka_names import cache_key
+from flights.punctuality import chart, markdown_table, rows_from_answer, statement
+
+
+@dg.asset(
+    deps=[cache_key("flights"), cache_key("airlines"), cache_key("planes")],
+    group_name="reports",
+    kinds={"peaka", "matplotlib"},
+)
+def punctuality(peaka: PeakaResource) -> dg.MaterializeResult:
+    """Each carrier's flights that have landed so far: how many were on time, late or cancelled."""
+    with peaka.get_client() as client:
+        answer = client.execute_query(statement())
+    carriers = rows_from_answer(answer.rows)
+    if not carriers:
+        raise dg.Failure(
+            "Peaka's copy of the flights holds no rows: materialize a day of operational/flights, "
+            "then its cache."
+        )
+    return dg.MaterializeResult(
+        metadata={
+            "report": dg.MetadataValue.md(markdown_table(carriers)),
+            "chart": dg.MetadataValue.md(f"![Share of flights on time]({chart(carriers)})"),
+            "flights": sum(carrier.flights for carrier in carriers),
+            "carriers": len(carriers),
+        }
+    )

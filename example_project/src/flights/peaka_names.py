@@ -1,0 +1,15 @@
+"""Where Peaka finds the five tables: the environment's FLIGHTS_SCHEMA, `catalog.schema`, or `ops.public`."""
+
+import os
+
+
+def cache_key(table: str) -> list[str]:
+    """The asset key's parts of a table's cache: catalog, schema, table.
+
+    Raises ValueError where FLIGHTS_SCHEMA is not of the form `catalog.schema`.
+    """
+    schema = os.environ.get("FLIGHTS_SCHEMA") or "ops.public"
+    parts = schema.split(".")
+    if len(parts) != 2 or not all(parts):
+        raise ValueError(f"FLIGHTS_SCHEMA is {schema!r}: write catalog.schema, for instance ops.public.")
+    return [*parts, table]
