@@ -1,0 +1,49 @@
+"""A local Peaka over HTTP, to develop and test against: real data, and every way in which Peaka may behave.
+
+It is not Peaka. It needs the extra `sandbox` and shares no code with the rest of the package.
+
+    with PeakaSandbox({"ops": {"public": "ops.db"}}, caches=["ops.public.*"]) as sandbox:
+        ...
+
+The same from the command line: `python -m dagster_peaka.sandbox --help`. The rooms, from the ground up:
+
+    behaviour    readings of the contract, faults, plans     errors, durations, bodies   what a request may bring
+    sources      catalogs: SQLite files of others            store      the sandbox's own file
+    copying      delta and full refresh                      executions caches, queues, schedules
+    wire         Peaka's JSON                                trino, queries  SQL
+    app          operations over HTTP                        server, cli     PeakaSandbox, the command
+"""
+
+from typing import TYPE_CHECKING
+
+from dagster_peaka.sandbox.behaviour import Behaviour
+
+if TYPE_CHECKING:
+    from dagster_peaka.sandbox.executions import ExecutionRecord
+    from dagster_peaka.sandbox.requests import RequestRecord
+    from dagster_peaka.sandbox.server import PeakaSandbox
+    from dagster_peaka.sandbox.sources import SandboxError
+
+__all__ = ["Behaviour", "ExecutionRecord", "PeakaSandbox", "RequestRecord", "SandboxError"]
+
+_ROOMS = {
+    "PeakaSandbox": "server",
+    "ExecutionRecord": "executions",
+    "RequestRecord": "requests",
+    "SandboxError": "sources",
+}
+_EXTRA = ("starlette", "uvicorn", "sqlglot")
+
+
+def __getattr__(name: str) -> object:
+    # Late, so that `python -m dagster_peaka.sandbox` can say which extra is missing.
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    try:
+        return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise ImportError("Peaka's sandbox needs its extra: pip install 'dagster-peaka[sandbox]'") from None

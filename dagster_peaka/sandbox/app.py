@@ -1,0 +1,469 @@
+"""The HTTP side: Peaka's operations as routes, and one front that records, misbehaves, authorizes and answers.
+
+Every route is named after its operationId in Peaka's OpenAPI document. A request goes through `Front.__call__`:
+record -> fault -> key -> project -> operation -> Date -> send, or the connection dropped.
+"""
+
+import asyncio
+import hmac
+import json
+import sqlite3
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+from dagster_peaka.sandbox import bodies
+from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode
+from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found
+from dagster_peaka.sandbox.executions import (
+    AlreadyCached,
+    Cache,
+    Engine,
+    NoSuchTable,
+    NotCacheable,
+    NotSupported,
+    Refused,
+)
+from dagster_peaka.sandbox.requests import RequestLog
+from dagster_peaka.sandbox.sources import Table, TableName
+from dagster_peaka.sandbox.wire import Json, Wire
+
+PREFIX = "/api/v1"
+BUILT_IN = {"1": ("peaka", "internal"), "2": ("peaka", "query")}
+"""The catalogs that every project has, says Peaka's document; here they are empty."""
+
+
+@dataclass
+class Call:
+    """A request on its way to an operation."""
+
+    request: Request
+    number: int
+    parameters: dict[str, str]
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query string's parameters; of one given twice the last counts."""
+        return dict(self.request.query_params)
+
+    async def json(self) -> Any:
+        """The parsed body. Raises `ApiError`."""
+        body = bytearray()
+        async for chunk in self.request.stream():
+            body += chunk
+            if len(body) > bodies.LARGEST_BODY:
+                raise ApiError(
+                    413, f"The body has more than {bodies.LARGEST_BODY} bytes.", "PAYLOAD_TOO_LARGE"
+                )
+        return bodies.parse_json(self.request.headers.get("content-type", ""), bytes(body))
+
+
+Operation = Callable[[Call], Awaitable[Response]]
+
+
+def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A JSON answer, in ASCII: a lone surrogate that a request brought must not break it."""
+    return Response(json.dumps(body), status, headers, "application/json")
+
+
+class Operations:
+    """Peaka's operations on an engine. Each returns its 200, or raises `ApiError`."""
+
+    def __init__(self, engine: Engine, wire: Wire, behaviour: Behaviour) -> None:
+        self._engine = engine
+        self._wire = wire
+        self._behaviour = behaviour
+        self._queries = ThreadPoolExecutor(2, "peaka-sandbox-query")
+
+    def close(self) -> None:
+        """End the threads of queries."""
+        self._queries.shutdown()
+
+    def routes(self) -> list[Route]:
+        """One route an operation."""
+        project = f"{PREFIX}/data/projects/{{projectId}}"
+        cache, tables = (
+            f"{project}/cache/{{cacheId}}",
+            f"{project}/catalogs/{{catalogId}}/schemas/{{schemaName}}/tables",
+        )
+        in_catalog = f"{project}/catalog/{{catalogId}}"
+        operations: list[tuple[str, str, str, Operation]] = [
+            ("GET", f"{project}/catalogs", "listCatalogs", self.list_catalogs),
+            ("GET", f"{project}/catalogs/{{catalogId}}/schemas", "listSchemas", self.list_schemas),
+            ("GET", tables, "listTables_1", self.list_tables),
+            ("GET", f"{tables}/{{tableName}}/columns", "listColumns_1", self.list_columns),
+            ("GET", f"{tables}/{{tableName}}/isCached", "isCached", self.is_cached),
+            ("POST", f"{project}/queries/execute", "executeQuery", self.execute_query),
+            ("POST", f"{project}/cache", "createCache", self.create_cache),
+            ("POST", f"{project}/cache/batch", "createBatchCache", self.create_batch),
+            ("GET", f"{project}/cache/status", "getCacheStatusByProject", self.statuses),
+            ("GET", cache, "getCacheSettings", self.settings),
+            ("PUT", cache, "updateCacheSettings", self.update),
+            ("DELETE", cache, "deleteCache", self.delete),
+            ("POST", f"{cache}/cancelFullRefreshUpdate", "cancelFullRefreshCache", self.cancel_full_refresh),
+            ("POST", f"{cache}/cancelIncrementalUpdate", "cancelIncrementalCache", self.cancel_incremental),
+            ("GET", f"{cache}/executionHistory", "getCacheExecutionHistory", self.history),
+            ("POST", f"{cache}/fullRefreshUpdate", "fullRefreshCache", self.full_refresh),
+            ("POST", f"{cache}/incrementalUpdate", "incrementalUpdateCache", self.incremental),
+            ("GET", f"{cache}/status", "getCacheStatus", self.status),
+            ("GET", f"{in_catalog}/cache/status", "getCacheStatusByCatalog", self.statuses),
+            (
+                "GET",
+                f"{in_catalog}/schema/{{schemaName}}/cache/status",
+                "getCacheStatusBySchema",
+                self.statuses,
+            ),
+        ]
+        return [
+            Route(path, operation, methods=[method], name=name)
+            for method, path, name, operation in operations
+        ]
+
+    # Catalogs
+
+    async def list_catalogs(self, call: Call) -> Response:
+        """All catalogs of the project."""
+        built_in = [self._wire.catalog(name, kind, id, None) for id, (name, kind) in BUILT_IN.items()]
+        connected = [
+            self._wire.catalog(name, "sqlite", id, str(uuid.uuid5(uuid.NAMESPACE_OID, name)))
+            for name, id in self._engine.sources.ids.items()
+        ]
+        return answer(built_in + connected)
+
+    async def list_schemas(self, call: Call) -> Response:
+        """The schemas of a catalog."""
+        catalog = self._catalog(call)
+        if catalog is None:
+            return answer([])
+        return answer(
+            [self._wire.schema(catalog, schema) for schema in self._engine.sources.schemas(catalog)]
+        )
+
+    async def list_tables(self, call: Call) -> Response:
+        """The tables and views of a schema."""
+        catalog, schema = self._schema(call)
+        tables = await self._engine.in_thread(self._engine.sources.tables, catalog, schema)
+        names = [TableName(catalog, schema, table.name) for table in tables]
+        cached = self._engine.by_table
+        return answer([self._wire.table(n, t, n in cached) for n, t in zip(names, tables, strict=True)])
+
+    async def list_columns(self, call: Call) -> Response:
+        """The columns of a table."""
+        _, table = await self._table(call)
+        return answer([self._wire.column(column) for column in table.columns])
+
+    async def is_cached(self, call: Call) -> Response:
+        """Whether a table is cached, and how it could be."""
+        name, table = await self._table(call)
+        return answer(self._wire.caching(table, name in self._engine.by_table))
+
+    async def execute_query(self, call: Call) -> Response:
+        """The result of a query."""
+        from dagster_peaka.sandbox import (
+            queries,
+        )  # SQL's grammar takes its time to load: with the first query
+
+        form = call.query.get("format", "CELL_TYPED")
+        if form not in queries.FORMATS:
+            raise bad_request(f"format must be one of {', '.join(queries.FORMATS)}.")
+        request = queries.requested(bodies.as_object(await call.json()))
+        loop = asyncio.get_running_loop()
+        result = await loop.run_in_executor(self._queries, queries.run, self._engine, *request)
+        return answer(await loop.run_in_executor(self._queries, queries.shaped, result, form))
+
+    # Caches
+
+    async def create_cache(self, call: Call) -> Response:
+        """A new cache; its first sync starts at once."""
+        return answer(await self._create(bodies.as_object(await call.json()), call.number))
+
+    async def create_batch(self, call: Call) -> Response:
+        """Many new caches, each of which may fail on its own."""
+        requests = await call.json()
+        if not isinstance(requests, list):
+            raise bad_request("The body must be an array of cache requests.")
+        results: list[Json] = []
+        for request in requests:
+            try:
+                cache = await self._create(bodies.as_object(request, "Each cache request"), call.number)
+                results.append({"success": True, "cache": cache})
+            except ApiError as error:
+                results.append({"success": False, "error": str(error)})
+        return answer(results)
+
+    async def settings(self, call: Call) -> Response:
+        """A cache's table and schedules."""
+        return answer(self._wire.cache(self._cache(call)))
+
+    async def update(self, call: Call) -> Response:
+        """Other schedules for a cache."""
+        cache = self._cache(call)
+        wanted = bodies.schedules(bodies.as_object(await call.json()))
+        if self._behaviour.schedule_update == "replace":
+            nothing: dict[Mode, str | None] = {"INCREMENTAL": None, "FULL_REFRESH": None}
+            wanted = {**nothing, **wanted}
+        try:
+            self._engine.reschedule(self._cache(call), wanted)
+        except NotSupported as error:
+            raise bad_request(f"incrementalCacheSchedule: {error}") from None
+        return answer(self._wire.cache(cache))
+
+    async def delete(self, call: Call) -> Response:
+        """A cache gone for good."""
+        self._engine.delete(self._cache(call))
+        return Response()
+
+    # Executions
+
+    async def incremental(self, call: Call) -> Response:
+        """An incremental update asked for."""
+        return self._trigger(call, "INCREMENTAL")
+
+    async def full_refresh(self, call: Call) -> Response:
+        """A full refresh asked for."""
+        return self._trigger(call, "FULL_REFRESH")
+
+    async def cancel_incremental(self, call: Call) -> Response:
+        """The running incremental update asked to stop."""
+        return self._cancel(call, "INCREMENTAL")
+
+    async def cancel_full_refresh(self, call: Call) -> Response:
+        """The running full refresh asked to stop."""
+        return self._cancel(call, "FULL_REFRESH")
+
+    async def status(self, call: Call) -> Response:
+        """A cache's last executions."""
+        cache = self._cache(call)
+        without_logs = bodies.flag_parameter(call.query.get("excludeLogs"), "excludeLogs")
+        return answer(self._wire.status(cache, self._engine.visible(cache), not without_logs))
+
+    async def statuses(self, call: Call) -> Response:
+        """The statuses of all caches of the project, of one catalog, or of one of its schemas."""
+        caches = list(self._engine.caches.values())
+        if "schemaName" in call.parameters:
+            within = self._schema(call)
+            caches = [cache for cache in caches if cache.name[:2] == within]
+        elif "catalogId" in call.parameters:
+            catalog = self._catalog(call)
+            caches = [cache for cache in caches if cache.name.catalog == catalog]
+        return answer([self._wire.status(cache, self._engine.visible(cache)) for cache in caches])
+
+    async def history(self, call: Call) -> Response:
+        """A page of a cache's executions, newest first."""
+        cache = self._cache(call)
+        limit = bodies.number_parameter(call.query.get("limit"), "limit", 10, 1)
+        offset = bodies.number_parameter(call.query.get("offset"), "offset", 0, 0)
+        page = self._engine.history(cache)[offset : offset + limit]
+        return answer([self._wire.execution(execution) for execution in page])
+
+    # What operations have in common
+
+    def _trigger(self, call: Call, mode: Mode) -> Response:
+        try:
+            self._engine.trigger(self._cache(call), mode, "api", call.number)
+        except NotSupported as error:
+            raise bad_request(str(error)) from None
+        except Refused as error:
+            raise ApiError(409, str(error), "CONFLICT") from None
+        if self._behaviour.trigger_answer == "object":
+            return answer(self._wire.triggered(mode))
+        return Response("" if self._behaviour.trigger_answer == "empty" else "OK", media_type="text/plain")
+
+    def _cancel(self, call: Call, mode: Mode) -> Response:
+        cache = self._cache(call)
+        if not self._engine.cancel(cache, mode):
+            raise not_found(f"No {mode} execution of cache {cache.id} is running.")
+        return Response()
+
+    async def _create(self, body: Json, number: int) -> Json:
+        catalog_id = bodies.identifier(body, "catalogId", self._behaviour.ids_as_numbers)
+        schema, table = bodies.text(body, "schemaName"), bodies.text(body, "tableName")
+        schedules = {mode: text for mode, text in bodies.schedules(body).items() if text is not None}
+        catalog = self._engine.sources.names.get(catalog_id)
+        if catalog is None:
+            raise bad_request(f"catalogId: there is no catalog {ascii(catalog_id)[:100]} in this project.")
+        if schema not in self._engine.sources.schemas(catalog):
+            raise bad_request(f"schemaName: the catalog {catalog} has no schema {ascii(schema)[:100]}.")
+        try:
+            return self._wire.cache(
+                await self._engine.create(TableName(catalog, schema, table), schedules, number)
+            )
+        except NoSuchTable as error:
+            raise bad_request(f"tableName: {error}") from None
+        except AlreadyCached as error:
+            raise ApiError(409, str(error), "CONFLICT") from None
+        except NotCacheable as error:
+            raise ApiError(400, f"tableName: {error}", "BAD_REQUEST", "TABLE_NOT_CACHEABLE") from None
+        except NotSupported as error:
+            raise bad_request(f"incrementalCacheSchedule: {error}") from None
+
+    def _cache(self, call: Call) -> Cache:
+        cache = self._engine.caches.get(call.parameters["cacheId"])
+        if cache is None:
+            raise not_found(f"There is no cache {ascii(call.parameters['cacheId'])[:100]} in this project.")
+        return cache
+
+    def _catalog(self, call: Call) -> str | None:
+        """A catalog's name by its id, None for a built-in one."""
+        number = call.parameters["catalogId"]
+        if number in BUILT_IN:
+            return None
+        if number not in self._engine.sources.names:
+            raise not_found(f"There is no catalog {ascii(number)[:100]} in this project.")
+        return self._engine.sources.names[number]
+
+    def _schema(self, call: Call) -> tuple[str, str]:
+        catalog, schema = self._catalog(call), call.parameters["schemaName"]
+        if catalog is None or schema not in self._engine.sources.schemas(catalog):
+            raise not_found(
+                f"The catalog {call.parameters['catalogId']} has no schema {ascii(schema)[:100]}."
+            )
+        return catalog, schema
+
+    async def _table(self, call: Call) -> tuple[TableName, Table]:
+        name = TableName(*self._schema(call), call.parameters["tableName"])
+        table = await self._engine.in_thread(self._engine.sources.table, name)
+        if table is None:
+            raise not_found(f"There is no table {ascii(str(name))[:200]}.")
+        return name, table
+
+
+class Front:
+    """The ASGI application. `drop` ends a connection, given its client's address, without an answer.
+
+    `faults` may be added to at any time.
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        log: RequestLog,
+        behaviour: Behaviour,
+        *,
+        project_id: str,
+        api_key: str,
+        cache_named: Callable[[str], str | None],
+        drop: Callable[[tuple[str, int]], None],
+    ) -> None:
+        self.faults: list[Fault] = []
+        self._routes = operations.routes()
+        self._log = log
+        self._behaviour = behaviour
+        self._project_id = project_id
+        self._authorization = f"Bearer {api_key}".encode()
+        self._cache_named = cache_named
+        self._drop = drop
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        # Routes are matched with names still percent-encoded: a slash in a table's name is no separator.
+        scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        route, parameters, refusal = self._match(scope)
+        record = self._log.open(
+            scope["method"],
+            scope["path"],
+            scope["query_string"].decode("latin-1"),
+            route.name if route else None,
+        )
+        fault = self._fault(record.operation, parameters.get("cacheId"))
+        if fault is None:
+            response = refusal or await self._respond(
+                Call(Request(scope, receive), record.number, parameters), route
+            )
+        elif fault.refuse:
+            response = None
+        elif fault.status is not None and not fault.lose_reply:
+            response = _faulty(fault, fault.status)
+        else:
+            response = refusal or await self._respond(
+                Call(Request(scope, receive), record.number, parameters), route
+            )
+            response = None if fault.lose_reply else response
+        if response is not None and self._behaviour.date_header:
+            response.headers["Date"] = formatdate(time.time() + self._behaviour.clock_offset, usegmt=True)
+        if fault is not None and fault.delay:
+            await asyncio.sleep(fault.delay)
+        self._log.close(record, response.status_code if response is not None else 0)
+        if response is not None:
+            await response(scope, receive, send)
+            return
+        self._drop(scope["client"])
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    def _match(self, scope: Scope) -> tuple[Route | None, dict[str, str], Response | None]:
+        """The operation that a request means with its path's parameters, or the answer that it means none."""
+        allowed: list[str] = []
+        for route in self._routes:
+            match, found = route.matches(scope)
+            if match is Match.NONE:
+                continue
+            if match is Match.PARTIAL:
+                allowed += route.methods or ()
+                continue
+            try:
+                raw: dict[str, str] = found["path_params"]
+                parameters = {name: unquote_to_bytes(value).decode("utf-8") for name, value in raw.items()}
+            except UnicodeDecodeError:
+                return route, {}, _refused(bad_request("The path holds what is no UTF-8."))
+            return route, parameters, None
+        if allowed:
+            methods = ", ".join(sorted(set(allowed)))
+            refused = ApiError(
+                405, f"{scope['method']} is not allowed here, only {methods}.", "METHOD_NOT_ALLOWED"
+            )
+            return None, {}, _refused(refused, {"Allow": methods})
+        return (
+            None,
+            {},
+            _refused(not_found("There is no such path in Peaka's API, or the sandbox does not offer it.")),
+        )
+
+    async def _respond(self, call: Call, route: Route | None) -> Response:
+        assert route is not None, "a request without a route was refused before"
+        try:
+            key = call.request.headers.get("authorization", "").encode("latin-1")
+            if not hmac.compare_digest(key, self._authorization):
+                raise ApiError(401, "The API key is missing or wrong.", "UNAUTHORIZED")
+            if call.parameters["projectId"] != self._project_id:
+                raise not_found(f"There is no project {ascii(call.parameters['projectId'])[:100]}.")
+            operation: Operation = route.endpoint
+            return await operation(call)
+        except ApiError as error:
+            return _refused(error)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except sqlite3.Error as error:
+            return _refused(bad_request(f"The source cannot be read: {error}."))
+
+    def _fault(self, operation: str | None, cache: str | None) -> Fault | None:
+        self.faults = [fault for fault in self.faults if not fault.spent]
+        for fault in self.faults:
+            if fault.operation not in (None, operation):
+                continue
+            if fault.cache is not None and (cache is None or self._cache_named(fault.cache) != cache):
+                continue
+            fault.hits += 1
+            return fault
+        return None
+
+
+def _refused(error: ApiError, headers: dict[str, str] | None = None) -> Response:
+    return answer(error.body, error.status, headers)
+
+
+def _faulty(fault: Fault, status: int) -> Response:
+    if isinstance(fault.body, (str, bytes)):
+        return Response(fault.body, status, fault.headers, "text/plain")
+    body = {"code": status, "message": "The sandbox was told to answer so.", "reason": "FAULT"}
+    return answer(body if fault.body is None else fault.body, status, fault.headers)

@@ -1,0 +1,136 @@
+"""How the sandbox behaves where Peaka's contract is open, and how a test makes it misbehave.
+
+`Behaviour` holds one field for each open question, `Fault` answers chosen requests otherwise than asked, and `Plan`
+decides how a cache's next executions go. All three are plain data: the rooms above read them when they act.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+Mode = Literal["INCREMENTAL", "FULL_REFRESH"]
+
+
+@dataclass(kw_only=True, slots=True)
+class Behaviour:
+    """One reading of Peaka's contract. Every field may be assigned while the sandbox runs, and counts from then on.
+
+    Raises `ValueError` for a value that is no choice of its field, `AttributeError` for an unknown field.
+
+    Example: `sandbox.behaviour.coalesce = True`
+    """
+
+    execution_seconds: float = 0.0
+    """Least duration of every execution, in seconds."""
+    visible_after: float = 0.0
+    """Seconds until a new execution shows in status and history."""
+    hide_queued: bool = False
+    """An execution shows only when it leaves the queue."""
+    queued_status: str = "RUNNING"
+    """The status that a queued execution shows. Peaka's document has no word of its own for it."""
+    coalesce: bool = False
+    """A trigger while an execution of that mode runs or is queued starts nothing."""
+    other_mode: Literal["parallel", "queue", "coalesce", "refuse"] = "parallel"
+    """What a trigger does while the cache's other mode runs: go beside it, behind it, nowhere, or answer 409."""
+    first_sync_mode: Literal["incremental", "full_refresh"] = "incremental"
+    """The mode of the first sync of a cache that has no schedule. A table without a key is always refreshed."""
+    trigger_answer: Literal["object", "empty", "text"] = "object"
+    """The body that a trigger answers: a JSON object, nothing, or something that is not JSON."""
+    status_case: Literal["upper", "lower", "title"] = "upper"
+    """The letter case of every status."""
+    mode_spelling: Literal["upper", "lower", "kebab", "absent"] = "upper"
+    """How `executionMode` is spelled: FULL_REFRESH, full_refresh, full-refresh, or left out."""
+    cached_records: Literal["total", "handled"] = "total"
+    """`numberOfCachedRecords` of an incremental: the rows of the table, or the rows that this execution handled."""
+    timestamps: Literal["z", "offset", "no_fraction", "null", "absent"] = "z"
+    """How an execution's times are written. `null` breaks Peaka's document, which knows no null."""
+    error_shape: Literal["object", "string", "null"] = "object"
+    """What the `error` of a failed execution is. `string` and `null` break Peaka's document."""
+    ids_as_numbers: bool = False
+    """Catalog ids are JSON numbers (beyond 2^53), not strings. Breaks Peaka's document."""
+    clock_offset: float = 0.0
+    """Seconds by which the server's clock is ahead: in every time that it reports and in the Date header."""
+    date_header: bool = True
+    """Answers carry a Date header."""
+    schedule_update: Literal["patch", "replace"] = "patch"
+    """An update of a cache changes only the schedules that it names, or replaces both."""
+    extra_fields: bool = False
+    """Every object of an answer carries fields that no document names."""
+    drop_progress: bool = False
+    """Executions carry no `progress`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        choices = CHOICES.get(name)
+        if choices is not None and value not in choices:
+            raise ValueError(f"Behaviour.{name} is {value!r}; it must be one of {', '.join(choices)}.")
+        object.__setattr__(self, name, value)
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    name: get_args(hint) for name, hint in get_type_hints(Behaviour).items() if get_origin(hint) is Literal
+}
+"""The fields of `Behaviour` that are a choice, with what there is to choose from."""
+
+
+@dataclass(slots=True)
+class Fault:
+    """What `PeakaSandbox.fault` installed: `hits` counts the requests that it met, `remove()` ends it."""
+
+    operation: str | None
+    cache: str | None
+    times: int | None
+    status: int | None
+    body: Any
+    headers: dict[str, str]
+    delay: float
+    lose_reply: bool
+    refuse: bool
+    hits: int = 0
+    removed: bool = False
+
+    def remove(self) -> None:
+        """Let the requests that it matched be answered as usual again."""
+        self.removed = True
+
+    @property
+    def spent(self) -> bool:
+        """Whether it meets no further request."""
+        return self.removed or (self.times is not None and self.hits >= self.times)
+
+
+@dataclass(slots=True)
+class Plan:
+    """How executions of a cache are to go. `times` counts down with every execution that takes it."""
+
+    mode: Mode | None = None
+    times: int | None = 1
+    duration: float | None = None
+    hold: bool = False
+    fail: dict[str, Any] | str | None = None
+    status: str | None = None
+    until_end: bool = False
+    vanish: bool = False
+
+
+@dataclass(slots=True)
+class Plans:
+    """The plans of all caches, by the cache's table, oldest first."""
+
+    by_table: dict[tuple[str, str, str], list[Plan]] = field(
+        default_factory=dict[tuple[str, str, str], list[Plan]]
+    )
+
+    def add(self, table: tuple[str, str, str], plan: Plan) -> None:
+        """Let the next executions of `table`'s cache go as `plan` says."""
+        self.by_table.setdefault(table, []).append(plan)
+
+    def take(self, table: tuple[str, str, str], mode: Mode) -> Plan | None:
+        """The oldest plan that fits a new execution, with one of its times used up."""
+        plans = self.by_table.get(table, [])
+        for plan in plans:
+            if plan.mode in (None, mode):
+                if plan.times is not None:
+                    plan.times -= 1
+                    if plan.times <= 0:
+                        plans.remove(plan)
+                return plan
+        return None

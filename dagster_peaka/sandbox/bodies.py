@@ -1,0 +1,106 @@
+"""Reading what a request brings: JSON bodies and query parameters, each refused with the field's name."""
+
+import json
+from typing import Any, NoReturn, cast
+
+from dagster_peaka.sandbox.behaviour import Mode
+from dagster_peaka.sandbox.durations import parse_duration
+from dagster_peaka.sandbox.errors import ApiError, bad_request
+from dagster_peaka.sandbox.wire import SCHEDULE_FIELDS, Json
+
+LARGEST_BODY = 16 * 2**20
+"""Bytes that a request's body may have."""
+_INT32 = 2**31 - 1
+
+
+def parse_json(content_type: str, body: bytes) -> Any:
+    """A request's body. Raises `ApiError`: 415 for another type, 400 for what is no JSON or no Unicode."""
+    kind, _, parameters = content_type.partition(";")
+    charset = parameters.strip().lower().removeprefix("charset=").strip('"')
+    if kind.strip().lower() != "application/json" or charset not in ("", "utf-8"):
+        raise ApiError(415, "The body must be application/json in UTF-8.", "UNSUPPORTED_MEDIA_TYPE")
+    try:
+        parsed = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        json.dumps(parsed, ensure_ascii=False).encode("utf-8")
+    except RecursionError:
+        raise bad_request("The body is nested too deeply.") from None
+    except UnicodeError:
+        raise bad_request("The body holds what is no Unicode text.") from None
+    except ValueError as error:
+        raise bad_request(f"The body is no JSON: {error}.") from None
+    return parsed
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON's")
+
+
+def as_object(value: Any, what: str = "The body") -> Json:
+    """A JSON object. Raises `ApiError`."""
+    if not isinstance(value, dict):
+        raise bad_request(f"{what} must be a JSON object.")
+    return cast("Json", value)
+
+
+def text(body: Json, field: str) -> str:
+    """A string that must be there. Raises `ApiError`."""
+    value = body.get(field)
+    if not isinstance(value, str) or not value:
+        raise bad_request(f"{field} must be a string that is not empty.")
+    return value
+
+
+def identifier(body: Json, field: str, numbers: bool) -> str:
+    """An id that must be there: a string, or a number too where ids are numbers. Raises `ApiError`."""
+    value = body.get(field)
+    if numbers and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return text(body, field)
+
+
+def whole_number(value: Any, field: str, least: int) -> int:
+    """An int32 that is not below `least`. Raises `ApiError`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _INT32:
+        raise bad_request(f"{field} must be a whole number from {least} to {_INT32}.")
+    return value
+
+
+def number_parameter(value: str | None, field: str, default: int, least: int) -> int:
+    """An int32 of the query string. Raises `ApiError`."""
+    if value is None:
+        return default
+    digits = value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 11
+    return whole_number(int(value) if digits else None, field, least)
+
+
+def flag_parameter(value: str | None, field: str) -> bool:
+    """A boolean of the query string, false where it is absent. Raises `ApiError`."""
+    if value is None:
+        return False
+    if value.lower() not in ("true", "false"):
+        raise bad_request(f"{field} must be true or false.")
+    return value.lower() == "true"
+
+
+def schedules(body: Json) -> dict[Mode, str | None]:
+    """The schedules that a body names: an expression each, None for `NONE`. Raises `ApiError`."""
+    found: dict[Mode, str | None] = {}
+    for mode, field in SCHEDULE_FIELDS.items():
+        if body.get(field) is None:
+            continue
+        schedule = as_object(body[field], field)
+        kind = text(schedule, "type") if "type" in schedule else None
+        if kind not in ("BASIC", "NONE"):
+            raise bad_request(f"{field}.type must be BASIC or NONE.")
+        if kind == "NONE":
+            found[mode] = None
+            continue
+        expression = schedule.get("expression")
+        if not isinstance(expression, str):
+            raise bad_request(f"{field}.expression must be a string, an ISO-8601 duration such as PT6H.")
+        try:
+            parse_duration(expression)
+        except ValueError as error:
+            raise bad_request(f"{field}.expression: {error}.") from None
+        found[mode] = expression
+    return found

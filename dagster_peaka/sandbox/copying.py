@@ -1,0 +1,355 @@
+"""Copying rows from a source into the store: the true delta by primary key, or the whole table aside and swapped in.
+
+Both are generators. Each step takes a bounded range of rows: it reads them in a short read transaction of the source
+into a temporary table, then applies them in a short write transaction of the store, and yields. Between two steps
+nothing is locked, others may write to source and store, and the caller may stop: what was applied stays. Everything
+happens inside SQLite, so values keep their types and memory stays flat.
+
+A row that moves to another key while a long copying walks past is seen by the next one, as in any sync by ranges.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dagster_peaka.sandbox.sources import Table, affinity, describe, quoted, read_only
+from dagster_peaka.sandbox.store import Counts, Store, aside_name, copy_name
+
+T = TypeVar("T")
+Key = tuple[Any, ...]
+Steps = Generator[Counts, None, T]
+
+STEP_ROWS = 5_000
+PATIENCE = 60.0
+"""Seconds for which a source may stay locked by its writer before the copying gives up."""
+
+
+class CopyError(Exception):
+    """The copying cannot go on. The message says why and what to do."""
+
+
+@dataclass
+class Job:
+    """What to copy: a source's table into a cache's copy, on behalf of an execution.
+
+    `found` is the table as it was when the copying began; with its first step, or its swap, the copy looks like that.
+    """
+
+    source: Path
+    table: str
+    cache_id: str
+    execution_id: str
+    found: Table | None = None
+
+
+def shape_of(table: Table) -> dict[str, Any]:
+    """What a copy remembers of its source: columns with their declared types, and the key with its collations."""
+    return {
+        "columns": [[column.name, column.declared] for column in table.columns],
+        "key": [list(part) for part in table.key],
+    }
+
+
+class Copier:
+    """A connection to the store, used by one execution at a time."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._db = store.connect()
+        self._attached: tuple[Path, int, int] | None = None
+        self.interrupt: Callable[[], None] = self._db.interrupt
+        """Ends a statement that runs right now, from any thread."""
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._db.close()
+
+    def incremental(self, job: Job, counts: Counts) -> Steps[None]:
+        """Bring the copy up to its source. Yields the counts, which go on from those given, after every step.
+
+        Raises `CopyError`, also where the source has no key or other columns than the copy.
+        """
+        try:
+            yield from self._delta(job, counts)
+        except sqlite3.Error as error:
+            raise CopyError(f"Reading {job.table} from {job.source} failed: {error}.") from None
+
+    def full_refresh(self, job: Job) -> Steps[None]:
+        """Build the copy's successor aside, leaving the copy as it is until `swap`. Yields the counts so far.
+
+        Raises `CopyError`.
+        """
+        try:
+            yield from self._rebuild(job)
+        except sqlite3.Error as error:
+            raise CopyError(f"Reading {job.table} from {job.source} failed: {error}.") from None
+
+    def swap(self, job: Job) -> None:
+        """Put what `full_refresh` built in the copy's place, at once."""
+        old, new = quoted(copy_name(job.cache_id)), quoted(aside_name(job.cache_id))
+        with self._store.transaction(self._db):
+            self._db.execute(f"DROP TABLE IF EXISTS {old}")
+            self._db.execute(f"ALTER TABLE {new} RENAME TO {old}")
+            self._remember_shape(job)
+
+    def discard(self, job: Job) -> None:
+        """Forget what `full_refresh` built."""
+        with self._store.transaction(self._db):
+            self._db.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(job.cache_id))}")
+
+    def _delta(self, job: Job, counts: Counts) -> Steps[None]:
+        table = yield from self._patiently(counts, self._look, job)
+        if not table.key:
+            raise CopyError(f"{job.table} has no primary key, so there is no delta: run a full refresh.")
+        source, copy = f"src.{quoted(job.table)}", quoted(copy_name(job.cache_id))
+        if table.key_may_be_null and (yield from self._patiently(counts, self._null_keys, source, table)):
+            raise CopyError(
+                f"{job.table} has rows whose primary key is NULL, and no delta: run a full refresh."
+            )
+        self._prepare_copy(job, table, copy)
+        (rows,) = self._db.execute(f"SELECT count(*) FROM {copy}").fetchone()
+        counts = replace(counts, cached=rows)
+        apply = _Delta(table, copy)
+        low: Key | None = None
+        while True:
+            there = yield from self._patiently(counts, self._bound, source, apply.walk(table.collates), low)
+            high = self._lower(table, there, self._bound(copy, apply.walk(False), low))
+            yield from self._patiently(
+                counts, self._stage, source, table, apply.walk(table.collates), low, high
+            )
+            with self._store.transaction(self._db):
+                deleted = self._apply(apply.delete(low, high))
+                if low is None and table.key_may_be_null:
+                    deleted += self._apply((f"DELETE FROM {copy} WHERE {_any_null(table)}", ()))
+                updated, inserted = self._apply((apply.update, ())), self._apply((apply.insert, ()))
+                counts = Counts(
+                    counts.inserted + inserted,
+                    counts.updated + updated,
+                    counts.deleted + deleted,
+                    counts.cached + inserted - deleted,
+                )
+                self._remember_counts(job, counts)
+            yield counts
+            if high is None:
+                return
+            low = high
+
+    def _rebuild(self, job: Job) -> Steps[None]:
+        counts = Counts()
+        table = yield from self._patiently(counts, self._look, job)
+        source, aside = f"src.{quoted(job.table)}", quoted(aside_name(job.cache_id))
+        names = _names(table)
+        with self._store.transaction(self._db):
+            self._db.execute(f"DROP TABLE IF EXISTS {aside}")
+            self._db.execute(f"CREATE TABLE {aside} ({_definitions(table)})")
+        if table.rowid:
+            walk = [table.rowid]
+        elif table.key:
+            walk = _Delta(table, aside).walk(table.collates)
+        else:  # a view has no order of its own that steps could follow: read it once, and walk what was read
+            yield from self._patiently(counts, self._spool, source, table)
+            source, walk = "temp.spool", ["rowid"]
+        low: Key | None = None
+        while True:
+            high = yield from self._patiently(counts, self._bound, source, walk, low)
+            yield from self._patiently(counts, self._stage, source, table, walk, low, high)
+            with self._store.transaction(self._db):
+                copied = self._apply((f"INSERT INTO {aside} ({names}) SELECT {names} FROM temp.stage", ()))
+                counts = replace(counts, inserted=counts.inserted + copied, cached=counts.cached + copied)
+                self._remember_counts(job, counts)
+            yield counts
+            if high is None:
+                return
+            low = high
+
+    def _patiently(self, counts: Counts, read: Callable[..., T], *values: Any) -> Steps[T]:
+        """What `read` returns, tried again while the source's writer locks it."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return read(*values)
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise CopyError(
+                        f"The source stayed locked by its writer for {PATIENCE:.0f} s: {error}."
+                    ) from None
+            yield counts
+
+    def _look(self, job: Job) -> Table:
+        """Attach the source's file and describe the table; a file put in another's place is opened anew."""
+        try:
+            stat = job.source.stat()
+        except OSError as error:
+            raise CopyError(f"The source {job.source} cannot be read: {error.strerror}.") from None
+        wanted = (job.source, stat.st_dev, stat.st_ino)
+        if self._attached != wanted:
+            if self._attached is not None:
+                self._db.execute("DETACH src")
+                self._attached = None
+            self._db.execute("ATTACH ? AS src", (read_only(job.source),))
+            self._attached = wanted
+        table = describe(self._db, job.table, "src")
+        if table is None:
+            raise CopyError(f"The source {job.source} has no table {job.table} any more.")
+        if not table.modes:
+            raise CopyError(f"{job.table} in {job.source} cannot be cached: it is virtual or cannot be read.")
+        self._db.execute("DROP TABLE IF EXISTS temp.stage")
+        self._db.execute("DROP TABLE IF EXISTS temp.spool")
+        self._db.execute(f"CREATE TABLE temp.stage ({_definitions(table)})")
+        job.found = table
+        return table
+
+    def _null_keys(self, source: str, table: Table) -> bool:
+        found = self._db.execute(f"SELECT 1 FROM {source} WHERE {_any_null(table)} LIMIT 1").fetchall()
+        return bool(found)
+
+    def _prepare_copy(self, job: Job, table: Table, copy: str) -> None:
+        saved = self._db.execute(
+            "SELECT shape FROM peaka_copy WHERE cache_id = ?", (job.cache_id,)
+        ).fetchone()
+        if saved is None:
+            with self._store.transaction(self._db):
+                self._db.execute(f"CREATE TABLE {copy} ({_definitions(table)})")
+                self._remember_shape(job)
+        elif (difference := _difference(json.loads(saved[0]), shape_of(table))) is not None:
+            raise CopyError(f"The source table {job.table} changed ({difference}): run a full refresh.")
+
+    def _bound(self, relation: str, walk: Sequence[str], low: Key | None) -> Key | None:
+        """The place at which a step that begins after `low` ends, None for the last step."""
+        after, values = _between(walk, low, None)
+        return self._db.execute(
+            f"SELECT {', '.join(walk)} FROM {relation} {after} ORDER BY {', '.join(walk)}"
+            f" LIMIT 1 OFFSET {STEP_ROWS - 1}",
+            values,
+        ).fetchone()
+
+    def _lower(self, table: Table, one: Key | None, other: Key | None) -> Key | None:
+        if one is None or other is None:
+            return other if one is None else one
+        marks = ", ".join("?" for _ in one)
+        order = ", ".join(f"{i} COLLATE {quoted(collation)}" for i, (_, collation) in enumerate(table.key, 1))
+        return self._db.execute(
+            f"SELECT * FROM (SELECT {marks} UNION ALL SELECT {marks}) ORDER BY {order} LIMIT 1",
+            (*one, *other),
+        ).fetchone()
+
+    def _stage(
+        self, source: str, table: Table, walk: Sequence[str], low: Key | None, high: Key | None
+    ) -> None:
+        within, values = _between(walk, low, high)
+        names = _names(table)
+        self._db.execute("DELETE FROM temp.stage")
+        self._db.execute(f"INSERT INTO temp.stage ({names}) SELECT {names} FROM {source} {within}", values)
+
+    def _spool(self, source: str, table: Table) -> None:
+        self._db.execute(f"CREATE TABLE temp.spool AS SELECT {_names(table)} FROM {source}")
+
+    def _apply(self, statement: tuple[str, Sequence[Any]]) -> int:
+        return self._db.execute(*statement).rowcount
+
+    def _remember_counts(self, job: Job, counts: Counts) -> None:
+        self._db.execute(
+            "UPDATE peaka_execution SET inserted = ?, updated = ?, deleted = ?, cached = ? WHERE id = ?",
+            (*vars(counts).values(), job.execution_id),
+        )
+
+    def _remember_shape(self, job: Job) -> None:
+        assert job.found is not None, "swapped before it was built"
+        self._db.execute(
+            "INSERT OR REPLACE INTO peaka_copy VALUES (?, ?)", (job.cache_id, json.dumps(shape_of(job.found)))
+        )
+
+
+class _Delta:
+    """The statements that make a range of a copy equal to `temp.stage`."""
+
+    def __init__(self, table: Table, copy: str) -> None:
+        self._key, self._copy = table.key, copy
+        names = [quoted(column.name) for column in table.columns]
+        self._same_key = " AND ".join(f"stage.{k} = {copy}.{k}" for k in self.walk(False))
+        # Binary, whatever the collation: 'a' for 'A' is a change. And 1 IS 1.0, hence the types.
+        changed = " OR ".join(
+            f"stage.{n} IS NOT {copy}.{n} COLLATE BINARY OR typeof(stage.{n}) <> typeof({copy}.{n})"
+            for n in names
+        )
+        self.update = (
+            f"UPDATE {copy} SET {', '.join(f'{n} = stage.{n}' for n in names)}"
+            f" FROM temp.stage WHERE {self._same_key} AND ({changed})"
+        )
+        self.insert = (
+            f"INSERT INTO {copy} ({', '.join(names)}) SELECT {', '.join(names)} FROM temp.stage"
+            f" WHERE NOT EXISTS (SELECT 1 FROM {copy} WHERE {self._same_key})"
+        )
+
+    def walk(self, collate: bool) -> list[str]:
+        """The key's columns to order and compare by. A column's own collation may differ from its key's, and then
+        has to be named; where it need not be, SQLite finds a range of a key of several columns by its index.
+        """
+        return [f"{quoted(name)} COLLATE {quoted(c)}" if collate else quoted(name) for name, c in self._key]
+
+    def delete(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
+        """Deletes what the source no longer has, from after `low` up to `high`."""
+        within, values = _between(self.walk(False), low, high)
+        return (
+            f"DELETE FROM {self._copy} {within or 'WHERE TRUE'}"
+            f" AND NOT EXISTS (SELECT 1 FROM temp.stage WHERE {self._same_key})",
+            values,
+        )
+
+
+def _names(table: Table) -> str:
+    return ", ".join(quoted(column.name) for column in table.columns)
+
+
+def _any_null(table: Table) -> str:
+    return " OR ".join(f"{quoted(name)} IS NULL" for name, _ in table.key)
+
+
+def _between(walk: Sequence[str], low: Key | None, high: Key | None) -> tuple[str, Key]:
+    """The condition that a row lies after `low` and not after `high`, with its values."""
+    columns, marks = ", ".join(walk), ", ".join("?" for _ in walk)
+    if len(walk) > 1:  # SQLite: a row value; of one column it would be no row value
+        columns, marks = f"({columns})", f"({marks})"
+    bounds = [(">", low), ("<=", high)]
+    conditions = [f"{columns} {sign} {marks}" for sign, bound in bounds if bound is not None]
+    values = tuple(value for _, bound in bounds if bound is not None for value in bound)
+    return (f"WHERE {' AND '.join(conditions)}" if conditions else "", values)
+
+
+def _definitions(table: Table) -> str:
+    """The columns of a copy: the affinities of the source, so that no value changes its type, and its key."""
+    collations = dict(table.key)
+    parts: list[str] = []
+    for column in table.columns:
+        declared = "BLOB" if table.strict and column.declared.upper() == "ANY" else affinity(column.declared)
+        if table.key_is_rowid and column.name in collations:
+            parts.append(f"{quoted(column.name)} INTEGER PRIMARY KEY")
+        elif column.name in collations:
+            parts.append(f"{quoted(column.name)} {declared} COLLATE {quoted(collations[column.name])}")
+        else:
+            parts.append(f"{quoted(column.name)} {declared}")
+    if table.key and not table.key_is_rowid:
+        parts.append(f"PRIMARY KEY ({', '.join(quoted(name) for name, _ in table.key)})")
+    return ", ".join(parts)
+
+
+def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """In which respect a source no longer looks like its copy, in words."""
+    before, after = dict(saved["columns"]), dict(now["columns"])
+    changes = {
+        "added": [name for name in after if name not in before],
+        "removed": [name for name in before if name not in after],
+        "of another type": [name for name in after if name in before and before[name] != after[name]],
+    }
+    said = [f"columns {word}: {', '.join(names)}" for word, names in changes.items() if names]
+    if not said and saved["key"] != now["key"]:
+        said = ["another primary key"]
+    if not said and list(before) != list(after):
+        said = ["columns in another order"]
+    return "; ".join(said) or None

@@ -1,0 +1,110 @@
+"""`queries/execute`: which SQL a request asks for, where its tables are, and the three formats of its result."""
+
+import base64
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from dagster_peaka.sandbox import trino
+from dagster_peaka.sandbox.bodies import as_object, text, whole_number
+from dagster_peaka.sandbox.errors import bad_request, not_found
+from dagster_peaka.sandbox.executions import Engine
+from dagster_peaka.sandbox.sources import TableName, quoted
+from dagster_peaka.sandbox.wire import Json
+
+FORMATS = ("CELL_TYPED", "SIMPLE", "COMPACT")
+_FORMS = ("statement", "qualifiedName", "from", "id")
+
+
+def requested(body: Json) -> tuple[str, Sequence[str], float]:
+    """The SQL that a request asks for, its bind arguments and its timeout in seconds. Raises `ApiError`."""
+    forms = [form for form in _FORMS if body.get(form) is not None]
+    if len(forms) != 1:
+        raise bad_request(f"The body must have exactly one of {', '.join(_FORMS)}.")
+    timeout = body.get("timeout")
+    seconds = 60 if timeout is None else whole_number(timeout, "timeout", 1)
+    bindings: Any = body.get("bindings") or []
+    if not isinstance(bindings, list) or not all(isinstance(value, str) for value in bindings):
+        raise bad_request("bindings must be an array of strings.")
+    if forms[0] == "id":
+        raise not_found(f"There is no query {ascii(text(body, 'id'))[:100]}: the sandbox keeps none.")
+    if forms[0] == "qualifiedName":
+        parts = text(body, "qualifiedName").split(".", 2)
+        if len(parts) != 3 or not all(parts):
+            raise bad_request("qualifiedName must be catalog.schema.table.")
+        return f"SELECT * FROM {'.'.join(quoted(part) for part in parts)}", (), seconds
+    if forms[0] == "from":
+        try:
+            return trino.query_builder_to_sql(as_object(body)), (), seconds
+        except trino.SqlError as error:
+            raise bad_request(str(error)) from None
+    return text(body, "statement"), bindings, seconds
+
+
+def run(engine: Engine, statement: str, bindings: Sequence[str], seconds: float) -> trino.QueryResult:
+    """The result of a statement, read from copies where there are any. Blocks. Raises `ApiError`."""
+
+    def resolve(table: trino.TableRef) -> trino.Place | None:
+        return place_of(engine, TableName(table.catalog, table.schema, table.table))
+
+    try:
+        return trino.run(statement, resolve, bindings=bindings, timeout=seconds)
+    except trino.SqlError as error:
+        raise bad_request(str(error)) from None
+
+
+def place_of(engine: Engine, name: TableName) -> trino.Place | None:
+    """Where a table's rows are: in its copy once it is cached, in its source otherwise."""
+    copy = engine.columns_of(name)
+    if copy is not None:
+        file, table, columns = copy
+        return trino.Place(str(file), table, columns)
+    file = engine.sources.file(name)
+    table = engine.sources.table(name)
+    if file is None or table is None:
+        return None
+    return trino.Place(str(file), table.name, tuple((c.name, c.trino_type) for c in table.columns))
+
+
+def shaped(result: trino.QueryResult, form: str) -> Json:
+    """A result as JSON, in one of `FORMATS`."""
+    names = [column.name for column in result.columns]
+    rows = [[_value(value) for value in row] for row in result.rows]
+    data: list[Any] = rows
+    if form == "SIMPLE":
+        data = [dict(zip(names, row, strict=True)) for row in rows]
+    elif form == "CELL_TYPED":
+        data = [
+            [
+                {
+                    "name": c.name,
+                    "displayName": c.name,
+                    "dataType": c.data_type,
+                    "order": order,
+                    "value": value,
+                }
+                for order, (c, value) in enumerate(zip(result.columns, row, strict=True))
+            ]
+            for row in rows
+        ]
+    return {"columns": [_column(column) for column in result.columns], "data": data}
+
+
+def _column(column: trino.Column) -> Json:
+    if column.source is None:
+        return {"columnName": column.name}
+    table = column.source
+    return {
+        "catalogName": table.catalog,
+        "schemaName": table.schema,
+        "tableName": table.table,
+        "columnName": column.name,
+    }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value

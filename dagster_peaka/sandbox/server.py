@@ -1,0 +1,454 @@
+"""`PeakaSandbox`: the engine and its HTTP server in a thread of their own, and what a test may do to them.
+
+Everything about executions and requests happens in that thread's loop. The methods here hand it a function and wait
+for the result, so they may be called from any thread, and what they return is exact.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from dagster_peaka.sandbox.app import PREFIX, Front, Operations
+from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode, Plan
+from dagster_peaka.sandbox.executions import AlreadyCached, Cache, Engine, ExecutionRecord, of_tables
+from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
+from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
+from dagster_peaka.sandbox.store import Store
+from dagster_peaka.sandbox.wire import Wire
+
+T = TypeVar("T")
+ModeName = Literal["incremental", "full_refresh", "INCREMENTAL", "FULL_REFRESH"]
+
+DEFAULT_KEY = "sandbox-key"
+
+
+class PeakaSandbox:
+    """A local Peaka over HTTP. It is not Peaka: it plays Peaka's API for caches on SQLite files, on loopback only.
+
+    `sources` names catalogs, in each its schemas, each a SQLite file that others may write to; a bare path is the
+    schema `main`. `caches` are created at the start where the store has them not, as `catalog.schema.table` or shell
+    patterns of that. `store` is a file that keeps caches, history and copies for the next start; without it they are
+    gone with `close()`. `port=0` takes a free one. `on_request` is called with every answered request.
+
+    As a context manager it starts and closes itself. `stop()` and `start()` take the server away and back, on the
+    same port, while executions go on.
+
+    Raises `SandboxError`, a `ValueError`, with one sentence for whatever it cannot start with.
+
+    Example:
+
+        with PeakaSandbox({"ops": {"public": "ops.db"}}, caches=["ops.public.*"]) as sandbox:
+            sandbox.wait_idle()
+            httpx.get(f"{sandbox.base_url}/data/projects/{sandbox.project_id}/cache/status", headers=...)
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Mapping[str, str | Path] | str | Path],
+        caches: Iterable[str] = (),
+        *,
+        store: str | Path | None = None,
+        project_id: str = "sandbox",
+        api_key: str = DEFAULT_KEY,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        behaviour: Behaviour | None = None,
+        on_request: Sink | None = None,
+    ) -> None:
+        _check_loopback(host)
+        self.project_id = project_id
+        self.api_key = api_key
+        self.behaviour = behaviour or Behaviour()
+        self._sources = Sources(sources)
+        self._wanted = list(caches)
+        self._store_path = store
+        self._host, self._port = host, port
+        self._log = RequestLog(on_request)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._socket: socket.socket | None = None
+        self._server: _Server | None = None
+
+    # Life
+
+    def __enter__(self) -> "PeakaSandbox":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Begin to serve; after `stop()`, on the same port as before."""
+        if self._loop is None:
+            self._open()
+        if self._server is None:
+            self._wait(self._serve())
+
+    def stop(self) -> None:
+        """Take the server away: connections break, new ones are refused. Executions go on, the port stays ours."""
+        if self._server is not None:
+            self._wait(self._unserve())
+
+    def close(self) -> None:
+        """End everything, and write down what the store has not seen. What is then not finished goes on at the next
+        start with the same store. The records of requests and executions can still be read.
+        """
+        if self._loop is None:
+            return
+        self.stop()
+        self._wait(self._engine.close())
+        self._operations.close()
+        loop, self._loop = self._loop, None
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        self._store.close()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _open(self) -> None:
+        self._socket = self._bind()
+        try:
+            self._store = Store(self._store_path)
+        except SandboxError:
+            self._socket.close()
+            raise
+        self._engine = Engine(self._sources, self._store, self.behaviour)
+        wire = Wire(self.project_id, self._sources, self.behaviour)
+        self._operations = Operations(self._engine, wire, self.behaviour)
+        self._connections = _Connections()
+        self._front = Front(
+            self._operations,
+            self._log,
+            self.behaviour,
+            project_id=self.project_id,
+            api_key=self.api_key,
+            cache_named=self._id_of,
+            drop=self._connections.drop,
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="peaka-sandbox")
+        self._thread.start()
+        try:
+            self._wait(self._engine.open())
+            for pattern in self._wanted:
+                self._create_matching(pattern)
+        except BaseException:
+            self.close()
+            raise
+
+    def _create_matching(self, pattern: str) -> None:
+        names = list(self._sources.matching(pattern))
+        if not names:
+            raise SandboxError(f"cache {pattern}: no table of the sources matches it.")
+        for name in names:
+            if self._call(lambda name=name: name in self._engine.by_table):
+                continue
+            try:
+                self._wait(self._engine.create(name, {}))
+            except AlreadyCached:
+                continue
+            except Exception as error:
+                raise SandboxError(f"cache {pattern}: {error}") from None
+
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        # The protocol is named because asyncio turns off Nagle's delay only where it is TCP for sure.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((self._host, self._port))
+        except OSError as error:
+            bound.close()
+            raise SandboxError(
+                f"port {self._port} of {self._host} cannot be used ({error.strerror}): choose another one."
+            ) from None
+        self._port = bound.getsockname()[1]
+        return bound
+
+    async def _serve(self) -> None:
+        assert self._socket is not None, "opened before"
+        self._server = _Server(self._front, self._connections)
+        sock, self._socket = self._socket, None
+        await self._server.start(sock)
+
+    async def _unserve(self) -> None:
+        assert self._server is not None, "started before"
+        server, self._server = self._server, None
+        await server.stop()
+        self._socket = self._bind()  # not listening: connections are refused, and nobody else gets the port
+
+    def _wait(self, doing: Awaitable[T]) -> T:
+        assert self._loop is not None, "opened before"
+
+        async def done() -> T:
+            return await doing
+
+        return asyncio.run_coroutine_threadsafe(done(), self._loop).result()
+
+    def _call(self, function: Callable[[], T]) -> T:
+        """The result of a function called in the loop; at once where there is none any more."""
+        if self._loop is None:
+            return function()
+
+        async def done() -> T:
+            return function()
+
+        return self._wait(done())
+
+    # What can be seen
+
+    @property
+    def base_url(self) -> str:
+        """Where the API is, such as `http://127.0.0.1:8765/api/v1`."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}{PREFIX}"
+
+    @property
+    def caches(self) -> dict[str, str]:
+        """The id of every cache by its table, `catalog.schema.table`, as of now."""
+        return self._call(lambda: {str(cache.name): cache.id for cache in self._engine.caches.values()})
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """The requests since the start or `clear_requests()`, in the order of their arrival."""
+        return self._call(self._log.all)
+
+    def clear_requests(self) -> None:
+        """Forget the requests so far. The numbering goes on."""
+        self._call(self._log.clear)
+
+    def executions(self, cache: str | None = None) -> list[ExecutionRecord]:
+        """The truth about all executions, or those of one cache, oldest first: hidden ones and deleted caches' too."""
+
+        def read() -> list[ExecutionRecord]:
+            names = self._engine.names
+            ids = {id for id, name in names.items() if cache is None or cache in (id, str(name))}
+            if cache is not None and not ids:
+                raise KeyError(f"The sandbox has no cache {cache!r}.")
+            return of_tables(self._engine.truth, ids)
+
+        return self._call(read)
+
+    def wait_idle(self, timeout: float = 30) -> None:
+        """Wait until no execution runs or is queued. Raises `TimeoutError` after `timeout` seconds."""
+        try:
+            self._wait(asyncio.wait_for(self._engine.idle(), timeout))
+        except asyncio.TimeoutError:  # noqa: UP041 - on Python 3.10 it is not yet the built-in one
+            left = [e for e in self.executions() if e.finished_at is None]
+            said = ", ".join(f"{e.mode} {e.id} of cache {e.cache_id} ({e.status})" for e in left[:5])
+            raise TimeoutError(f"{len(left)} executions are not finished after {timeout} s: {said}") from None
+
+    # What can be done to it
+
+    def create_cache(
+        self, table: str, incremental_schedule: str | None = None, full_refresh_schedule: str | None = None
+    ) -> str:
+        """A new cache of `catalog.schema.table`, its first sync started. Schedules are ISO-8601 durations.
+
+        Returns its id.
+        """
+        wanted: dict[Mode, str | None] = {
+            "INCREMENTAL": incremental_schedule,
+            "FULL_REFRESH": full_refresh_schedule,
+        }
+        schedules = {mode: text for mode, text in wanted.items() if text is not None}
+        return self._wait(self._engine.create(TableName.parse(table), schedules)).id
+
+    def delete_cache(self, cache: str) -> None:
+        """Delete a cache beside the API."""
+        self._call(lambda: self._engine.delete(self._cache(cache)))
+
+    def start_execution(
+        self, cache: str, mode: ModeName = "incremental", origin: Literal["stranger", "schedule"] = "stranger"
+    ) -> str:
+        """Start an execution beside the API, as others do. Returns its id; it queues behind one of its mode.
+
+        Raises `RuntimeError` where the sandbox's behaviour lets a schedule start nothing now.
+        """
+        execution = self._call(lambda: self._engine.trigger(self._cache(cache), _mode(mode), origin))
+        if execution is None:
+            raise RuntimeError(f"An execution of {cache} is under way, so its schedule started none.")
+        return execution.id
+
+    def cancel(self, cache: str, mode: ModeName = "incremental") -> bool:
+        """Cancel what runs, beside the API. False where nothing of that mode runs."""
+        return self._call(lambda: self._engine.cancel(self._cache(cache), _mode(mode)))
+
+    def release(self, cache: str) -> None:
+        """Let the held executions of a cache go on."""
+        self._call(lambda: self._engine.release(self._cache(cache)))
+
+    def plan(
+        self,
+        cache: str,
+        *,
+        mode: ModeName | None = None,
+        times: int | None = 1,
+        duration: float | None = None,
+        hold: bool = False,
+        fail: dict[str, Any] | str | None = None,
+        status: str | None = None,
+        until_end: bool = False,
+        vanish: bool = False,
+    ) -> None:
+        """Decide how the next `times` executions of a cache go, for ever if None. `cache` may be yet to be created.
+
+        `duration`: they take that many seconds. `hold`: they wait for `release`. `fail`: they copy nothing and end
+        FAILED with this error. `status`: they show this word in place of their status, from their start and for ever;
+        with `until_end` it gives way to the true one at their end. `vanish`: at their end nothing shows them any more.
+        """
+        wanted = None if mode is None else _mode(mode)
+        plan = Plan(wanted, times, duration, hold, fail, status, until_end, vanish)
+
+        def add() -> None:
+            known = self._engine.caches.get(cache)
+            name = known.name if known else TableName.parse(cache)
+            if self._sources.file(name) is None:
+                raise KeyError(
+                    f"The sandbox has no cache {cache!r}, and no source that could have its table."
+                )
+            self._engine.plans.add(name, plan)
+
+        self._call(add)
+
+    def fault(
+        self,
+        operation: str | None = None,
+        cache: str | None = None,
+        *,
+        times: int | None = 1,
+        status: int | None = 503,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+        lose_reply: bool = False,
+        refuse: bool = False,
+    ) -> Fault:
+        """Let the next `times` requests (for ever if None) of an operation, of a cache, or of any, go wrong.
+
+        They take no effect and are answered `status` with `body` (text, or what becomes JSON) and `headers`; with
+        `status=None` they are only slow. `delay` seconds pass before the answer, which is made up before them.
+        `lose_reply`: the request takes its effect, then the connection breaks without an answer. `refuse`: it breaks
+        before any effect. `operation` is an operationId of Peaka's OpenAPI document. Of several faults the oldest
+        that matches counts. Returns a handle with `hits` and `remove()`.
+        """
+        fault = Fault(operation, cache, times, status, body, dict(headers or {}), delay, lose_reply, refuse)
+        self._call(lambda: self._front.faults.append(fault))
+        return fault
+
+    def _cache(self, named: str) -> Cache:
+        found = self._engine.caches.get(self._id_of(named) or "")
+        if found is None:
+            raise KeyError(
+                f"The sandbox has no cache {named!r}; it has {', '.join(map(str, self._engine.by_table))}."
+            )
+        return found
+
+    def _id_of(self, named: str) -> str | None:
+        if named in self._engine.caches:
+            return named
+        return next((cache.id for name, cache in self._engine.by_table.items() if str(name) == named), None)
+
+
+class _Connections:
+    """The open connections by their client's address, to break them."""
+
+    def __init__(self) -> None:
+        self.open: dict[tuple[str, int], asyncio.Transport] = {}
+
+    def drop(self, client: tuple[str, int]) -> None:
+        """Break one connection, whatever is under way on it."""
+        transport = self.open.get((client[0], client[1]))
+        if transport is not None:
+            transport.abort()
+
+    def drop_all(self) -> None:
+        """Break all of them."""
+        for transport in list(self.open.values()):
+            transport.abort()
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """uvicorn's HTTP protocol, which notes its connections here."""
+        connections = self.open
+
+        class Noted(H11Protocol):
+            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+                self.peer: tuple[str, int] = transport.get_extra_info("peername")[:2]
+                connections[self.peer] = transport
+                super().connection_made(transport)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                connections.pop(self.peer, None)
+                super().connection_lost(exc)
+
+        return Noted
+
+
+class _Server:
+    """uvicorn in a running loop, on a socket that is bound already."""
+
+    def __init__(self, front: Front, connections: _Connections) -> None:
+        self._connections = connections
+        self._uvicorn = uvicorn.Server(
+            uvicorn.Config(
+                front,
+                http=connections.protocol(),
+                ws="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                timeout_graceful_shutdown=1,
+            )
+        )
+
+    async def start(self, sock: socket.socket) -> None:
+        """Returns when it listens."""
+        self._serving = asyncio.create_task(self._uvicorn.serve(sockets=[sock]))
+        while not self._uvicorn.started and not self._serving.done():
+            await asyncio.sleep(0.001)
+
+    async def stop(self) -> None:
+        """Returns when nothing of it is left."""
+        for server in self._uvicorn.servers:
+            server.close()
+        self._connections.drop_all()
+        self._uvicorn.should_exit = True
+        await self._serving
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+def _mode(name: ModeName) -> Mode:
+    mode: dict[str, Mode] = {"INCREMENTAL": "INCREMENTAL", "FULL_REFRESH": "FULL_REFRESH"}
+    if name.upper() not in mode:
+        raise ValueError(f"{name!r} is no mode: incremental or full_refresh.")
+    return mode[name.upper()]
+
+
+def _check_loopback(host: str) -> None:
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise SandboxError(f"host {host}: the sandbox listens on loopback only, such as 127.0.0.1.")

@@ -1,0 +1,179 @@
+"""The store: one SQLite file that holds the copies, and the caches and executions that a restart needs.
+
+One process writes to it. `writing` is held by whoever does, for one short transaction, so that no writer has to find
+out about another by waiting for SQLite's lock. Readers (queries) need nothing: the file is in WAL mode.
+"""
+
+import json
+import shutil
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dagster_peaka.sandbox.sources import SandboxError, quoted
+
+_LAYOUT = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS peaka_cache (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS peaka_execution (
+    id TEXT PRIMARY KEY, cache_id TEXT NOT NULL, sequence INTEGER NOT NULL, body TEXT NOT NULL,
+    finished INTEGER NOT NULL, inserted INTEGER NOT NULL, updated INTEGER NOT NULL, deleted INTEGER NOT NULL,
+    cached INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS peaka_copy (cache_id TEXT PRIMARY KEY, shape TEXT NOT NULL) WITHOUT ROWID;
+"""
+# The counts of an unfinished execution belong to the transactions that copy (see `copying`): what memory knows of them
+# may be older than what the file already holds.
+_SAVE_EXECUTION = """
+INSERT INTO peaka_execution VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET
+    body = excluded.body, finished = excluded.finished,
+    inserted = CASE WHEN excluded.finished THEN excluded.inserted ELSE inserted END,
+    updated = CASE WHEN excluded.finished THEN excluded.updated ELSE updated END,
+    deleted = CASE WHEN excluded.finished THEN excluded.deleted ELSE deleted END,
+    cached = CASE WHEN excluded.finished THEN excluded.cached ELSE cached END
+"""
+
+
+@dataclass
+class Counts:
+    """The rows that an execution has handled so far, and those that the copy now holds."""
+
+    inserted: int = 0
+    updated: int = 0
+    deleted: int = 0
+    cached: int = 0
+
+
+@dataclass(frozen=True)
+class SavedExecution:
+    """An execution as the store keeps it: `body` is the owner's JSON object."""
+
+    id: str
+    cache_id: str
+    sequence: int
+    body: dict[str, Any]
+    finished: bool
+    counts: Counts
+
+
+def copy_name(cache_id: str) -> str:
+    """The table that holds a cache's copy."""
+    return f"copy_{cache_id.replace('-', '_')}"
+
+
+def aside_name(cache_id: str) -> str:
+    """The table in which a full refresh builds the copy's successor."""
+    return f"aside_{cache_id.replace('-', '_')}"
+
+
+class Store:
+    """The store's file. `path=None` makes a temporary one, gone with `close()`.
+
+    Raises `SandboxError` where the path is no store or cannot be written to.
+    """
+
+    def __init__(self, path: str | Path | None) -> None:
+        self.kept = path is not None
+        self._folder = None if path is not None else tempfile.mkdtemp(prefix="peaka-sandbox-")
+        self.path = Path(path) if path is not None else Path(self._folder or "", "store.db")
+        self.writing = threading.Lock()
+        try:
+            self._keep = self.connect()
+        except sqlite3.Error as error:
+            self._forget_folder()
+            raise SandboxError(f"store {self.path}: it cannot be opened ({error}).") from None
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self.close()
+            raise SandboxError(
+                f"store {self.path}: it cannot be used as the sandbox's store ({error})."
+            ) from None
+        except SandboxError:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        (layout,) = self._keep.execute("PRAGMA user_version").fetchone()
+        (tables,) = self._keep.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if layout not in (0, _LAYOUT) or (layout == 0 and tables):
+            raise SandboxError(
+                f"store {self.path}: this file is something else, name another one or remove it."
+            )
+        self._keep.executescript(f"PRAGMA journal_mode = WAL; {_TABLES} PRAGMA user_version = {_LAYOUT};")
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection for one user at a time, whatever the thread."""
+        connection = sqlite3.connect(
+            self.path.absolute().as_uri(), uri=True, isolation_level=None, timeout=10, check_same_thread=False
+        )
+        connection.execute(f"PRAGMA synchronous = {'NORMAL' if self.kept else 'OFF'}")
+        return connection
+
+    @contextmanager
+    def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        """One short write: all of it or nothing."""
+        with self.writing:
+            connection.execute("BEGIN")
+            try:
+                yield
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def load(self) -> tuple[list[dict[str, Any]], list[SavedExecution], dict[str, dict[str, Any]]]:
+        """The caches, the executions in the order in which they were created, and the shapes of the copies."""
+        caches = [json.loads(body) for (body,) in self._keep.execute("SELECT body FROM peaka_cache")]
+        executions = [
+            SavedExecution(id, cache_id, sequence, json.loads(body), bool(finished), Counts(*counts))
+            for id, cache_id, sequence, body, finished, *counts in self._keep.execute(
+                "SELECT * FROM peaka_execution ORDER BY sequence"
+            )
+        ]
+        shapes = {id: json.loads(shape) for id, shape in self._keep.execute("SELECT * FROM peaka_copy")}
+        return caches, executions, shapes
+
+    def save(
+        self, caches: dict[str, dict[str, Any]], executions: Iterable[SavedExecution], removed: Iterable[str]
+    ) -> None:
+        """Write caches and executions down, and forget executions by id. Does nothing for a temporary store."""
+        if not self.kept:
+            return
+        with closing(self.connect()) as connection, self.transaction(connection):
+            connection.executemany(
+                "INSERT OR REPLACE INTO peaka_cache VALUES (?, ?)",
+                [(id, json.dumps(body)) for id, body in caches.items()],
+            )
+            connection.executemany(
+                _SAVE_EXECUTION,
+                [
+                    (e.id, e.cache_id, e.sequence, json.dumps(e.body), e.finished, *vars(e.counts).values())
+                    for e in executions
+                ],
+            )
+            connection.executemany("DELETE FROM peaka_execution WHERE id = ?", [(id,) for id in removed])
+
+    def forget(self, cache_id: str) -> None:
+        """Drop a cache with its copy and its executions."""
+        with closing(self.connect()) as connection, self.transaction(connection):
+            connection.execute(f"DROP TABLE IF EXISTS {quoted(copy_name(cache_id))}")
+            connection.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(cache_id))}")
+            for table, column in (("cache", "id"), ("copy", "cache_id"), ("execution", "cache_id")):
+                connection.execute(f"DELETE FROM peaka_{table} WHERE {column} = ?", (cache_id,))
+
+    def close(self) -> None:
+        """Close the file; a temporary one is removed."""
+        with suppress(sqlite3.Error):
+            self._keep.close()
+        self._forget_folder()
+
+    def _forget_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,220 @@
+"""The JSON that Peaka speaks: the shapes of its OpenAPI document, bent as `Behaviour` says. Absent values are left out."""
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from dagster_peaka.sandbox.behaviour import Behaviour, Mode
+from dagster_peaka.sandbox.executions import Cache, Execution
+from dagster_peaka.sandbox.sources import Column, Sources, Table, TableName, catalog_id
+
+Json = dict[str, Any]
+
+SCHEDULE_FIELDS: dict[Mode, str] = {
+    "INCREMENTAL": "incrementalCacheSchedule",
+    "FULL_REFRESH": "fullRefreshCacheSchedule",
+}
+_EXECUTION_FIELDS: dict[Mode, str] = {
+    "INCREMENTAL": "lastIncrementalCacheExecution",
+    "FULL_REFRESH": "lastFullRefreshCacheExecution",
+}
+_DOCUMENTED_ENDS = ("COMPLETED", "FAILED", "CANCELLED")
+_INT32 = 2**31 - 1
+_LOGGED = 50
+"""Entries of a cache's action log that a status carries."""
+_ELSEWHERE = timezone(timedelta(hours=2))
+
+
+class Wire:
+    """Turns what the engine knows into answers, for one project."""
+
+    def __init__(self, project_id: str, sources: Sources, behaviour: Behaviour) -> None:
+        self._project_id = project_id
+        self._sources = sources
+        self._behaviour = behaviour
+
+    def catalog_id(self, catalog: str) -> str | int:
+        """A catalog's id."""
+        number = self._sources.ids.get(catalog) or catalog_id(catalog)
+        return int(number) if self._behaviour.ids_as_numbers else number
+
+    def catalog(self, name: str, kind: str, number: str, connection: str | None) -> Json:
+        """An entry of List Catalogs."""
+        answer: Json = {
+            "id": int(number) if self._behaviour.ids_as_numbers else number,
+            "name": name,
+            "displayName": name,
+            "catalogType": kind,
+        }
+        if connection is not None:
+            answer["connectionId"] = connection
+        return self._extended(answer)
+
+    def schema(self, catalog: str, schema: str) -> Json:
+        """An entry of List Schemas."""
+        return self._extended(
+            {"catalogId": self.catalog_id(catalog), "catalogName": catalog, "schemaName": schema}
+        )
+
+    def table(self, name: TableName, table: Table, is_cached: bool) -> Json:
+        """An entry of List Tables."""
+        answer = {
+            **self.schema(name.catalog, name.schema),
+            "tableName": table.name,
+            "isDynamicTable": False,
+            **self.caching(table, is_cached),
+        }
+        return self._extended(answer)
+
+    def caching(self, table: Table, is_cached: bool) -> Json:
+        """The answer of `isCached`."""
+        answer: Json = {
+            "isCached": is_cached,
+            "isCacheable": bool(table.modes),
+            "supportedCacheTypes": list(table.modes),
+        }
+        return self._extended(answer)
+
+    def column(self, column: Column) -> Json:
+        """An entry of List Columns."""
+        answer: Json = {
+            "name": column.name,
+            "dataType": column.trino_type,
+            "displayName": column.name,
+            "isNotNull": column.not_null,
+            "isUnique": column.unique,
+        }
+        if column.default is not None:
+            answer["defaultValue"] = column.default
+        return self._extended(answer)
+
+    def cache(self, cache: Cache) -> Json:
+        """A cache's settings."""
+        answer: Json = {"id": cache.id, **self._table_of(cache)}
+        for mode, schedule in cache.schedules.items():
+            answer[SCHEDULE_FIELDS[mode]] = self._extended(
+                {"type": "BASIC", "expression": schedule.expression}
+            )
+        return self._extended(answer)
+
+    def status(self, cache: Cache, visible: list[Execution], logs: bool = True) -> Json:
+        """A cache's status, from the executions that may be seen of it, oldest first."""
+        answer: Json = {"id": cache.id, "status": self._status(_overall(visible)), **self._table_of(cache)}
+        last = {execution.mode: execution for execution in visible}
+        for mode, execution in last.items():
+            answer[_EXECUTION_FIELDS[mode]] = self.execution(execution)
+        if logs:
+            entries = [entry for execution in visible[-_LOGGED:] for entry in self._log(execution)]
+            answer["cacheActionLogs"] = entries[-_LOGGED:]
+        return self._extended(answer)
+
+    def execution(self, execution: Execution) -> Json:
+        """One execution, as status and history show it."""
+        behaviour = self._behaviour
+        answer: Json = {"id": execution.id, "status": self._status(shown_status(execution, behaviour))}
+        if behaviour.mode_spelling != "absent":
+            answer["executionMode"] = self._mode(execution.mode)
+        if execution.error is not None:
+            answer["error"] = _error(execution.error, behaviour.error_shape)
+        if not behaviour.drop_progress:
+            answer["progress"] = self._progress(execution)
+        for name, moment in (
+            ("createdAt", execution.created_at),
+            ("updatedAt", execution.updated_at or execution.created_at),
+            ("finishedAt", execution.finished_at),
+        ):
+            if behaviour.timestamps == "null":
+                answer[name] = None
+            elif moment is not None and behaviour.timestamps != "absent":
+                answer[name] = self._time(moment)
+        return self._extended(answer)
+
+    def triggered(self, mode: Mode) -> Json:
+        """The opaque answer to a trigger. Peaka's document wants an object of objects."""
+        return self._extended({"result": {"status": "STARTED", "message": f"{mode} sync requested."}})
+
+    def _progress(self, execution: Execution) -> Json:
+        counts = execution.counts
+        handled = counts.inserted + counts.updated + counts.deleted
+        only_handled = self._behaviour.cached_records == "handled" and execution.mode == "INCREMENTAL"
+        return self._extended(
+            {
+                "numberOfCachedRecords": min(handled if only_handled else counts.cached, _INT32),
+                "numberOfInsertedRecords": min(counts.inserted, _INT32),
+                "numberOfUpdatedRecords": min(counts.updated, _INT32),
+                "numberOfDeletedRecords": min(counts.deleted, _INT32),
+            }
+        )
+
+    def _log(self, execution: Execution) -> list[Json]:
+        moments = [("QUEUED", execution.created_at), ("STARTED", execution.started_at)]
+        moments.append((execution.status, execution.finished_at))
+        entries: list[Json] = []
+        for action, moment in moments:
+            if moment is not None:
+                entry: Json = {
+                    "action": action,
+                    "message": f"{execution.mode} execution {execution.id}: {action.lower()}",
+                    "cacheType": execution.mode,
+                    "isScheduled": execution.origin == "schedule",
+                }
+                if self._behaviour.timestamps not in ("null", "absent"):
+                    entry["timestamp"] = self._time(moment)
+                entries.append(entry)
+        return entries
+
+    def _table_of(self, cache: Cache) -> Json:
+        return {
+            "catalogId": self.catalog_id(cache.name.catalog),
+            "schemaName": cache.name.schema,
+            "tableName": cache.name.table,
+            "projectId": self._project_id,
+        }
+
+    def _status(self, status: str) -> str:
+        return {"upper": status.upper(), "lower": status.lower(), "title": status.title()}[
+            self._behaviour.status_case
+        ]
+
+    def _mode(self, mode: Mode) -> str:
+        return {"upper": mode, "lower": mode.lower(), "kebab": mode.lower().replace("_", "-")}[
+            self._behaviour.mode_spelling
+        ]
+
+    def _time(self, moment: float) -> str:
+        zone = _ELSEWHERE if self._behaviour.timestamps == "offset" else timezone.utc
+        when = datetime.fromtimestamp(moment + self._behaviour.clock_offset, zone)
+        precision = "seconds" if self._behaviour.timestamps == "no_fraction" else "milliseconds"
+        return when.isoformat(timespec=precision).replace("+00:00", "Z")
+
+    def _extended(self, answer: Json) -> Json:
+        if self._behaviour.extra_fields:
+            answer["somethingNew"] = {"reason": "fields may be added at any time", "values": [1, None, "two"]}
+        return answer
+
+
+def shown_status(execution: Execution, behaviour: Behaviour) -> str:
+    """The status that an execution shows, before its letter case."""
+    plan = execution.plan
+    if execution.status == "QUEUED":
+        return behaviour.queued_status
+    if plan.status is not None and not (execution.finished and plan.until_end):
+        return plan.status
+    return execution.status
+
+
+def _overall(visible: list[Execution]) -> str:
+    """The status of a cache, computed from its executions as Peaka's document says."""
+    if not visible:
+        return "NOT_INITIALIZED"
+    if any(not execution.finished for execution in visible):
+        return "RUNNING"
+    newest = max(visible, key=lambda execution: execution.finished_at or 0.0)
+    return newest.status if newest.status in _DOCUMENTED_ENDS else "FAILED"
+
+
+def _error(error: dict[str, Any] | str, shape: str) -> Json | str | None:
+    if shape == "null":
+        return None
+    if shape == "string":
+        return error if isinstance(error, str) else str(error.get("message", error))
+    return {"message": error} if isinstance(error, str) else error
