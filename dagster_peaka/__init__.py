@@ -1,1 +1,66 @@
-"""Peaka caches as Dagster assets."""
+"""Peaka caches as Dagster assets: each materialization is one execution, named, followed to its end and recorded."""
+
+from dagster_peaka.assets import build_peaka_cache_asset
+from dagster_peaka.client import PeakaClient
+from dagster_peaka.errors import (
+    PeakaApiError,
+    PeakaAuthenticationError,
+    PeakaConfigError,
+    PeakaConnectionError,
+    PeakaError,
+    PeakaNotFoundError,
+    PeakaPermissionError,
+    PeakaRateLimitError,
+    PeakaResponseError,
+    PeakaServerError,
+    PeakaSyncError,
+    PeakaUnknownOutcomeError,
+)
+from dagster_peaka.models import (
+    CacheCreation,
+    CacheExecution,
+    CacheRequest,
+    CacheSchedule,
+    CacheSettings,
+    CacheStatus,
+    Catalog,
+    Column,
+    ExecutionProgress,
+    QueryResult,
+    Schema,
+    SyncMode,
+    Table,
+)
+from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
+
+__all__ = [
+    "CacheCreation",
+    "CacheExecution",
+    "CacheRequest",
+    "CacheSchedule",
+    "CacheSettings",
+    "CacheStatus",
+    "Catalog",
+    "Column",
+    "ExecutionProgress",
+    "PeakaApiError",
+    "PeakaAuthenticationError",
+    "PeakaClient",
+    "PeakaConfigError",
+    "PeakaConnectionError",
+    "PeakaError",
+    "PeakaNotFoundError",
+    "PeakaPermissionError",
+    "PeakaRateLimitError",
+    "PeakaResource",
+    "PeakaResponseError",
+    "PeakaServerError",
+    "PeakaSyncConfig",
+    "PeakaSyncError",
+    "PeakaUnknownOutcomeError",
+    "QueryResult",
+    "Schema",
+    "SyncMode",
+    "Table",
+    "build_peaka_cache_asset",
+]

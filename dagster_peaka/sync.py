@@ -1,0 +1,588 @@
+"""One sync, from look to result: a pure state machine. No I/O, no clock, no sleeping, no Dagster.
+
+The machine is told what was read and what time it is (seconds of a monotonic clock), and answers with the next
+:class:`Task` and when it is due. :mod:`dagster_peaka.runner` does the tasks.
+
+What makes it necessary: the trigger's answer names no execution, a status shows only the newest execution of each
+mode, and an execution may become visible late, be queued, be coalesced with a running one, or have been replaced in
+the status by a later one before anybody looked.
+
+States::
+
+    LOOK ──► TRIGGER ──► POSTED ──► IDENTIFY ──► FOLLOW ──► DONE
+      │         ▲           │          │  ▲         ▲
+      │         └───────────┴──────────┘  │         │
+      └───────────── on_running="attach" ─┼─────────┘
+    (an earlier attempt's record) ────────┘
+
+========  ==========================================  ===========================================================
+state     event                                       what follows
+========  ==========================================  ===========================================================
+LOOK      status read                                 the newest execution of the mode becomes the *baseline*; one
+                                                      that runs already: TRIGGER, FOLLOW it, or fail (on_running)
+TRIGGER   (the runner sends the POST)                 POSTED
+POSTED    answer: accepted, refused or unknown        IDENTIFY: only what appears decides, never the answer
+POSTED    answer: surely not taken                    TRIGGER again at once, for ``outage_tolerance``
+POSTED    answer: not allowed, cache not found        fail
+IDENTIFY  nothing newer than the baseline             wait; after ``start_timeout`` of quiet since the POST and
+                                                      since all that ran has ended: TRIGGER once more, then fail
+IDENTIFY  newer, but created before the first look    it was only late to show: counts as already running. This
+                                                      rule ends with the second trigger
+IDENTIFY  newer, COMPLETED                            DONE: it began after the look
+IDENTIFY  newer, running, an earlier one possible     read the history; ours is the oldest new one
+IDENTIFY  newer, FAILED or CANCELLED                  read the history; an earlier or later one may have COMPLETED
+IDENTIFY  newer, running                              FOLLOW
+FOLLOW    ours COMPLETED                              DONE
+FOLLOW    ours FAILED or CANCELLED                    read the history once if it is not verified yet, else fail
+FOLLOW    another one newest                          read the history: ours is still there
+any       unknown status                              not finished; an unknown one with an end fails after
+                                                      ``start_timeout``
+any       cache DELETED or 404                        fail
+any       unreadable                                  tolerated for ``outage_tolerance``, then fail
+any       ``poll_timeout`` since the start            fail
+========  ==========================================  ===========================================================
+
+A failure never cancels anything. Whether an execution may be cancelled when a run is terminated is answered by
+:meth:`Sync.may_cancel`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import Enum
+
+from dagster_peaka.models import CANCELLED, CacheExecution, CacheStatus, SyncMode
+
+LATE_TOLERANCE = timedelta(seconds=2)
+"""How far Peaka's clocks may disagree before an execution counts as created before our look."""
+
+DATE_RESOLUTION = timedelta(seconds=1)
+"""The ``Date`` header is cut to whole seconds."""
+
+MAX_HISTORY = 500
+"""Entries of a history that are read at most in search of the baseline."""
+
+
+class State(Enum):
+    """Where a sync stands; the table in the module's docstring says what each waits for."""
+
+    LOOK = "look"
+    TRIGGER = "trigger"
+    POSTED = "posted"
+    IDENTIFY = "identify"
+    FOLLOW = "follow"
+    DONE = "done"
+
+
+class Task(Enum):
+    """What the machine wants next."""
+
+    LOOK = "look"
+    """Read the status and tell :meth:`Sync.looked`."""
+    HISTORY = "history"
+    """Read the history until :meth:`Sync.history_suffices`, and tell :meth:`Sync.history_read`."""
+    TRIGGER = "trigger"
+    """Call :meth:`Sync.posting`, send the POST, and tell :meth:`Sync.posted`."""
+    WAIT = "wait"
+    """Nothing until the POST's answer is told."""
+    NOTHING = "nothing"
+    """The result is there."""
+
+
+class Posted(Enum):
+    """What is known after a POST."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    """A 4xx. Perhaps only because something runs already."""
+    UNKNOWN = "unknown"
+    """No answer, or a 5xx: it may have been taken."""
+    NOT_TAKEN = "not taken"
+    """It surely had no effect: no connection, or 429."""
+    NOT_ALLOWED = "not allowed"
+    """401 or 403: repeating it cannot help."""
+    NOT_FOUND = "not found"
+    """404: the cache is gone."""
+
+
+class Origin(Enum):
+    """Why the execution that a sync follows exists."""
+
+    TRIGGERED = "triggered"
+    ATTACHED = "attached"
+    """It ran before this sync looked, and on_running is "attach"."""
+    ADOPTED = "adopted"
+    """An earlier attempt of the same run, or the run it was re-executed from, had triggered it."""
+
+
+class Trouble(Enum):
+    """Why a sync failed."""
+
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    UNKNOWN_END = "unknown end"
+    VANISHED = "vanished"
+    GONE = "gone"
+    ALREADY_RUNNING = "already running"
+    REFUSED = "refused"
+    NOT_ALLOWED = "not allowed"
+    NOT_TAKEN = "not taken"
+    NOT_STARTED = "not started"
+    UNREADABLE = "unreadable"
+    TIMED_OUT = "timed out"
+
+
+@dataclass(frozen=True)
+class SyncRules:
+    """The times that a sync keeps, in seconds, and what it does about an execution that runs already."""
+
+    poll_interval: float = 1.0
+    poll_max_interval: float = 60.0
+    start_timeout: float = 120.0
+    poll_timeout: float = 86_400.0
+    outage_tolerance: float = 300.0
+    on_running: str = "queue"
+
+    def wait(self, elapsed: float) -> float:
+        """Seconds to the next look, ``elapsed`` seconds after the trigger: a tenth of them, within the bounds."""
+        return min(self.poll_max_interval, max(self.poll_interval, elapsed / 10))
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The newest execution of the mode before the trigger (``id`` None when there was none), and when that was read.
+
+    ``created_at`` and ``looked_at`` are by Peaka's clock; each may be unknown.
+    """
+
+    id: str | None = None
+    created_at: datetime | None = None
+    looked_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """One reading of a cache's status, as far as a sync of one mode cares."""
+
+    newest: CacheExecution | None
+    """The newest execution of the sync's mode."""
+    other: CacheExecution | None = None
+    """The newest execution of the other mode."""
+    server_time: datetime | None = None
+    """Peaka's clock at the reading: the ``Date`` header."""
+    deleted: bool = False
+
+    @classmethod
+    def of(cls, status: CacheStatus, mode: SyncMode, server_time: datetime | None) -> Look:
+        return cls(status.last(mode), status.last(mode.other), server_time, status.deleted)
+
+    @property
+    def running(self) -> bool:
+        """True while an execution of either mode has not ended."""
+        return any(execution is not None and not execution.ended for execution in (self.newest, self.other))
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a sync ended: ``trouble`` is None on success, and then ``execution`` is the COMPLETED one it stands for."""
+
+    execution: CacheExecution | None
+    origin: Origin
+    triggers: int
+    trouble: Trouble | None = None
+    reason: str = ""
+    """Peaka's words, or what could not be read; may be empty."""
+
+    @property
+    def ok(self) -> bool:
+        return self.trouble is None
+
+
+@dataclass
+class Sync:
+    """The state machine of one sync; see the module's docstring.
+
+    Args:
+        mode: the mode that is triggered and followed.
+        rules: times and the choice of on_running.
+        now: the monotonic time, in seconds, at which the sync begins.
+        earlier: what an earlier attempt had written down before its trigger. The sync then follows what that
+            trigger started, if it runs or has completed, and begins anew otherwise.
+        earlier_age: how many seconds ago that trigger was sent.
+    """
+
+    mode: SyncMode
+    rules: SyncRules
+    now: float
+    earlier: Baseline | None = None
+    earlier_age: float = 0.0
+
+    state: State = field(default=State.LOOK, init=False)
+    due: float = field(default=0.0, init=False)
+    """Monotonic time at which :attr:`task` wants to be done."""
+    baseline: Baseline = field(default_factory=Baseline, init=False)
+    execution: CacheExecution | None = field(default=None, init=False)
+    """The execution that is followed, as last read; in IDENTIFY the one in question."""
+    origin: Origin = field(default=Origin.TRIGGERED, init=False)
+    triggers: int = field(default=0, init=False)
+    verified: bool = field(default=False, init=False)
+    """True when the history has shown that no older new execution exists."""
+    unreadable_reason: str = field(default="", init=False)
+    """Why the last reading failed; empty when it did not."""
+    result: Result | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self.due = self._began = self._anchor = self.now
+        self._deadline = self.now + self.rules.poll_timeout
+        self._history_wanted = False
+        self._posted_at = self.now
+        self._post_time: datetime | None = None
+        self._refusal: str | None = None
+        self._not_taken_since: float | None = None
+        self._unreadable_since: float | None = None
+        self._quiet_since: float | None = None
+        self._odd_since: float | None = None
+        self._older: set[str] = set()
+        self._modes: dict[str, SyncMode] = {}
+        if self.earlier is not None:
+            self.state = State.IDENTIFY
+            self.origin = Origin.ADOPTED
+            self.baseline = self.earlier
+            self._posted_at = self._anchor = self.now - self.earlier_age
+
+    # What to do
+
+    @property
+    def task(self) -> Task:
+        """What the machine wants done at :attr:`due`."""
+        if self.state is State.DONE:
+            return Task.NOTHING
+        if self.state is State.POSTED:
+            return Task.WAIT
+        if self.state is State.TRIGGER:
+            return Task.TRIGGER
+        return Task.HISTORY if self._history_wanted else Task.LOOK
+
+    # What has happened
+
+    def looked(self, look: Look, now: float) -> None:
+        """The status was read."""
+        if self.state is State.DONE:
+            return
+        self._readable()
+        if look.deleted:
+            return self._fail(Trouble.GONE)
+        self._learn_modes(look)
+        if not look.running:
+            self._quiet_since = now if self._quiet_since is None else self._quiet_since
+        else:
+            self._quiet_since = None
+        if self.state is State.LOOK:
+            self._begin(look, now)
+        elif self.state is State.IDENTIFY:
+            self._identify(look, now)
+        elif self.state is State.FOLLOW:
+            self._follow_newest(look, now)
+        self._schedule(now)
+
+    def unreadable(self, reason: str, now: float, *, permanent: bool = False) -> None:
+        """Status or history could not be read. Before anything was triggered, a permanent reason fails at once."""
+        if self.state is State.DONE:
+            return
+        if permanent and self.state is State.LOOK:
+            return self._fail(Trouble.NOT_ALLOWED, reason)
+        self.unreadable_reason = reason
+        if self._unreadable_since is None:
+            self._unreadable_since = now
+        if now - self._unreadable_since >= self.rules.outage_tolerance:
+            return self._fail(Trouble.UNREADABLE, reason)
+        self._schedule(now)
+        self.due = min(self.due, self._unreadable_since + self.rules.outage_tolerance)
+
+    def gone(self) -> None:
+        """The cache was answered with 404."""
+        if self.state is not State.DONE:
+            self._fail(Trouble.GONE)
+
+    def posting(self, now: float) -> None:
+        """The POST goes out now."""
+        self.state = State.POSTED
+        self.triggers += 1
+        self._posted_at = self._anchor = now
+        self._post_time = None
+
+    def posted(self, answer: Posted, now: float, *, server_time: datetime | None = None, reason: str = "") -> None:
+        """The POST's answer, or its lack."""
+        if self.state is not State.POSTED:
+            return
+        if answer is Posted.NOT_FOUND:
+            return self._fail(Trouble.GONE)
+        if answer is Posted.NOT_ALLOWED:
+            return self._fail(Trouble.NOT_ALLOWED, reason)
+        if answer is Posted.NOT_TAKEN:
+            return self._not_taken(now, reason)
+        self._not_taken_since = None
+        if answer is Posted.REFUSED and self._refusal is not None:
+            return self._fail(Trouble.REFUSED, reason)
+        self._refusal = reason if answer is Posted.REFUSED else None
+        self._post_time = server_time if answer is Posted.ACCEPTED else None
+        self._posted_at = self._anchor = now
+        self._quiet_since = None
+        self.state = State.IDENTIFY
+        self._schedule(now)
+
+    def history_suffices(self, entries: Sequence[CacheExecution]) -> bool:
+        """True when ``entries``, newest first, reach back far enough to find ours among them."""
+        if len(entries) >= MAX_HISTORY:
+            return True
+        if self.state is State.FOLLOW and self.verified and self.execution is not None:
+            return any(entry.id == self.execution.id for entry in entries)
+        return any(self._is_old(entry) for entry in entries)
+
+    def history_read(self, entries: Sequence[CacheExecution], now: float) -> None:
+        """The history, newest first, as far as it suffices or goes."""
+        if self.state is State.DONE:
+            return
+        self._readable()
+        self._history_wanted = False
+        if self.state is State.FOLLOW and (self.verified or self.origin is Origin.ATTACHED):
+            self._find_again(entries, now)
+        elif self.state in (State.IDENTIFY, State.FOLLOW):
+            self._choose(self._candidates(entries), now)
+        self._schedule(now)
+
+    def may_cancel(self, look: Look, entries: Iterable[CacheExecution]) -> bool:
+        """Whether what runs is surely ours, from a status and a history read just now.
+
+        Ours must be the newest of its mode, be RUNNING, and be the only one of its mode that has not ended, because
+        Peaka's cancel takes no id: it stops whichever runs.
+        """
+        ours = self.execution
+        if self.state is not State.FOLLOW or self.origin is Origin.ATTACHED or ours is None:
+            return False
+        if look.newest is None or look.newest.id != ours.id or look.newest.status != "RUNNING":
+            return False
+        unfinished = [entry for entry in entries if not entry.ended and self._mode_of(entry) is not self.mode.other]
+        candidates = self._candidates(entries)
+        return (
+            all(entry.id == ours.id for entry in unfinished) and bool(candidates) and candidates[-1].id == ours.id
+        )
+
+    # LOOK
+
+    def _begin(self, look: Look, now: float) -> None:
+        newest = look.newest
+        self.baseline = Baseline(newest.id, newest.created_at, look.server_time) if newest else Baseline(
+            looked_at=look.server_time
+        )
+        self.origin = Origin.TRIGGERED
+        if newest is not None and not newest.ended and self.rules.on_running != "queue":
+            return self._already_running(newest, now)
+        self._trigger(now)
+
+    def _already_running(self, execution: CacheExecution, now: float) -> None:
+        self.execution = execution
+        if self.rules.on_running == "attach":
+            self.origin = Origin.ATTACHED
+            return self._follow(execution, now)
+        self._fail(Trouble.ALREADY_RUNNING)
+
+    def _trigger(self, now: float) -> None:
+        self.state = State.TRIGGER
+        self.execution = None
+        self.due = now
+
+    def _not_taken(self, now: float, reason: str) -> None:
+        self.triggers -= 1
+        self._not_taken_since = now if self._not_taken_since is None else self._not_taken_since
+        if now - self._not_taken_since >= self.rules.outage_tolerance or now >= self._deadline:
+            return self._fail(Trouble.NOT_TAKEN, reason)
+        self._trigger(now)
+        self.due = now + self.rules.poll_interval
+
+    # IDENTIFY
+
+    def _identify(self, look: Look, now: float) -> None:
+        newest = look.newest
+        if newest is None or self._is_old(newest):
+            self._nothing_new(look, now)
+        elif self._was_late(newest):
+            self._late_to_show(newest, now)
+        elif self._order_is_known(newest) and newest.succeeded:
+            self._succeed(newest)
+        elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
+            self.execution = newest
+            self._history_wanted = True
+        else:
+            self._follow(newest, now)
+
+    def _nothing_new(self, look: Look, now: float) -> None:
+        if self._quiet_since is None:
+            return
+        if now < max(self._posted_at, self._quiet_since) + self.rules.start_timeout:
+            return
+        if self.origin is Origin.ADOPTED:
+            self._begin(look, now)
+        elif self.triggers < 2:
+            self._trigger(now)
+        else:
+            self._fail(Trouble.NOT_STARTED, self._refusal or "")
+
+    def _late_to_show(self, execution: CacheExecution, now: float) -> None:
+        """An execution from before our look shows only now: it may have read past what the upstream just wrote."""
+        if self.rules.on_running != "queue" and not execution.ended:
+            return self._already_running(execution, now)
+        if self.baseline.id is not None:
+            self._older.add(self.baseline.id)
+        self.baseline = Baseline(execution.id, execution.created_at, self.baseline.looked_at)
+
+    def _was_late(self, execution: CacheExecution) -> bool:
+        if self.triggers > 1 or execution.created_at is None or self.baseline.looked_at is None:
+            return False
+        return execution.created_at < self.baseline.looked_at - LATE_TOLERANCE
+
+    def _is_old(self, execution: CacheExecution) -> bool:
+        """True for the baseline and what is surely older, which a stale status may still show."""
+        if execution.id == self.baseline.id or execution.id in self._older:
+            return True
+        if execution.created_at is None or self.baseline.created_at is None:
+            return False
+        return execution.created_at < self.baseline.created_at
+
+    def _order_is_known(self, execution: CacheExecution) -> bool:
+        """False when only the history can tell whether ``execution`` came after the baseline."""
+        if self.baseline.id is None:
+            return True
+        return execution.created_at is not None and self.baseline.created_at is not None
+
+    def _may_hide_an_earlier(self, execution: CacheExecution) -> bool:
+        """True when a shorter execution may have come and gone between the POST and this one."""
+        if self._post_time is None or execution.created_at is None:
+            return True
+        return execution.created_at >= self._post_time + DATE_RESOLUTION
+
+    def _candidates(self, entries: Iterable[CacheExecution]) -> list[CacheExecution]:
+        """The entries of our mode that are newer than the baseline and were not late to show, newest first."""
+        candidates: dict[str, CacheExecution] = {}
+        for entry in entries:
+            if self._is_old(entry) and self._mode_of(entry) is not self.mode.other:
+                break
+            if self._mode_of(entry) is self.mode and not self._was_late(entry):
+                candidates.setdefault(entry.id, entry)
+        return list(candidates.values())
+
+    def _choose(self, candidates: list[CacheExecution], now: float) -> None:
+        """Ours is the oldest candidate; if that one failed, the oldest that COMPLETED, which also began after our look."""
+        tentative = self.execution
+        if tentative is not None and tentative.id not in {candidate.id for candidate in candidates}:
+            if not self._order_is_known(tentative):
+                # The history does not list it as newer than the baseline: the status that showed it was stale.
+                self._older.add(tentative.id)
+            elif not self._was_late(tentative) and not self._is_old(tentative):
+                candidates.insert(0, tentative)
+        if not candidates:
+            self.execution = None
+            self.state = State.IDENTIFY
+            return
+        self.verified = True
+        ours = candidates[-1]
+        if ours.ended and not ours.succeeded:
+            ours = next((candidate for candidate in reversed(candidates) if candidate.succeeded), ours)
+        self._follow(ours, now)
+
+    # FOLLOW
+
+    def _follow(self, execution: CacheExecution, now: float) -> None:
+        self.state = State.FOLLOW
+        self._update(execution, now)
+
+    def _follow_newest(self, look: Look, now: float) -> None:
+        newest, ours = look.newest, self.execution
+        assert ours is not None
+        if newest is not None and newest.id == ours.id:
+            self._update(newest, now)
+        elif newest is not None and not self._is_old(newest) and not _precedes(newest, ours):
+            self._history_wanted = True
+
+    def _update(self, execution: CacheExecution, now: float) -> None:
+        self.execution = execution
+        if execution.succeeded:
+            return self._succeed(execution)
+        if not execution.ended:
+            self._odd_since = None
+            return
+        if not self.verified and self.origin is not Origin.ATTACHED:
+            self._history_wanted = True
+        elif self.origin is Origin.ADOPTED:
+            # The earlier attempt's execution came to nothing: this attempt triggers its own, from a fresh look.
+            self.state, self.execution, self.verified = State.LOOK, None, False
+            self.due = now
+        elif execution.status in ("FAILED", CANCELLED):
+            trouble = Trouble.FAILED if execution.status == "FAILED" else Trouble.CANCELLED
+            self._fail(trouble, execution.reason)
+        else:
+            self._wait_for_reason(Trouble.UNKNOWN_END, execution.reason, now)
+
+    def _find_again(self, entries: Sequence[CacheExecution], now: float) -> None:
+        """Another execution is the newest now; ours is further down in the history."""
+        assert self.execution is not None
+        for entry in entries:
+            if entry.id == self.execution.id:
+                return self._update(entry, now)
+        later = next((entry for entry in reversed(self._candidates(entries)) if entry.succeeded), None)
+        if later is not None and self.origin is not Origin.ATTACHED:
+            self._succeed(later)
+        else:
+            self._wait_for_reason(Trouble.VANISHED, "", now)
+
+    def _wait_for_reason(self, trouble: Trouble, reason: str, now: float) -> None:
+        """Something odd is tolerated for start_timeout, in case the next reading explains it."""
+        self._odd_since = now if self._odd_since is None else self._odd_since
+        if now - self._odd_since >= self.rules.start_timeout:
+            self._fail(trouble, reason)
+
+    # Common
+
+    def _readable(self) -> None:
+        self._unreadable_since = None
+        self.unreadable_reason = ""
+
+    def _learn_modes(self, look: Look) -> None:
+        for execution, mode in ((look.newest, self.mode), (look.other, self.mode.other)):
+            if execution is not None:
+                self._modes[execution.id] = mode
+
+    def _mode_of(self, execution: CacheExecution) -> SyncMode | None:
+        return execution.mode or self._modes.get(execution.id)
+
+    def _schedule(self, now: float) -> None:
+        """Set when the next task is due, and fail when time is up."""
+        if self.state is State.DONE or self.state is State.POSTED:
+            return
+        if now >= self._deadline:
+            return self._fail(Trouble.TIMED_OUT)
+        if self.state in (State.TRIGGER, State.LOOK) and self._unreadable_since is None:
+            return
+        if self._history_wanted and self._unreadable_since is None:
+            self.due = now
+            return
+        self.due = min(self._deadline, now + self.rules.wait(now - self._anchor))
+        if self.state is State.IDENTIFY and self._quiet_since is not None:
+            grace = max(self._posted_at, self._quiet_since) + self.rules.start_timeout
+            if grace > now:
+                self.due = min(self.due, grace)
+
+    def _succeed(self, execution: CacheExecution) -> None:
+        self.execution = execution
+        self.state = State.DONE
+        self.result = Result(execution, self.origin, self.triggers)
+
+    def _fail(self, trouble: Trouble, reason: str = "") -> None:
+        self.state = State.DONE
+        self.result = Result(self.execution, self.origin, self.triggers, trouble, reason)
+
+
+def _precedes(one: CacheExecution, other: CacheExecution) -> bool:
+    return one.created_at is not None and other.created_at is not None and one.created_at < other.created_at
