@@ -1,0 +1,165 @@
+"""From the text of a statement to sqlglot's tree, refusing what is not one statement of Trino's plain query language.
+
+sqlglot reads many dialects at once and is lenient. So its tables are cut down here to what Trino has and the
+sandbox answers: function calls stay as they are written (the allow-list of trino_functions is by Trino's names),
+operators of other dialects are refused as tokens, and nesting is bounded before the recursive parser starts.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sqlglot import exp
+from sqlglot.dialects.trino import Trino
+from sqlglot.errors import SqlglotError
+from sqlglot.tokens import Token, TokenType
+
+from dagster_peaka.sandbox.trino_types import SqlError
+
+LONGEST_STATEMENT = 100_000
+"""Characters of a statement."""
+
+DEEPEST_NESTING = 40
+"""Parentheses and CASEs inside each other."""
+
+_SYMBOLS = frozenset({"(", ")", ",", ".", "*", "+", "-", "/", "%", "=", "<>", "!=", "<", "<=", ">", ">=", "||", "?"})
+_LITERALS = frozenset({TokenType.STRING, TokenType.NUMBER})
+_FOREIGN_WORDS = frozenset({"ISNULL", "NOTNULL", "DIV", "RLIKE", "REGEXP", "GLOB", "ILIKE", "QUALIFY", "SIMILAR"})
+_STATEMENTS = frozenset({"SELECT", "WITH", "VALUES", "("})
+
+
+class _Subset(Trino):
+    """Trino, with calls left as written and no operator that Trino does not have."""
+
+    class Parser(Trino.Parser):
+        FUNCTIONS: ClassVar = {}
+        FUNCTION_PARSERS: ClassVar = {
+            name: parser
+            for name, parser in Trino.Parser.FUNCTION_PARSERS.items()
+            if name in ("CAST", "TRY_CAST", "EXTRACT")
+        }
+        RANGE_PARSERS: ClassVar = {
+            kind: parser
+            for kind, parser in Trino.Parser.RANGE_PARSERS.items()
+            if kind in (TokenType.BETWEEN, TokenType.IN, TokenType.IS, TokenType.LIKE)
+        }
+        PLACEHOLDER_PARSERS: ClassVar = {
+            # Where the "?" stands in the text says which binding it takes, in whatever order it is compiled.
+            TokenType.PLACEHOLDER: lambda self: exp.Placeholder(this=str(self._prev.start)),
+        }
+
+
+_DIALECT = _Subset()
+
+
+def parse(statement: str) -> exp.Expr:
+    """The tree of the one query in `statement`; SqlError for anything else.
+
+    >>> parse("SELECT 1").key
+    'select'
+    """
+    if len(statement) > LONGEST_STATEMENT:
+        raise SqlError(f"The statement is longer than the {LONGEST_STATEMENT} characters that this sandbox reads")
+    bad = next((c for c in statement if c == "\0" or "\ud800" <= c <= "\udfff"), None)
+    if bad is not None:
+        raise SqlError(f"The statement holds the character U+{ord(bad):04X}, which is no text")
+    try:
+        tokens = _checked(_DIALECT.tokenize(statement), statement)
+        trees = _DIALECT.parser().parse(tokens, statement)
+    except SqlError:
+        raise
+    except RecursionError:
+        raise SqlError("The statement is nested too deeply for this sandbox") from None
+    except SqlglotError as error:
+        raise SqlError(_first_line(error)) from None
+    except Exception as error:  # a parser that trips over nonsense must not become a server error
+        raise SqlError(f"The statement cannot be read: {type(error).__name__}") from None
+    if len(trees) != 1 or trees[0] is None:
+        raise SqlError("Expected one statement")
+    return trees[0]
+
+
+def placeholders(statement: str) -> dict[str, int]:
+    """Where each ? of a statement stands, as the parser notes it, and which binding it takes, from 0."""
+    marks = [token for token in _DIALECT.tokenize(statement) if token.token_type == TokenType.PLACEHOLDER]
+    return {str(token.start): index for index, token in enumerate(marks)}
+
+
+def _first_line(error: SqlglotError) -> str:
+    details: list[dict[str, object]] = getattr(error, "errors", [])
+    if not details:
+        return f"Syntax error: {str(error).splitlines()[0][:200]}"
+    first = details[0]
+    near = f" near {first['highlight']!r}"[:200] if first.get("highlight") else ""
+    return f"line {first.get('line')}:{first.get('col')}: Syntax error{near}: {first.get('description')}"
+
+
+def _checked(tokens: list[Token], statement: str) -> list[Token]:
+    while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
+        tokens = tokens[:-1]
+    if not tokens:
+        raise SqlError("The statement is empty")
+    first = tokens[0].text.upper()
+    if first not in _STATEMENTS:
+        raise SqlError(f"{_place(tokens[0])}: {first[:40]} is not supported: this sandbox only reads (SELECT, WITH, VALUES)")
+    for token in tokens:
+        _check_token(token)
+    _check_neighbours(tokens)
+    _check_nesting(tokens)
+    _check_offset(tokens)
+    return tokens
+
+
+def _place(token: Token) -> str:
+    return f"line {token.line}:{token.col - (token.end - token.start)}"
+
+
+def _check_token(token: Token) -> None:
+    kind, text = token.token_type, token.text
+    if kind == TokenType.SEMICOLON:
+        raise SqlError(f"{_place(token)}: only one statement at a time")
+    if kind in _LITERALS or kind == TokenType.IDENTIFIER:
+        return
+    is_word = text[:1].isalpha() or text[:1] == "_"
+    if not is_word and text not in _SYMBOLS or kind == TokenType.HINT:
+        raise SqlError(f"{_place(token)}: {text[:40]!r} is not supported by this sandbox")
+    if text.upper() in _FOREIGN_WORDS:
+        raise SqlError(f"{_place(token)}: {text.upper()} is not an operator of Trino")
+    if kind.name.endswith("_STRING"):
+        raise SqlError(f"{_place(token)}: {kind.name.replace('_', ' ').lower()} literals are not supported by this sandbox")
+
+
+def _check_neighbours(tokens: list[Token]) -> None:
+    for left, right in zip(tokens, tokens[1:]):
+        touching = left.end + 1 == right.start
+        if touching and left.token_type == TokenType.NUMBER and right.token_type not in _LITERALS:
+            if right.text not in _SYMBOLS or right.text == ".":
+                raise SqlError(f"{_place(left)}: {left.text}{right.text[:40]} is neither a number nor a name")
+        if left.token_type == right.token_type == TokenType.STRING:
+            raise SqlError(f"{_place(right)}: two strings in a row")
+
+
+def _check_nesting(tokens: list[Token]) -> None:
+    depth = prefixes = 0
+    for token in tokens:
+        word = "" if token.token_type in _LITERALS or token.token_type == TokenType.IDENTIFIER else token.text.upper()
+        depth += word in ("(", "CASE")
+        depth -= word in (")", "END")
+        prefixes = prefixes + 1 if word in ("NOT", "-", "+") else 0
+        if depth > DEEPEST_NESTING or prefixes > DEEPEST_NESTING:
+            raise SqlError(f"{_place(token)}: nested deeper than the {DEEPEST_NESTING} levels that this sandbox reads")
+
+
+def _check_offset(tokens: list[Token]) -> None:
+    """Trino wants OFFSET before LIMIT, sqlglot takes both orders."""
+    limits = [False]
+    for token in tokens:
+        kind = token.token_type
+        if kind == TokenType.L_PAREN:
+            limits.append(False)
+        elif kind == TokenType.R_PAREN and len(limits) > 1:
+            limits.pop()
+        elif kind in (TokenType.LIMIT, TokenType.FETCH):
+            limits[-1] = True
+        elif kind == TokenType.OFFSET and limits[-1]:
+            raise SqlError(f"{_place(token)}: OFFSET comes before LIMIT in Trino")
