@@ -9,9 +9,9 @@ The same from the command line: `python -m dagster_peaka.sandbox --help`. The ro
 
     behaviour    readings of the contract, faults, plans     errors, durations, bodies   what a request may bring
     sources      catalogs: SQLite files of others            store      the sandbox's own file
-    copying      delta and full refresh                      executions caches, queues, schedules
+    copying      delta and full refresh                      caches, executions  state, queues, schedules
     wire         Peaka's JSON                                trino, queries  SQL
-    app          operations over HTTP                        server, cli     PeakaSandbox, the command
+    app          operations over HTTP                        server, __main__    PeakaSandbox, the command
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from dagster_peaka.sandbox.behaviour import Behaviour
 
 if TYPE_CHECKING:
-    from dagster_peaka.sandbox.executions import ExecutionRecord
+    from dagster_peaka.sandbox.caches import ExecutionRecord
     from dagster_peaka.sandbox.requests import RequestRecord
     from dagster_peaka.sandbox.server import PeakaSandbox
     from dagster_peaka.sandbox.sources import SandboxError
@@ -28,7 +28,7 @@ __all__ = ["Behaviour", "ExecutionRecord", "PeakaSandbox", "RequestRecord", "San
 
 _ROOMS = {
     "PeakaSandbox": "server",
-    "ExecutionRecord": "executions",
+    "ExecutionRecord": "caches",
     "RequestRecord": "requests",
     "SandboxError": "sources",
 }

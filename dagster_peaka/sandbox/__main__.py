@@ -1,6 +1,168 @@
-"""`python -m dagster_peaka.sandbox`: see `cli`."""
+"""The command `python -m dagster_peaka.sandbox`: its options, what it prints, and how it ends."""
 
-from dagster_peaka.sandbox.cli import main
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dagster_peaka.sandbox.behaviour import CHOICES, Behaviour
+
+if TYPE_CHECKING:
+    from dagster_peaka.sandbox.requests import RequestRecord
+
+KEY_VARIABLE = "PEAKA_SANDBOX_API_KEY"
+_DEFAULT_KEY = "sandbox-key"
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Serve until SIGINT or SIGTERM, then exit with 0; with 2 and one sentence where it cannot start."""
+    options = _parser().parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell's background job ignores them
+        signal.signal(number, _leave)
+    try:
+        _serve(options)
+    except ImportError as error:
+        _fail(str(error))
+    except ValueError as error:
+        _fail(f"--{error}")  # the sentence begins with the name of what was given
+    sys.exit(0)
+
+
+def _serve(options: argparse.Namespace) -> None:
+    from dagster_peaka.sandbox import PeakaSandbox
+
+    given = options.api_key or os.environ.get(KEY_VARIABLE)
+    with _written_to(options.requests) as on_request:
+        sandbox = PeakaSandbox(
+            sources=_sources(options.source),
+            caches=options.cache,
+            store=options.store,
+            project_id=options.project_id,
+            api_key=given or _DEFAULT_KEY,
+            host=options.host,
+            port=options.port,
+            behaviour=Behaviour(**{field.name: getattr(options, field.name) for field in fields(Behaviour)}),
+            on_request=on_request,
+        )
+        with sandbox:
+            print(
+                _greeting(sandbox.base_url, sandbox.project_id, None if given else _DEFAULT_KEY), flush=True
+            )
+            threading.Event().wait()
+
+
+def _greeting(base_url: str, project_id: str, key: str | None) -> str:
+    lines = [
+        "This is not Peaka. It is a sandbox that plays Peaka's API for caches, on this machine only.",
+        "",
+        f"  PEAKA_BASE_URL={base_url}",
+        f"  PEAKA_PROJECT_ID={project_id}",
+    ]
+    lines.append(f"  PEAKA_API_KEY={key}" if key else "  PEAKA_API_KEY is the key that it was started with.")
+    return "\n".join([*lines, "", "Ctrl-C ends it."])
+
+
+@contextmanager
+def _written_to(path: Path | None) -> "Generator[Callable[[RequestRecord], None] | None]":
+    """Appends every request to a file, as lines of JSON."""
+    if path is None:
+        yield None
+        return
+    try:
+        file = path.open("a", buffering=1, encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"requests {path}: the file cannot be written ({error.strerror}).") from None
+    with file:
+        yield lambda record: print(json.dumps(asdict(record)), file=file)
+
+
+def _sources(given: Sequence[str]) -> dict[str, dict[str, str | Path]]:
+    sources: dict[str, dict[str, str | Path]] = {}
+    for text in given:
+        name, separator, path = text.partition("=")
+        catalog, _, schema = name.partition(".")
+        if not separator or not path:
+            raise ValueError(f"source {text}: write it as CATALOG.SCHEMA=FILE, such as ops.public=ops.db.")
+        sources.setdefault(catalog, {})[schema or "main"] = path
+    return sources
+
+
+def _leave(_: int, __: object) -> NoReturn:
+    for again in (signal.SIGINT, signal.SIGTERM):  # once is enough: nothing may disturb the end
+        signal.signal(again, signal.SIG_IGN)
+    sys.exit(0)
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"dagster_peaka.sandbox: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, like every other error."""
+        _fail(f"{message}; --help shows all options.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m dagster_peaka.sandbox",
+        description="A local Peaka over HTTP, to develop and test against. It is not Peaka.",
+        epilog=f"The key may also come from the environment variable {KEY_VARIABLE}.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--source",
+        action="append",
+        required=True,
+        metavar="CATALOG.SCHEMA=FILE",
+        help="a SQLite file to serve as a schema of a catalog; may be repeated",
+    )
+    add(
+        "--cache",
+        action="append",
+        default=[],
+        metavar="CATALOG.SCHEMA.TABLE",
+        help="a cache to create, unless the store has it; shell patterns such as 'ops.public.*'; may be repeated",
+    )
+    add(
+        "--store",
+        type=Path,
+        metavar="FILE",
+        help="keep caches, history and copies here; without it they end with it",
+    )
+    add("--port", type=int, default=8765, help="port to listen on, 0 for a free one (%(default)s)")
+    add("--host", default="127.0.0.1", help="loopback address to listen on (%(default)s)")
+    add("--project-id", default="sandbox", metavar="ID", help="the one project that there is (%(default)s)")
+    add(
+        "--api-key",
+        metavar="KEY",
+        help=f"the key to ask for ({_DEFAULT_KEY}); better given as {KEY_VARIABLE}",
+    )
+    add(
+        "--requests", type=Path, metavar="FILE", help="append every request to this file, a line of JSON each"
+    )
+    behaviour = parser.add_argument_group("behaviour", "How it plays what Peaka's contract leaves open.")
+    for field in fields(Behaviour):
+        behaviour.add_argument(f"--{field.name.replace('_', '-')}", **_option(field.name, field.default))
+    return parser
+
+
+def _option(name: str, default: Any) -> dict[str, Any]:
+    if isinstance(default, bool):
+        return {"action": argparse.BooleanOptionalAction, "default": default}
+    if name in CHOICES:
+        return {"choices": CHOICES[name], "default": default}
+    return {"type": type(default), "default": default, "metavar": type(default).__name__.upper()}
+
 
 if __name__ == "__main__":
     main()

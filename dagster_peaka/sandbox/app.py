@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import formatdate
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import ClientDisconnect, Request
@@ -24,10 +24,11 @@ from starlette.types import Receive, Scope, Send
 
 from dagster_peaka.sandbox import bodies
 from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode
+from dagster_peaka.sandbox.caches import Cache
 from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found
 from dagster_peaka.sandbox.executions import (
+    MODES,
     AlreadyCached,
-    Cache,
     Engine,
     NoSuchTable,
     NotCacheable,
@@ -131,12 +132,12 @@ class Operations:
 
     # Catalogs
 
-    async def list_catalogs(self, call: Call) -> Response:
+    async def list_catalogs(self, _: Call) -> Response:
         """All catalogs of the project."""
-        built_in = [self._wire.catalog(name, kind, id, None) for id, (name, kind) in BUILT_IN.items()]
+        built_in = [self._wire.catalog(name, kind, number, None) for number, (name, kind) in BUILT_IN.items()]
         connected = [
-            self._wire.catalog(name, "sqlite", id, str(uuid.uuid5(uuid.NAMESPACE_OID, name)))
-            for name, id in self._engine.sources.ids.items()
+            self._wire.catalog(name, "sqlite", number, str(uuid.uuid5(uuid.NAMESPACE_OID, name)))
+            for name, number in self._engine.sources.ids.items()
         ]
         return answer(built_in + connected)
 
@@ -189,11 +190,11 @@ class Operations:
 
     async def create_batch(self, call: Call) -> Response:
         """Many new caches, each of which may fail on its own."""
-        requests = await call.json()
+        requests: Any = await call.json()
         if not isinstance(requests, list):
             raise bad_request("The body must be an array of cache requests.")
         results: list[Json] = []
-        for request in requests:
+        for request in cast("list[Any]", requests):
             try:
                 cache = await self._create(bodies.as_object(request, "Each cache request"), call.number)
                 results.append({"success": True, "cache": cache})
@@ -210,8 +211,8 @@ class Operations:
         cache = self._cache(call)
         wanted = bodies.schedules(bodies.as_object(await call.json()))
         if self._behaviour.schedule_update == "replace":
-            nothing: dict[Mode, str | None] = {"INCREMENTAL": None, "FULL_REFRESH": None}
-            wanted = {**nothing, **wanted}
+            for mode in MODES:
+                wanted.setdefault(mode, None)
         try:
             self._engine.reschedule(self._cache(call), wanted)
         except NotSupported as error:
@@ -288,7 +289,7 @@ class Operations:
     async def _create(self, body: Json, number: int) -> Json:
         catalog_id = bodies.identifier(body, "catalogId", self._behaviour.ids_as_numbers)
         schema, table = bodies.text(body, "schemaName"), bodies.text(body, "tableName")
-        schedules = {mode: text for mode, text in bodies.schedules(body).items() if text is not None}
+        schedules = bodies.schedules(body)
         catalog = self._engine.sources.names.get(catalog_id)
         if catalog is None:
             raise bad_request(f"catalogId: there is no catalog {ascii(catalog_id)[:100]} in this project.")

@@ -50,6 +50,14 @@ def text(body: Json, field: str) -> str:
     return value
 
 
+def texts(body: Json, field: str) -> list[str]:
+    """An array of strings, empty where it is absent. Raises `ApiError`."""
+    values: Any = body.get(field) or []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in cast("list[Any]", values)):
+        raise bad_request(f"{field} must be an array of strings.")
+    return cast("list[str]", values)
+
+
 def identifier(body: Json, field: str, numbers: bool) -> str:
     """An id that must be there: a string, or a number too where ids are numbers. Raises `ApiError`."""
     value = body.get(field)

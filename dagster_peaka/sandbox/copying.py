@@ -296,11 +296,8 @@ class _Delta:
     def delete(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
         """Deletes what the source no longer has, from after `low` up to `high`."""
         within, values = _between(self.walk(False), low, high)
-        return (
-            f"DELETE FROM {self._copy} {within or 'WHERE TRUE'}"
-            f" AND NOT EXISTS (SELECT 1 FROM temp.stage WHERE {self._same_key})",
-            values,
-        )
+        gone = f"NOT EXISTS (SELECT 1 FROM temp.stage WHERE {self._same_key})"
+        return f"DELETE FROM {self._copy} {within or 'WHERE TRUE'} AND {gone}", values
 
 
 def _names(table: Table) -> str:

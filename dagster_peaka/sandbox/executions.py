@@ -14,18 +14,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan, Plans
+from dagster_peaka.sandbox.caches import Cache, Execution, ExecutionRecord, Origin, Schedule
 from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
-from dagster_peaka.sandbox.durations import parse_duration
-from dagster_peaka.sandbox.sources import Sources, Table, TableName, trino_type
-from dagster_peaka.sandbox.store import Counts, SavedExecution, Store, copy_name
+from dagster_peaka.sandbox.sources import Sources, Table, TableName
+from dagster_peaka.sandbox.store import Counts, Store, copy_name
 
 T = TypeVar("T")
-Origin = Literal["api", "schedule", "stranger", "creation"]
 
 MODES: tuple[Mode, Mode] = ("INCREMENTAL", "FULL_REFRESH")
 RETENTION = 14 * 86_400
@@ -53,136 +51,6 @@ class NotCacheable(Exception):
 
 class AlreadyCached(Exception):
     """The table has a cache already."""
-
-
-@dataclass
-class ExecutionRecord:
-    """The truth about an execution, whatever the API shows of it. Times are epoch seconds by the true clock."""
-
-    id: str
-    cache_id: str
-    mode: Mode
-    status: str
-    origin: Origin
-    request_number: int | None
-    created_at: float
-    started_at: float | None
-    finished_at: float | None
-    inserted: int
-    updated: int
-    deleted: int
-    cached: int
-    error: dict[str, Any] | str | None
-
-
-@dataclass(eq=False)
-class Execution:
-    """One run of a cache's sync. `status` is QUEUED, RUNNING, COMPLETED, FAILED or CANCELLED."""
-
-    id: str
-    cache_id: str
-    mode: Mode
-    origin: Origin
-    sequence: int
-    request_number: int | None
-    created_at: float
-    visible_at: float
-    duration: float
-    plan: Plan
-    status: str = "QUEUED"
-    started_at: float | None = None
-    updated_at: float | None = None
-    finished_at: float | None = None
-    error: dict[str, Any] | str | None = None
-    counts: Counts = field(default_factory=Counts)
-
-    def __post_init__(self) -> None:
-        self.leave = asyncio.Event()
-        """Set when it has to stop early: cancelled, its cache deleted, or the sandbox closing."""
-        self.released = asyncio.Event()
-        self.copier: Copier | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has come to an end."""
-        return self.finished_at is not None
-
-    def record(self) -> ExecutionRecord:
-        """A copy of the truth about it."""
-        return ExecutionRecord(
-            self.id,
-            self.cache_id,
-            self.mode,
-            self.status,
-            self.origin,
-            self.request_number,
-            self.created_at,
-            self.started_at,
-            self.finished_at,
-            self.counts.inserted,
-            self.counts.updated,
-            self.counts.deleted,
-            self.counts.cached,
-            self.error,
-        )
-
-    def saved(self) -> SavedExecution:
-        """What the store keeps of it."""
-        body = {name: value for name, value in vars(self).items() if name in _SAVED_FIELDS}
-        body["plan"] = asdict(self.plan)
-        return SavedExecution(
-            self.id, self.cache_id, self.sequence, body, self.finished, Counts(**vars(self.counts))
-        )
-
-    @classmethod
-    def load(cls, saved: SavedExecution) -> "Execution":
-        """An execution as the store kept it."""
-        body = {**saved.body, "plan": Plan(**saved.body["plan"])}
-        return cls(id=saved.id, cache_id=saved.cache_id, sequence=saved.sequence, counts=saved.counts, **body)
-
-
-_SAVED_FIELDS = frozenset(Execution.__dataclass_fields__) - {"id", "cache_id", "sequence", "counts", "plan"}
-
-
-@dataclass
-class Schedule:
-    """When a cache syncs by itself: every `seconds`, counted from `since` (epoch seconds)."""
-
-    expression: str
-    seconds: float
-    since: float
-
-
-@dataclass(eq=False)
-class Cache:
-    """A table that is kept as a copy. `copied` holds the columns of its copy, once there is one."""
-
-    id: str
-    name: TableName
-    modes: tuple[Mode, ...]
-    schedules: dict[Mode, Schedule] = field(default_factory=dict[Mode, Schedule])
-    copied: tuple[tuple[str, str], ...] | None = None
-    deltas: int = 0
-    executions: list[Execution] = field(default_factory=list[Execution])
-    active: list[Execution] = field(default_factory=list[Execution])
-    timers: dict[Mode, "asyncio.Task[None]"] = field(default_factory=dict[Mode, "asyncio.Task[None]"])
-
-    def __post_init__(self) -> None:
-        self.copying = asyncio.Lock()
-        """Executions of both modes may run at once; their copying takes turns."""
-
-    def running(self, mode: Mode) -> Execution | None:
-        """The execution of a mode that has left the queue."""
-        return next((e for e in self.active if e.mode == mode and e.started_at is not None), None)
-
-    def saved(self) -> dict[str, Any]:
-        """What the store keeps of it."""
-        return {
-            "id": self.id,
-            "name": list(self.name),
-            "modes": list(self.modes),
-            "schedules": {mode: asdict(schedule) for mode, schedule in self.schedules.items()},
-        }
 
 
 class Engine:
@@ -219,13 +87,7 @@ class Engine:
         self._saving = asyncio.Lock()
         caches, executions, shapes = self._store.load()
         for body in caches:
-            cache = Cache(body["id"], TableName(*body["name"]), tuple(body["modes"]))
-            cache.schedules = {mode: Schedule(**schedule) for mode, schedule in body["schedules"].items()}
-            if cache.id in shapes:
-                cache.copied = tuple(
-                    (name, trino_type(declared)) for name, declared in shapes[cache.id]["columns"]
-                )
-            self._admit(cache)
+            self._admit(Cache.load(body, shapes.get(body["id"])))
         for saved in executions:
             self._sequence = max(self._sequence, saved.sequence)
             self._enter(self.caches[saved.cache_id], Execution.load(saved))
@@ -260,31 +122,32 @@ class Engine:
     async def create(
         self,
         name: TableName,
-        schedules: dict[Mode, str],
+        schedules: dict[Mode, str | None],
         request_number: int | None = None,
     ) -> Cache:
         """A new cache, its first sync triggered.
 
-        Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule) and `AlreadyCached`.
+        A schedule of None is none. Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule) and
+        `AlreadyCached`.
         """
         table = await self.in_thread(self.sources.table, name)
         if table is None:
             raise NoSuchTable(f"there is no table {ascii(str(name))[:200]}.")
         if not table.modes:
             raise NotCacheable(f"the table {name} cannot be cached: it is virtual or cannot be read.")
-        if not table.key and "INCREMENTAL" in schedules:
+        given: dict[Mode, str] = {mode: text for mode, text in schedules.items() if text is not None}
+        if not table.key and "INCREMENTAL" in given:
             raise NotSupported(_no_key(name))
         if name in self.by_table:
             raise AlreadyCached(f"The table {name} is cached already, by cache {self.by_table[name].id}.")
         cache = Cache(str(uuid.uuid4()), name, table.modes)
-        now = time.time()
-        cache.schedules = {m: Schedule(text, parse_duration(text), now) for m, text in schedules.items()}
+        cache.schedules = {mode: Schedule.of(text, time.time()) for mode, text in given.items()}
         self._admit(cache)
         self._dirty_caches.add(cache)
         self._touch()
         first: Mode = "FULL_REFRESH" if self.behaviour.first_sync_mode == "full_refresh" else "INCREMENTAL"
-        if schedules:
-            first = "FULL_REFRESH" if "FULL_REFRESH" in schedules else "INCREMENTAL"
+        if given:
+            first = "FULL_REFRESH" if "FULL_REFRESH" in given else "INCREMENTAL"
         if first not in cache.modes:
             first = "FULL_REFRESH"
         self.trigger(cache, first, "creation", request_number)
@@ -300,7 +163,7 @@ class Engine:
             if text is None:
                 cache.schedules.pop(mode, None)
             else:
-                cache.schedules[mode] = Schedule(text, parse_duration(text), time.time())
+                cache.schedules[mode] = Schedule.of(text, time.time())
             self._set_timers(cache, mode)
         self._dirty_caches.add(cache)
         self._touch()
@@ -509,7 +372,7 @@ class Engine:
             steps = begin(copier)
             try:
                 while not execution.leave.is_set():
-                    counts = await self.in_thread(next, steps, None)
+                    counts = await self.in_thread(_step, steps)
                     if execution.mode == "INCREMENTAL" and job.found is not None:
                         self._note_columns(cache, job.found)
                     if counts is None:
@@ -613,6 +476,10 @@ class Engine:
                 await self.in_thread(self._store.save, caches, executions, expired)
 
 
+def _step(steps: Steps[None]) -> Counts | None:
+    return next(steps, None)
+
+
 def _exhaust(steps: Steps[None]) -> None:
     for _ in steps:
         pass
@@ -621,7 +488,7 @@ def _exhaust(steps: Steps[None]) -> None:
 async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     try:
         await asyncio.wait_for(event.wait(), seconds)
-    except asyncio.TimeoutError:  # noqa: UP041 - on Python 3.10 it is not yet the built-in one
+    except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
         return False
     return True
 

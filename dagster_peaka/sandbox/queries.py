@@ -1,12 +1,9 @@
 """`queries/execute`: which SQL a request asks for, where its tables are, and the three formats of its result."""
 
-import base64
-import math
 from collections.abc import Sequence
 from typing import Any
 
-from dagster_peaka.sandbox import trino
-from dagster_peaka.sandbox.bodies import as_object, text, whole_number
+from dagster_peaka.sandbox import bodies, trino
 from dagster_peaka.sandbox.errors import bad_request, not_found
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
@@ -16,29 +13,31 @@ FORMATS = ("CELL_TYPED", "SIMPLE", "COMPACT")
 _FORMS = ("statement", "qualifiedName", "from", "id")
 
 
-def requested(body: Json) -> tuple[str, Sequence[str], float]:
-    """The SQL that a request asks for, its bind arguments and its timeout in seconds. Raises `ApiError`."""
+Request = tuple[str, list[str], int]
+"""The SQL that is asked for, its bind arguments and its timeout in seconds."""
+
+
+def requested(body: Json) -> Request:
+    """What a body asks for, in any of its forms. Raises `ApiError`."""
     forms = [form for form in _FORMS if body.get(form) is not None]
     if len(forms) != 1:
         raise bad_request(f"The body must have exactly one of {', '.join(_FORMS)}.")
     timeout = body.get("timeout")
-    seconds = 60 if timeout is None else whole_number(timeout, "timeout", 1)
-    bindings: Any = body.get("bindings") or []
-    if not isinstance(bindings, list) or not all(isinstance(value, str) for value in bindings):
-        raise bad_request("bindings must be an array of strings.")
+    seconds = 60 if timeout is None else bodies.whole_number(timeout, "timeout", 1)
+    bindings = bodies.texts(body, "bindings")
     if forms[0] == "id":
-        raise not_found(f"There is no query {ascii(text(body, 'id'))[:100]}: the sandbox keeps none.")
+        raise not_found(f"There is no query {ascii(bodies.text(body, 'id'))[:100]}: the sandbox keeps none.")
     if forms[0] == "qualifiedName":
-        parts = text(body, "qualifiedName").split(".", 2)
+        parts = bodies.text(body, "qualifiedName").split(".", 2)
         if len(parts) != 3 or not all(parts):
             raise bad_request("qualifiedName must be catalog.schema.table.")
-        return f"SELECT * FROM {'.'.join(quoted(part) for part in parts)}", (), seconds
+        return f"SELECT * FROM {'.'.join(quoted(part) for part in parts)}", [], seconds
     if forms[0] == "from":
         try:
-            return trino.query_builder_to_sql(as_object(body)), (), seconds
+            return trino.query_builder_to_sql(body), [], seconds
         except trino.SqlError as error:
             raise bad_request(str(error)) from None
-    return text(body, "statement"), bindings, seconds
+    return bodies.text(body, "statement"), bindings, seconds
 
 
 def run(engine: Engine, statement: str, bindings: Sequence[str], seconds: float) -> trino.QueryResult:
@@ -69,8 +68,8 @@ def place_of(engine: Engine, name: TableName) -> trino.Place | None:
 def shaped(result: trino.QueryResult, form: str) -> Json:
     """A result as JSON, in one of `FORMATS`."""
     names = [column.name for column in result.columns]
-    rows = [[_value(value) for value in row] for row in result.rows]
-    data: list[Any] = rows
+    rows = result.rows
+    data: list[Any] = [list(row) for row in rows]
     if form == "SIMPLE":
         data = [dict(zip(names, row, strict=True)) for row in rows]
     elif form == "CELL_TYPED":
@@ -100,11 +99,3 @@ def _column(column: trino.Column) -> Json:
         "tableName": table.table,
         "columnName": column.name,
     }
-
-
-def _value(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value

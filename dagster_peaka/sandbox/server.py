@@ -18,7 +18,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dagster_peaka.sandbox.app import PREFIX, Front, Operations
 from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode, Plan
-from dagster_peaka.sandbox.executions import AlreadyCached, Cache, Engine, ExecutionRecord, of_tables
+from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
+from dagster_peaka.sandbox.executions import AlreadyCached, Engine, of_tables
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
 from dagster_peaka.sandbox.store import Store
@@ -43,7 +44,7 @@ class PeakaSandbox:
 
     Raises `SandboxError`, a `ValueError`, with one sentence for whatever it cannot start with.
 
-    Example:
+    Example::
 
         with PeakaSandbox({"ops": {"public": "ops.db"}}, caches=["ops.public.*"]) as sandbox:
             sandbox.wait_idle()
@@ -233,7 +234,7 @@ class PeakaSandbox:
 
         def read() -> list[ExecutionRecord]:
             names = self._engine.names
-            ids = {id for id, name in names.items() if cache is None or cache in (id, str(name))}
+            ids = {known for known, name in names.items() if cache is None or cache in (known, str(name))}
             if cache is not None and not ids:
                 raise KeyError(f"The sandbox has no cache {cache!r}.")
             return of_tables(self._engine.truth, ids)
@@ -244,7 +245,7 @@ class PeakaSandbox:
         """Wait until no execution runs or is queued. Raises `TimeoutError` after `timeout` seconds."""
         try:
             self._wait(asyncio.wait_for(self._engine.idle(), timeout))
-        except asyncio.TimeoutError:  # noqa: UP041 - on Python 3.10 it is not yet the built-in one
+        except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
             left = [e for e in self.executions() if e.finished_at is None]
             said = ", ".join(f"{e.mode} {e.id} of cache {e.cache_id} ({e.status})" for e in left[:5])
             raise TimeoutError(f"{len(left)} executions are not finished after {timeout} s: {said}") from None
@@ -258,11 +259,10 @@ class PeakaSandbox:
 
         Returns its id.
         """
-        wanted: dict[Mode, str | None] = {
+        schedules: dict[Mode, str | None] = {
             "INCREMENTAL": incremental_schedule,
             "FULL_REFRESH": full_refresh_schedule,
         }
-        schedules = {mode: text for mode, text in wanted.items() if text is not None}
         return self._wait(self._engine.create(TableName.parse(table), schedules)).id
 
     def delete_cache(self, cache: str) -> None:
@@ -379,7 +379,7 @@ class _Connections:
             transport.abort()
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """uvicorn's HTTP protocol, which notes its connections here."""
+        """The HTTP protocol of uvicorn, which notes its connections here."""
         connections = self.open
 
         class Noted(H11Protocol):

@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,7 @@ class Store:
         return connection
 
     @contextmanager
-    def transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+    def transaction(self, connection: sqlite3.Connection) -> Generator[None]:
         """One short write: all of it or nothing."""
         with self.writing:
             connection.execute("BEGIN")
@@ -132,12 +132,16 @@ class Store:
         """The caches, the executions in the order in which they were created, and the shapes of the copies."""
         caches = [json.loads(body) for (body,) in self._keep.execute("SELECT body FROM peaka_cache")]
         executions = [
-            SavedExecution(id, cache_id, sequence, json.loads(body), bool(finished), Counts(*counts))
-            for id, cache_id, sequence, body, finished, *counts in self._keep.execute(
+            SavedExecution(
+                execution_id, cache_id, sequence, json.loads(body), bool(finished), Counts(*counts)
+            )
+            for execution_id, cache_id, sequence, body, finished, *counts in self._keep.execute(
                 "SELECT * FROM peaka_execution ORDER BY sequence"
             )
         ]
-        shapes = {id: json.loads(shape) for id, shape in self._keep.execute("SELECT * FROM peaka_copy")}
+        shapes = {
+            cache_id: json.loads(shape) for cache_id, shape in self._keep.execute("SELECT * FROM peaka_copy")
+        }
         return caches, executions, shapes
 
     def save(
@@ -149,7 +153,7 @@ class Store:
         with closing(self.connect()) as connection, self.transaction(connection):
             connection.executemany(
                 "INSERT OR REPLACE INTO peaka_cache VALUES (?, ?)",
-                [(id, json.dumps(body)) for id, body in caches.items()],
+                [(cache_id, json.dumps(body)) for cache_id, body in caches.items()],
             )
             connection.executemany(
                 _SAVE_EXECUTION,
@@ -158,7 +162,7 @@ class Store:
                     for e in executions
                 ],
             )
-            connection.executemany("DELETE FROM peaka_execution WHERE id = ?", [(id,) for id in removed])
+            connection.executemany("DELETE FROM peaka_execution WHERE id = ?", [(gone,) for gone in removed])
 
     def forget(self, cache_id: str) -> None:
         """Drop a cache with its copy and its executions."""

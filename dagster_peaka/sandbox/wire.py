@@ -1,10 +1,10 @@
-"""The JSON that Peaka speaks: the shapes of its OpenAPI document, bent as `Behaviour` says. Absent values are left out."""
+"""The JSON that Peaka speaks: the shapes of its OpenAPI document, bent as `Behaviour` says; absent values left out."""
 
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode
-from dagster_peaka.sandbox.executions import Cache, Execution
+from dagster_peaka.sandbox.caches import Cache, Execution
 from dagster_peaka.sandbox.sources import Column, Sources, Table, TableName, catalog_id
 
 Json = dict[str, Any]
@@ -99,7 +99,7 @@ class Wire:
     def status(self, cache: Cache, visible: list[Execution], logs: bool = True) -> Json:
         """A cache's status, from the executions that may be seen of it, oldest first."""
         answer: Json = {"id": cache.id, "status": self._status(_overall(visible)), **self._table_of(cache)}
-        last = {execution.mode: execution for execution in visible}
+        last: dict[Mode, Execution] = {execution.mode: execution for execution in visible}
         for mode, execution in last.items():
             answer[_EXECUTION_FIELDS[mode]] = self.execution(execution)
         if logs:
