@@ -91,7 +91,7 @@ def build_peaka_cache_asset(
     )
     def peaka_cache(
         context: dg.AssetExecutionContext, config: PeakaSyncConfig
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         peaka: PeakaResource = getattr(context.resources, resource_key)
         yield from peaka.sync_and_poll(context, config)
 
@@ -110,7 +110,9 @@ def op_name(key: dg.AssetKey) -> str:
 def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[dict[str, str], dg.AssetKey]:
     """The metadata by which the step finds the cache, and the key that the asset has by default."""
     if (cache_id is None) == (table is None):
-        raise PeakaConfigError("Give either cache_id or table='catalog.schema.table', not both and not neither.")
+        raise PeakaConfigError(
+            "Give either cache_id or table='catalog.schema.table', not both and not neither."
+        )
     if table is not None:
         name = TableName.parse(table)
         return {TABLE_METADATA: str(name), "dagster/table_name": str(name)}, dg.AssetKey(list(name))
@@ -122,6 +124,8 @@ def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[
 
 def _description(identity: Mapping[str, str], mode: SyncMode) -> str:
     name = identity.get(TABLE_METADATA) or f"cache {identity[CACHE_ID_METADATA]}"
-    return f"Peaka's copy of {name}, brought up to date by an {mode.words}." if mode is SyncMode.INCREMENTAL else (
-        f"Peaka's copy of {name}, rebuilt by a {mode.words}."
+    return (
+        f"Peaka's copy of {name}, brought up to date by an {mode.words}."
+        if mode is SyncMode.INCREMENTAL
+        else (f"Peaka's copy of {name}, rebuilt by a {mode.words}.")
     )

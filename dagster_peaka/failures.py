@@ -1,4 +1,4 @@
-"""Why a sync failed, in words for whoever is woken by it: the cache, the execution, its state, Peaka's reason, what to do."""
+"""Why a sync failed, in words: the cache, the execution, its state, Peaka's own reason, and what to do now."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
     """The exception for a sync that failed. ``cache`` is how the cache is shown: its name and id."""
     assert result.trouble is not None
     execution = result.execution
-    said = f" {_SOURCE.get(result.trouble, 'Peaka says')}: {shortened(result.reason)}" if result.reason else ""
+    said = (
+        f" {_SOURCE.get(result.trouble, 'Peaka says')}: {shortened(result.reason)}" if result.reason else ""
+    )
     headline = _headline(result, mode, rules)
     return PeakaSyncError(
         f"Peaka cache {cache}: {headline}.{said}{_separator(said)} {_advice(result, mode)}",
@@ -25,7 +27,11 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
     )
 
 
-_SOURCE = {Trouble.UNREADABLE: "The last try", Trouble.NOT_TAKEN: "The last try", Trouble.NOT_ALLOWED: "In detail"}
+_SOURCE = {
+    Trouble.UNREADABLE: "The last try",
+    Trouble.NOT_TAKEN: "The last try",
+    Trouble.NOT_ALLOWED: "In detail",
+}
 
 
 def _separator(said: str) -> str:
@@ -58,7 +64,9 @@ def _headline(result: Result, mode: SyncMode, rules: SyncRules) -> str:
     if result.trouble is Trouble.NOT_ALLOWED:
         return f"Peaka did not allow a {mode.words}"
     if result.trouble is Trouble.NOT_TAKEN:
-        return f"the {mode.words} could not be triggered for {rules.outage_tolerance:g} s; nothing was started"
+        return (
+            f"the {mode.words} could not be triggered for {rules.outage_tolerance:g} s; nothing was started"
+        )
     if result.trouble is Trouble.NOT_STARTED:
         return (
             f"{result.triggers} triggers of a {mode.words} were sent, and no new execution appeared within "
@@ -80,7 +88,11 @@ def _advice(result: Result, mode: SyncMode) -> str:
     if trouble is Trouble.FAILED:
         return "Look at the cache and its source in Peaka, then materialize again."
     if trouble is Trouble.CANCELLED:
-        kept = "keeps what was synced before" if mode is SyncMode.INCREMENTAL else "keeps the data from before it"
+        kept = (
+            "keeps what was synced before"
+            if mode is SyncMode.INCREMENTAL
+            else "keeps the data from before it"
+        )
         return f"Somebody cancelled it in Peaka; the cache {kept}. Materialize again when that is wanted."
     if trouble is Trouble.UNKNOWN_END:
         return "Look at the execution in Peaka; if it did succeed, materialize again and report this state."
@@ -110,4 +122,6 @@ def _advice(result: Result, mode: SyncMode) -> str:
     )
     if trouble is Trouble.UNREADABLE:
         return f"{still}; nothing was cancelled. Check that Peaka can be reached, then materialize again."
-    return f"{still}; nothing was cancelled. Look at it in Peaka, and raise poll_timeout if it needs that long."
+    return (
+        f"{still}; nothing was cancelled. Look at it in Peaka, and raise poll_timeout if it needs that long."
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dagster as dg
 
 from dagster_peaka.models import CacheExecution, SyncMode
@@ -9,7 +11,9 @@ from dagster_peaka.runner import SyncTarget
 from dagster_peaka.sync import Result
 
 
-def execution_metadata(target: SyncTarget, mode: SyncMode, execution: CacheExecution) -> dict[str, dg.MetadataValue]:
+def execution_metadata(
+    target: SyncTarget, mode: SyncMode, execution: CacheExecution
+) -> dict[str, dg.MetadataValue]:
     """The metadata of one execution.
 
     Rows are counts of this execution (``peaka/rows_cached`` is Peaka's ``numberOfCachedRecords``, whose meaning
@@ -31,8 +35,12 @@ def execution_metadata(target: SyncTarget, mode: SyncMode, execution: CacheExecu
         "peaka/execution_id": dg.MetadataValue.text(execution.id),
         "peaka/mode": dg.MetadataValue.text(mode.value),
     }
-    metadata.update({key: dg.MetadataValue.int(number) for key, number in numbers.items() if number is not None})
-    metadata.update({key: dg.MetadataValue.timestamp(time) for key, time in times.items() if time is not None})
+    metadata.update(
+        {key: dg.MetadataValue.int(number) for key, number in numbers.items() if number is not None}
+    )
+    metadata.update(
+        {key: dg.MetadataValue.timestamp(time) for key, time in times.items() if time is not None}
+    )
     if execution.duration_seconds is not None:
         metadata["peaka/duration_seconds"] = dg.MetadataValue.float(execution.duration_seconds)
     if target.name is not None:
@@ -42,10 +50,10 @@ def execution_metadata(target: SyncTarget, mode: SyncMode, execution: CacheExecu
 
 def materialization(
     key: dg.AssetKey, target: SyncTarget, mode: SyncMode, result: Result
-) -> dg.MaterializeResult[None]:
+) -> dg.MaterializeResult[Any]:
     """The materialization of ``key`` for a sync that ended well."""
     execution = result.execution
-    assert execution is not None and result.ok
+    assert execution is not None
     return dg.MaterializeResult(
         asset_key=key,
         metadata={

@@ -28,7 +28,7 @@ _KNOWN_STATUSES = frozenset({"RUNNING", "COMPLETED", "FAILED", "CANCELLED", ""})
 
 
 class Progress:
-    """Writes the log of one step. Shapes: ``told`` after anything new about a cache, ``looked_at_many`` after a listing."""
+    """Writes the log of one step: ``told`` after anything new about a cache, ``looked_at_many`` after a listing."""
 
     def __init__(
         self, log: logging.Logger | logging.LoggerAdapter[Any], caches: int, clock: Callable[[], float]
@@ -49,7 +49,12 @@ class Progress:
         if not self._each:
             return
         execution = sync.execution
-        key = (sync.state, sync.triggers, execution.id if execution else None, execution.status if execution else None)
+        key = (
+            sync.state,
+            sync.triggers,
+            execution.id if execution else None,
+            execution.status if execution else None,
+        )
         changed = self._last.get(target) != key
         self._last[target] = key
         now = self._clock()
@@ -60,7 +65,9 @@ class Progress:
                 self._said_at[target] = now
         elif execution is not None and now - self._said_at.get(target, now) >= PROGRESS_INTERVAL:
             self._said_at[target] = now
-            self._log.info("%s: %s after %.0f s%s", target, execution.status, now - self._began, _so_far(execution))
+            self._log.info(
+                "%s: %s after %.0f s%s", target, execution.status, now - self._began, _so_far(execution)
+            )
 
     def _warn_once(self, target: object, sync: Sync) -> None:
         unreadable = sync.unreadable_reason
@@ -76,7 +83,9 @@ class Progress:
         if status not in _KNOWN_STATUSES and (target, status) not in self._odd:
             self._odd.add((target, status))
             if self._each:
-                self._log.warning("%s: status %r is new to this package; waiting for one that it knows.", target, status)
+                self._log.warning(
+                    "%s: status %r is new to this package; waiting for one that it knows.", target, status
+                )
 
     def looked_at_many(self, syncs: Sequence[Sync]) -> None:
         """A listing was read."""
@@ -120,7 +129,9 @@ def _line(sync: Sync) -> str:
         if not sync.result.ok or execution is None:
             return ""  # the failure itself is told by whoever asked for the sync
         took = execution.duration_seconds
-        return f"execution {execution.id} COMPLETED{_so_far(execution)}" + (f" in {took:.1f} s" if took is not None else "")
+        return f"execution {execution.id} COMPLETED{_so_far(execution)}" + (
+            f" in {took:.1f} s" if took is not None else ""
+        )
     if sync.state is State.POSTED:
         baseline = sync.baseline.id or "none"
         if sync.triggers > 1:
@@ -131,7 +142,9 @@ def _line(sync: Sync) -> str:
     if sync.state is State.IDENTIFY:
         return "an earlier attempt had triggered it; looking for that execution"
     if sync.state is State.FOLLOW and execution is not None:
-        verb = {Origin.TRIGGERED: "following", Origin.ATTACHED: "attached to", Origin.ADOPTED: "adopted"}[sync.origin]
+        verb = {Origin.TRIGGERED: "following", Origin.ATTACHED: "attached to", Origin.ADOPTED: "adopted"}[
+            sync.origin
+        ]
         return f"{verb} execution {execution.id} ({execution.status or 'no status'}){_so_far(execution)}"
     return ""
 

@@ -84,12 +84,19 @@ class PeakaResource(dg.ConfigurableResource[None]):
         repr=False,
     )
     project_id: str = Field(description="The id of the Peaka project, as in its address.")
-    zone: str = Field("us", description="The zone of the account: 'us' or 'eu'. Ignored when base_url is given.")
-    base_url: str | None = Field(
-        None, description="The API's address, for another zone or a sandbox: https, or http for this machine only."
+    zone: str = Field(
+        "us", description="The zone of the account: 'us' or 'eu'. Ignored when base_url is given."
     )
-    request_timeout: float = Field(30.0, description="Seconds for one attempt at a request, to its last byte.")
-    request_max_retries: int = Field(4, description="Repetitions of a request at most, where repeating is safe.")
+    base_url: str | None = Field(
+        None,
+        description="The API's address, for another zone or a sandbox: https, or http for this machine only.",
+    )
+    request_timeout: float = Field(
+        30.0, description="Seconds for one attempt at a request, to its last byte."
+    )
+    request_max_retries: int = Field(
+        4, description="Repetitions of a request at most, where repeating is safe."
+    )
     max_concurrent_requests: int = Field(16, description="Requests under way at once at most.")
     poll_interval: float = Field(
         1.0,
@@ -102,7 +109,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
         description="Seconds without a new execution, after the trigger and after all that ran has ended, before the "
         "one repetition of a trigger, and again before giving up.",
     )
-    poll_timeout: float = Field(86_400.0, description="Seconds for one sync in all. Nothing is cancelled after them.")
+    poll_timeout: float = Field(
+        86_400.0, description="Seconds for one sync in all. Nothing is cancelled after them."
+    )
     outage_tolerance: float = Field(
         300.0, description="Seconds for which Peaka may not be readable before a sync is given up."
     )
@@ -121,7 +130,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
     @classmethod
     def _known_zone(cls, value: str) -> str:
         if not isinstance(value, dg.EnvVar) and value.lower() not in ZONES:
-            raise ValueError(f"zone must be one of {', '.join(map(repr, ZONES))}, not {value!r}; or set base_url.")
+            raise ValueError(
+                f"zone must be one of {', '.join(map(repr, ZONES))}, not {value!r}; or set base_url."
+            )
         return value
 
     @field_validator("on_running")
@@ -135,7 +146,12 @@ class PeakaResource(dg.ConfigurableResource[None]):
         return value if value is None or isinstance(value, dg.EnvVar) else checked_base_url(value)
 
     @field_validator(
-        "request_timeout", "poll_interval", "poll_max_interval", "start_timeout", "poll_timeout", "outage_tolerance"
+        "request_timeout",
+        "poll_interval",
+        "poll_max_interval",
+        "start_timeout",
+        "poll_timeout",
+        "outage_tolerance",
     )
     @classmethod
     def _finite_seconds(cls, value: float) -> float:
@@ -146,7 +162,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
     @field_validator("request_max_retries", "max_concurrent_requests")
     @classmethod
     def _countable(cls, value: int) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and value < 0:
+        if value < 0:
             raise ValueError("must not be negative.")
         return value
 
@@ -218,7 +234,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
             target = find_caches(client, [reference])[reference]
             if isinstance(target, PeakaError):
                 raise target
-            runner = Runner(client, [SyncJob(target, sync_mode, rules)], log=logging.getLogger("dagster_peaka"))
+            runner = Runner(
+                client, [SyncJob(target, sync_mode, rules)], log=logging.getLogger("dagster_peaka")
+            )
             try:
                 (_, result), *_ = runner.run()
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
@@ -230,7 +248,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
 
     def sync_and_poll(
         self, context: dg.AssetExecutionContext, config: PeakaSyncConfig | None = None
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         """Sync the caches of the step's selected assets, and yield each materialization as soon as it is known.
 
         An asset's cache is named by its spec's metadata, as the factories of this package write it:
@@ -256,7 +274,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
         config: PeakaSyncConfig | None,
         client: PeakaClient,
         failures: dict[str, PeakaError],
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    ) -> Iterator[dg.MaterializeResult[Any]]:
         selected = selected_caches(context)
         rules = self.sync_rules(config.on_running if config else None)
         try:
@@ -273,7 +291,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 continue
             target = target if target.name else replace(target, name=key.to_user_string())
             keys[target] = key
-            jobs.append(SyncJob(target, SyncMode.parse(config.mode) if config and config.mode else mode, rules))
+            jobs.append(
+                SyncJob(target, SyncMode.parse(config.mode) if config and config.mode else mode, rules)
+            )
         runner = Runner(client, jobs, log=context.log)
         try:
             for job, result in runner.run():
@@ -306,7 +326,7 @@ def selected_caches(context: dg.AssetExecutionContext) -> dict[dg.AssetKey, tupl
 def _declared_cache(key: dg.AssetKey, metadata: Mapping[str, Any]) -> tuple[CacheReference, SyncMode]:
     def text(name: str) -> str | None:
         value = metadata.get(name)
-        return str(value.value) if isinstance(value, dg.MetadataValue) else value
+        return value.text if isinstance(value, dg.TextMetadataValue) else value
 
     mode = SyncMode.parse(text(MODE_METADATA) or "incremental")
     cache_id, table = text(CACHE_ID_METADATA), text(TABLE_METADATA)
@@ -363,11 +383,12 @@ def _resolved(value: str | None, name: str) -> str | None:
 def _zone_key(zone: str) -> str:
     key = zone.lower()
     if key not in ZONES:
-        raise PeakaConfigError(f"zone must be one of {', '.join(map(repr, ZONES))}, not {zone!r}; or set base_url.")
+        raise PeakaConfigError(
+            f"zone must be one of {', '.join(map(repr, ZONES))}, not {zone!r}; or set base_url."
+        )
     return key
 
 
 def _is_local(base_url: str) -> bool:
     host = base_url.split("://", 1)[-1].split("/", 1)[0].rsplit(":", 1)[0]
     return is_loopback(host)
-

@@ -50,7 +50,9 @@ STOP_BUDGET = 5.0
 class Client(Protocol):
     """What the runner needs of :class:`dagster_peaka.PeakaClient`."""
 
-    def start(self, call: Call[T]) -> Future[Answer[T]]: ...
+    def start(self, call: Call[T]) -> Future[Answer[T]]:
+        """Begin to send ``call``."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Runner:
         self._before_trigger = before_trigger
         now = clock()
         self._runs = [
-            _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age)) for job in jobs
+            _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age))
+            for job in jobs
         ]
         self._progress = Progress(log, len(self._runs), clock)
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -143,10 +146,14 @@ class Runner:
                     if run.sync.result is not None and run in unfinished:
                         del unfinished[run]
                         yield run.job, run.sync.result
-                self._next_sweep = min([self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))])
+                self._next_sweep = min(
+                    [self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))]
+                )
                 if self._clock() >= self._next_sweep:
                     self._start_what_is_due(unfinished)
-                    self._next_sweep = min((run.sync.due for run in unfinished if self._acts_alone(run)), default=math.inf)
+                    self._next_sweep = min(
+                        (run.sync.due for run in unfinished if self._acts_alone(run)), default=math.inf
+                    )
                 if unfinished and not self._touched:
                     self._await_events()
         finally:
@@ -314,7 +321,9 @@ class Runner:
         Takes at most :data:`STOP_BUDGET` seconds. Everything that may still run or start is named in the log.
         """
         deadline = time.monotonic() + STOP_BUDGET
-        live = [run for run in self._runs if run.sync.result is None and (run.sync.triggers or run.sync.execution)]
+        live = [
+            run for run in self._runs if run.sync.result is None and (run.sync.triggers or run.sync.execution)
+        ]
         if not live:
             self._drop_requests()
             return
@@ -347,7 +356,9 @@ class Runner:
         """Those whose cache runs something, by one reading just now; the others' machines have been told."""
         wanted: dict[Future[Any], Sequence[_Run]] = {}
         if len(runs) <= FEW:
-            wanted = {self._client.start(calls.get_cache_status(run.job.target.cache_id)): [run] for run in runs}
+            wanted = {
+                self._client.start(calls.get_cache_status(run.job.target.cache_id)): [run] for run in runs
+            }
         else:
             wanted = {self._client.start(calls.list_cache_statuses(*_scope(runs))): runs}
         running: list[_Run] = []
@@ -381,12 +392,16 @@ class Runner:
 
     def _cancel(self, runs: Sequence[_Run], deadline: float) -> list[tuple[SyncTarget, Sync, str]]:
         """Cancel these, and return those that were not reached."""
-        wanted = {self._client.start(calls.cancel(run.job.target.cache_id, run.job.mode)): run for run in runs}
+        wanted = {
+            self._client.start(calls.cancel(run.job.target.cache_id, run.job.mode)): run for run in runs
+        }
         reached: set[_Run] = set()
         for _, run in _answered(wanted, deadline):
             reached.add(run)
         self._progress.cancelled([(run.job.target, run.sync) for run in runs if run in reached])
-        return [(run.job.target, run.sync, "the cancel was not answered") for run in runs if run not in reached]
+        return [
+            (run.job.target, run.sync, "the cancel was not answered") for run in runs if run not in reached
+        ]
 
 
 def _is_due_once(run: _Run) -> bool:

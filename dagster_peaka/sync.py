@@ -61,6 +61,9 @@ LATE_TOLERANCE = timedelta(seconds=2)
 DATE_RESOLUTION = timedelta(seconds=1)
 """The ``Date`` header is cut to whole seconds."""
 
+EARLIER_WINDOW = timedelta(seconds=30)
+"""How long after its look an earlier attempt that died may have sent its trigger."""
+
 MAX_HISTORY = 500
 """Entries of a history that are read at most in search of the baseline."""
 
@@ -176,6 +179,7 @@ class Look:
 
     @classmethod
     def of(cls, status: CacheStatus, mode: SyncMode, server_time: datetime | None) -> Look:
+        """What ``status``, read when Peaka's clock showed ``server_time``, means for a sync of ``mode``."""
         return cls(status.last(mode), status.last(mode.other), server_time, status.deleted)
 
     @property
@@ -197,6 +201,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
+        """True when the sync stands for a COMPLETED execution."""
         return self.trouble is None
 
 
@@ -237,6 +242,7 @@ class Sync:
         self.due = self._began = self._anchor = self.now
         self._deadline = self.now + self.rules.poll_timeout
         self._history_wanted = False
+        self._looked_at = self.now
         self._posted_at = self.now
         self._post_time: datetime | None = None
         self._refusal: str | None = None
@@ -251,6 +257,8 @@ class Sync:
             self.origin = Origin.ADOPTED
             self.baseline = self.earlier
             self._posted_at = self._anchor = self.now - self.earlier_age
+            if self.earlier.looked_at is not None:
+                self._post_time = self.earlier.looked_at + EARLIER_WINDOW
 
     # What to do
 
@@ -313,7 +321,9 @@ class Sync:
         self._posted_at = self._anchor = now
         self._post_time = None
 
-    def posted(self, answer: Posted, now: float, *, server_time: datetime | None = None, reason: str = "") -> None:
+    def posted(
+        self, answer: Posted, now: float, *, server_time: datetime | None = None, reason: str = ""
+    ) -> None:
         """The POST's answer, or its lack."""
         if self.state is not State.POSTED:
             return
@@ -327,11 +337,17 @@ class Sync:
         if answer is Posted.REFUSED and self._refusal is not None:
             return self._fail(Trouble.REFUSED, reason)
         self._refusal = reason if answer is Posted.REFUSED else None
-        self._post_time = server_time if answer is Posted.ACCEPTED else None
+        self._post_time = self._time_of_answer(server_time, now)
         self._posted_at = self._anchor = now
         self._quiet_since = None
         self.state = State.IDENTIFY
         self._schedule(now)
+
+    def _time_of_answer(self, server_time: datetime | None, now: float) -> datetime | None:
+        """Peaka's clock when the POST was over: as its answer says, else reckoned from the look's."""
+        if server_time is not None or self.baseline.looked_at is None:
+            return server_time
+        return self.baseline.looked_at + timedelta(seconds=now - self._looked_at)
 
     def history_suffices(self, entries: Sequence[CacheExecution]) -> bool:
         """True when ``entries``, newest first, reach back far enough to find ours among them."""
@@ -356,26 +372,37 @@ class Sync:
     def may_cancel(self, look: Look, entries: Iterable[CacheExecution]) -> bool:
         """Whether what runs is surely ours, from a status and a history read just now.
 
-        Ours must be the newest of its mode, be RUNNING, and be the only one of its mode that has not ended, because
-        Peaka's cancel takes no id: it stops whichever runs.
+        Peaka's cancel takes no id: it stops whichever runs. So ours must be the newest of its mode, be RUNNING, be
+        the only one of its mode that has not ended, and have been created between our look and the POST's answer (to
+        the second, which is what the ``Date`` header tells). One created later may be ours, from a queue, or a
+        stranger's after a trigger that was lost or swallowed: it is left alone.
         """
         ours = self.execution
         if self.state is not State.FOLLOW or self.origin is Origin.ATTACHED or ours is None:
             return False
         if look.newest is None or look.newest.id != ours.id or look.newest.status != "RUNNING":
             return False
-        unfinished = [entry for entry in entries if not entry.ended and self._mode_of(entry) is not self.mode.other]
+        if not self._created_in_window(ours):
+            return False
+        unfinished = [
+            entry for entry in entries if not entry.ended and self._mode_of(entry) is not self.mode.other
+        ]
         candidates = self._candidates(entries)
         return (
-            all(entry.id == ours.id for entry in unfinished) and bool(candidates) and candidates[-1].id == ours.id
+            all(entry.id == ours.id for entry in unfinished)
+            and bool(candidates)
+            and candidates[-1].id == ours.id
         )
 
     # LOOK
 
     def _begin(self, look: Look, now: float) -> None:
         newest = look.newest
-        self.baseline = Baseline(newest.id, newest.created_at, look.server_time) if newest else Baseline(
-            looked_at=look.server_time
+        self._looked_at = now
+        self.baseline = (
+            Baseline(newest.id, newest.created_at, look.server_time)
+            if newest
+            else Baseline(looked_at=look.server_time)
         )
         self.origin = Origin.TRIGGERED
         if newest is not None and not newest.ended and self.rules.on_running != "queue":
@@ -463,6 +490,12 @@ class Sync:
             return True
         return execution.created_at >= self._post_time + DATE_RESOLUTION
 
+    def _created_in_window(self, execution: CacheExecution) -> bool:
+        """True when ``execution`` was created between our look and the POST's answer, to the second."""
+        if self._may_hide_an_earlier(execution) or self.baseline.looked_at is None:
+            return False
+        return execution.created_at is not None and execution.created_at >= self.baseline.looked_at
+
     def _candidates(self, entries: Iterable[CacheExecution]) -> list[CacheExecution]:
         """The entries of our mode that are newer than the baseline and were not late to show, newest first."""
         candidates: dict[str, CacheExecution] = {}
@@ -474,7 +507,7 @@ class Sync:
         return list(candidates.values())
 
     def _choose(self, candidates: list[CacheExecution], now: float) -> None:
-        """Ours is the oldest candidate; if that one failed, the oldest that COMPLETED, which also began after our look."""
+        """Ours is the oldest candidate; if that one failed, the oldest that COMPLETED: it, too, began after our look."""
         tentative = self.execution
         if tentative is not None and tentative.id not in {candidate.id for candidate in candidates}:
             if not self._order_is_known(tentative):

@@ -1,0 +1,158 @@
+"""Every guarantee in thousands of generated worlds (`tests/engine/world.py`), judged by what really happened in them.
+
+`PEAKA_WORLDS` sets how many (default 4,000) and `PEAKA_FIRST_SEED` where to begin; a violation names its seed:
+`PEAKA_WORLDS=1 PEAKA_FIRST_SEED=<seed>` repeats it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+from dagster_peaka.sync import DATE_RESOLUTION, LATE_TOLERANCE, Origin, Posted, Trouble
+from tests.engine.world import Truth, World, generated
+
+WORLDS = int(os.environ.get("PEAKA_WORLDS", "4000"))
+FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
+PARTS = 4
+
+
+def judge(world: World) -> str:
+    """Run one world and check every guarantee that can be checked in it; returns how it ended, for the count."""
+    result = world.run()
+    truth = {execution.id: execution for execution in world.executions}
+    no_needless_trigger(world)
+    if result is None:
+        no_foreign_cancel(world)
+        return "interrupted"
+    always_ends(world)
+    if result.ok:
+        assert result.execution is not None
+        no_false_success(world, truth[result.execution.id], result.origin)
+        return "completed"
+    assert result.trouble is not None
+    says_why(world, result.trouble, truth.get(result.execution.id) if result.execution else None)
+    return result.trouble.value
+
+
+def no_false_success(world: World, execution: Truth, origin: Origin) -> None:
+    """Guarantee 1: of our mode, COMPLETED by now, and begun after our look."""
+    assert execution.mode is world.mode, f"seed {world.seed}: another mode's execution"
+    assert execution.outcome == "COMPLETED", f"seed {world.seed}: not completed"
+    assert execution.finished is not None, f"seed {world.seed}: not finished"
+    assert execution.finished <= world.now
+    if origin is Origin.ATTACHED:
+        return
+    assert world.first_look is not None
+    if not (world.open.shows_times and world.open.has_date) or len(taken(world)) > 1:
+        # Without clocks "late to show" cannot be told; after a second trigger the next new one is ours.
+        return
+    begun = execution.started if world.open.created_when_started else execution.created
+    slack = (LATE_TOLERANCE + DATE_RESOLUTION).total_seconds() + max(0.0, world.open.clock_skew)
+    assert begun is not None
+    assert begun >= world.first_look - slack, f"seed {world.seed}: began before our look"
+
+
+def taken(world: World) -> list[float]:
+    """When the POSTs went out that may have had an effect."""
+    return [
+        at
+        for at, answer in zip(world.posts, world.last_answers, strict=True)
+        if answer is not Posted.NOT_TAKEN
+    ]
+
+
+def no_needless_trigger(world: World) -> None:
+    """Guarantee 2: at most two, the second after start_timeout of nothing new and nothing running."""
+    posts = taken(world)
+    assert len(posts) <= 2, f"seed {world.seed}: {len(posts)} triggers"
+    if len(posts) < 2:
+        return
+    first, second = posts
+    assert second - first >= world.rules.start_timeout, f"seed {world.seed}: triggered again too early"
+    seen_at = max(look for look in world.looks if look < second)
+    stale = world.open.stale_by
+    baseline_looks = [look for look in world.looks if look < first]
+    assert seen_at > first, f"seed {world.seed}: triggered again without looking"
+    for execution in world.visible(world.mode, seen_at - stale):
+        ran = execution.finished is None or execution.finished > seen_at - stale
+        assert not ran, f"seed {world.seed}: triggered again while one was running"
+        known = execution.created <= max(baseline_looks)
+        late_possible = not known and world.open.clock_skew < -2
+        missed = not world.open.shows_times and stale > 0
+        assert known or late_possible or missed, (
+            f"seed {world.seed}: triggered again although a new one was there"
+        )
+
+
+def no_foreign_cancel(world: World) -> None:
+    """Guarantee 3: what a cancel would have stopped is ours, but for the two windows that the README states."""
+    if not world.would_cancel or world.cancelled is None or world.cancelled.ours:
+        return
+    if abs(world.open.clock_skew) > LATE_TOLERANCE.total_seconds():
+        return  # Peaka's own clocks disagree: nothing that it says tells when an execution was created
+    cancelled = world.cancelled
+    assert world.first_look is not None
+    windows = zip(world.posts, world.post_answers, strict=True)
+    resolution = DATE_RESOLUTION.total_seconds()
+    looked = world.first_look - resolution - max(0.0, world.open.clock_skew)
+    first_window = any(looked <= cancelled.created <= answered + resolution for _, answered in windows)
+    seen_at = world.looks[-1]
+    last_request = cancelled.started is not None and cancelled.started >= seen_at - world.open.stale_by
+    assert first_window or last_request, f"seed {world.seed}: would have cancelled a stranger's execution"
+
+
+def always_ends(world: World) -> None:
+    """Guarantee 5: no later than poll_timeout and one last round of requests."""
+    assert world.now <= 500.0 + world.rules.poll_timeout + 60.0 + 5.0, f"seed {world.seed}: ended late"
+
+
+def says_why(world: World, trouble: Trouble, execution: Truth | None) -> None:
+    """No false failure: what the sync complains about is there in the world."""
+    seed = world.seed
+    outage = max((end - start for start, end in world.outages), default=0.0)
+    if trouble in (Trouble.FAILED, Trouble.CANCELLED, Trouble.UNKNOWN_END):
+        wanted = {Trouble.FAILED: "FAILED", Trouble.CANCELLED: "CANCELLED", Trouble.UNKNOWN_END: "TIMED_OUT"}
+        assert execution is not None and execution.outcome == wanted[trouble], (
+            f"seed {seed}: it did not end so"
+        )
+    elif trouble is Trouble.GONE:
+        assert world.deleted_at is not None, f"seed {seed}: not deleted"
+    elif trouble is Trouble.ALREADY_RUNNING:
+        assert world.rules.on_running == "fail", f"seed {seed}: not asked to fail"
+    elif trouble in (Trouble.UNREADABLE, Trouble.NOT_TAKEN):
+        assert outage >= world.rules.outage_tolerance * 0.5 or "not taken" in world.post_fates, f"seed {seed}"
+        assert trouble is not Trouble.UNREADABLE or outage > 0, f"seed {seed}: readable all the time"
+    elif trouble is Trouble.REFUSED:
+        assert world.open.other_mode == "refuse", f"seed {seed}: never refused"
+    elif trouble is Trouble.NOT_STARTED:
+        lost = "lost before" in world.post_fates
+        swallowed = world.open.coalesce or world.open.other_mode in ("coalesce", "refuse")
+        hidden = world.open.visible_after >= world.rules.start_timeout
+        skewed = world.open.clock_skew < -2
+        stale = not world.open.shows_times and world.open.stale_by > 0
+        assert lost or swallowed or hidden or skewed or stale, f"seed {seed}: a new execution was overlooked"
+    elif trouble is Trouble.TIMED_OUT:
+        longest = max(world.durations)
+        assert longest * 4 + 700 > world.rules.poll_timeout or "TIMED_OUT" in world.outcomes, (
+            f"seed {seed}: no hurry"
+        )
+    else:
+        assert trouble is Trouble.VANISHED
+        assert world.open.stale_by > 0, f"seed {seed}: it was there all the time"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_guarantee_holds_in_every_generated_world(part: int) -> None:
+    """No false success, no needless trigger, no foreign cancel, always an end, never a failure without a cause."""
+    ended: Counter[str] = Counter()
+    for seed in range(FIRST + part, FIRST + max(WORLDS, PARTS if WORLDS > 1 else 1), PARTS):
+        ended[judge(generated(seed))] += 1
+    print(dict(ended))  # noqa: T201 - the counts that a nightly run reports
+    if WORLDS >= 1000:
+        assert ended["completed"] > ended.total() / 3, (
+            "the generator makes too few worlds in which a sync succeeds"
+        )
+        assert {"failed", "cancelled", "interrupted", "already running", "gone"} <= set(ended)
