@@ -1,9 +1,11 @@
 """What the example's tests ask the machine: which processes run, which ports are taken."""
 
+import contextlib
 import os
 import socket
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -41,3 +43,28 @@ def soon(true: Callable[[], bool], *, seconds: float = 20.0) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def descendants(pid: int) -> set[int]:
+    """The ids of all processes that a process started, and those that these started."""
+    children: dict[int, list[int]] = {}
+    for child, parent in _parents():
+        children.setdefault(parent, []).append(child)
+    found: set[int] = set()
+    ahead = [pid]
+    while ahead:
+        born = children.get(ahead.pop(), [])
+        found.update(born)
+        ahead.extend(born)
+    return found
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    if not Path("/proc/self").exists():
+        listing = subprocess.check_output(["ps", "-A", "-o", "pid=,ppid="], text=True)
+        for row in listing.splitlines():
+            child, parent = row.split()
+            yield int(child), int(parent)
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+            yield int(status.parent.name), int(status.read_text().rpartition(")")[2].split()[1])

@@ -3,10 +3,13 @@
 import argparse
 import logging
 import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -113,19 +116,33 @@ def _selection(instance: dg.DagsterInstance) -> list[dg.AssetKey]:
 
 @dg.logger
 def _brief_logger(_: dg.InitLoggerContext) -> logging.Logger:
-    """Print what assets say, one line each; Dagster's own events are in its UI."""
+    """Print a line for each materialization, and warnings. The rest of a run's log is in Dagster's UI."""
     logger = logging.getLogger(__name__)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)
     logger.handlers = [_BriefHandler()]
     logger.propagate = False
     return logger
 
 
 class _BriefHandler(logging.Handler):
+    _SILENCE = 10.0  # seconds after which what an asset says is shown too: somebody is waiting
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed_at = time.monotonic()
+
     def emit(self, record: logging.LogRecord) -> None:
-        meta: Mapping[str, object] = getattr(record, "dagster_meta", {})
-        if meta.get("dagster_event") is None:
-            print(f"  {meta.get('orig_message', record.getMessage())}", flush=True)
+        meta: Mapping[str, Any] = getattr(record, "dagster_meta", {})
+        event: dg.DagsterEvent | None = meta.get("dagster_event")
+        if event is not None:
+            if event.is_step_materialization and event.asset_key:
+                self._print(f"materialized {event.asset_key.to_user_string()}")
+        elif record.levelno >= logging.WARNING or time.monotonic() - self._printed_at > self._SILENCE:
+            self._print(str(meta.get("orig_message", record.getMessage())))
+
+    def _print(self, line: str) -> None:
+        print(f"  {line}", flush=True)
+        self._printed_at = time.monotonic()
 
 
 def _print_caches(metadata: Mapping[dg.AssetKey, Mapping[str, dg.MetadataValue]]) -> None:
@@ -150,7 +167,7 @@ def _print_caches(metadata: Mapping[dg.AssetKey, Mapping[str, dg.MetadataValue]]
 def _cell(value: dg.MetadataValue | None) -> str:
     if value is None:
         return "-"  # Peaka did not say
-    return f"{value.value:.2f}" if isinstance(value, dg.FloatMetadataValue) else str(value.value)
+    return f"{value.value:.3f}" if isinstance(value, dg.FloatMetadataValue) else str(value.value)
 
 
 def _aligned(cell: str, width: int, column: int) -> str:
@@ -168,7 +185,7 @@ def _reasons(result: dg.ExecuteInProcessResult) -> str:
             cause = failure.error
             while cause.cause:
                 cause = cause.cause
-            reasons.append(cause.message.strip())
+            reasons.append(re.sub(r"^[\w.]+: ", "", cause.message.strip()))  # without the class
     return "\n".join(reasons) or "the run failed, and said nothing: see it in the UI, `make dev`."
 
 

