@@ -10,13 +10,8 @@ import dagster as dg
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.lookup import TableName
 from dagster_peaka.models import SyncMode
-from dagster_peaka.resource import (
-    CACHE_ID_METADATA,
-    MODE_METADATA,
-    TABLE_METADATA,
-    PeakaResource,
-    PeakaSyncConfig,
-)
+from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
+from dagster_peaka.steps import CACHE_ID_METADATA, MODE_METADATA, TABLE_METADATA
 
 
 def build_peaka_cache_asset(

@@ -3,8 +3,7 @@
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -12,24 +11,15 @@ from pydantic import Field, field_validator
 
 from dagster_peaka.client import ZONES, PeakaClient
 from dagster_peaka.connection import checked_base_url, is_loopback
-from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
+from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.failures import sync_error
 from dagster_peaka.lookup import CacheReference, TableName, find_caches
-from dagster_peaka.metadata import materialization
 from dagster_peaka.models import CacheExecution, SyncMode
-from dagster_peaka.runner import Runner, SyncJob, SyncTarget
+from dagster_peaka.runner import Runner, SyncJob
+from dagster_peaka.steps import sync_step
 from dagster_peaka.sync import SyncRules
 
 ON_RUNNING = ("queue", "attach", "fail")
-
-CACHE_ID_METADATA = "peaka/cache_id"
-"""The key under which an asset's spec names its cache by id."""
-
-TABLE_METADATA = "peaka/table"
-"""The key under which an asset's spec names its cache by ``catalog.schema.table``."""
-
-MODE_METADATA = "peaka/mode"
-"""The key under which an asset's spec names the mode of its syncs."""
 
 
 class PeakaSyncConfig(dg.Config):
@@ -257,106 +247,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
         Raises:
             dagster.Failure: at the end, naming every cache that failed and why. What succeeded has been recorded.
         """
-        failures: dict[str, PeakaError] = {}
-        try:
-            client = self.get_client()
-        except PeakaError as error:
-            failures["Peaka"] = error
-        else:
-            with client:
-                yield from self._sync_selected(context, config, client, failures)
-        if failures:
-            raise _failure(failures)
-
-    def _sync_selected(
-        self,
-        context: dg.AssetExecutionContext,
-        config: PeakaSyncConfig | None,
-        client: PeakaClient,
-        failures: dict[str, PeakaError],
-    ) -> Iterator[dg.MaterializeResult[Any]]:
-        selected = selected_caches(context)
         rules = self.sync_rules(config.on_running if config else None)
-        try:
-            targets = find_caches(client, [reference for reference, _ in selected.values()])
-        except PeakaError as error:
-            failures["Peaka"] = error
-            return
-        keys: dict[SyncTarget, dg.AssetKey] = {}
-        jobs: list[SyncJob] = []
-        for key, (reference, mode) in selected.items():
-            target = targets[reference]
-            if isinstance(target, PeakaError):
-                failures[key.to_user_string()] = target
-                continue
-            target = target if target.name else replace(target, name=key.to_user_string())
-            keys[target] = key
-            jobs.append(
-                SyncJob(target, SyncMode.parse(config.mode) if config and config.mode else mode, rules)
-            )
-        runner = Runner(client, jobs, log=context.log)
-        try:
-            for job, result in runner.run():
-                key = keys[job.target]
-                if result.ok:
-                    yield materialization(key, job.target, job.mode, result)
-                else:
-                    error = sync_error(result, cache=str(job.target), mode=job.mode, rules=rules)
-                    failures[key.to_user_string()] = error
-                    if len(jobs) > 1:
-                        context.log.error("%s", error)
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            runner.stop(cancel=self.cancel_on_termination)
-            raise
-
-
-def selected_caches(context: dg.AssetExecutionContext) -> dict[dg.AssetKey, tuple[CacheReference, SyncMode]]:
-    """The caches behind the step's selected assets, by their specs' metadata.
-
-    Raises:
-        PeakaConfigError: for a selected asset whose spec names no cache.
-    """
-    caches: dict[dg.AssetKey, tuple[CacheReference, SyncMode]] = {}
-    for spec in context.assets_def.specs:
-        if spec.key in context.selected_asset_keys:
-            caches[spec.key] = _declared_cache(spec.key, spec.metadata)
-    return caches
-
-
-def _declared_cache(key: dg.AssetKey, metadata: Mapping[str, Any]) -> tuple[CacheReference, SyncMode]:
-    def text(name: str) -> str | None:
-        value = metadata.get(name)
-        return value.text if isinstance(value, dg.TextMetadataValue) else value
-
-    mode = SyncMode.parse(text(MODE_METADATA) or "incremental")
-    cache_id, table = text(CACHE_ID_METADATA), text(TABLE_METADATA)
-    if cache_id:
-        return cache_id, mode
-    if table:
-        return TableName.parse(table), mode
-    raise PeakaConfigError(
-        f"Asset {key.to_user_string()} names no Peaka cache: its spec's metadata needs {CACHE_ID_METADATA!r} or "
-        f"{TABLE_METADATA!r}."
-    )
-
-
-def _failure(failures: Mapping[str, PeakaError]) -> dg.Failure:
-    """One failure for the whole step; its retries stay on unless every reason is permanent."""
-    permanent = all(error.permanent for error in failures.values())
-    if len(failures) == 1:
-        (error,) = failures.values()
-        description = str(error)
-    else:
-        lines = [f"{len(failures)} caches failed:", *(f"- {error}" for error in failures.values())]
-        description = "\n".join(lines)
-    metadata: dict[str, str] = {}
-    if len(failures) == 1 and isinstance(error := next(iter(failures.values())), PeakaSyncError):
-        metadata = {"peaka/cache": error.cache}
-        if error.execution_id:
-            metadata["peaka/execution_id"] = error.execution_id
-        if error.state:
-            metadata["peaka/state"] = error.state
-    return dg.Failure(description=description, metadata=metadata, allow_retries=not permanent)
+        mode = SyncMode.parse(config.mode) if config and config.mode else None
+        yield from sync_step(context, self.get_client, rules, mode, cancel=self.cancel_on_termination)
 
 
 def _reference(cache_id_or_table: str) -> CacheReference:

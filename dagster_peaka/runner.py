@@ -90,6 +90,8 @@ class _Run:
     """True when listings do not show this cache, so that it is read by itself."""
     history: list[CacheExecution] = field(default_factory=list[CacheExecution])
     look: Look | None = None
+    announced: Baseline | None = None
+    """The baseline that ``before_triggers`` was told."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Runner:
         client: sends the requests.
         jobs: the syncs; each cache at most once.
         log: where changes of state go.
-        before_trigger: called once before a cache's POST goes out, with the job and the baseline.
+        before_triggers: called before the first POSTs of some jobs go out, with each job and its baseline.
         clock: a monotonic clock, in seconds.
     """
 
@@ -117,13 +119,13 @@ class Runner:
         jobs: Iterable[SyncJob],
         *,
         log: logging.Logger | logging.LoggerAdapter[Any],
-        before_trigger: Callable[[SyncJob, Baseline], None] | None = None,
+        before_triggers: Callable[[Sequence[tuple[SyncJob, Baseline]]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._clock = clock
         self._log = log
-        self._before_trigger = before_trigger
+        self._before_triggers = before_triggers
         now = clock()
         self._runs = [
             _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age))
@@ -168,14 +170,12 @@ class Runner:
     def _start_what_is_due(self, runs: Iterable[_Run]) -> None:
         now = self._clock()
         waiting = [run for run in runs if run.sync.task is Task.LOOK and not run.busy]
-        for run in runs:
-            if run.busy or run.sync.due > now:
-                continue
-            if run.sync.task is Task.TRIGGER:
-                self._trigger(run)
-            elif run.sync.task is Task.HISTORY:
+        idle = [run for run in runs if not run.busy and run.sync.due <= now]
+        for run in idle:
+            if run.sync.task is Task.HISTORY:
                 run.history = []
                 self._read_history(run)
+        self._trigger([run for run in idle if run.sync.task is Task.TRIGGER])
         due = [run for run in waiting if run.sync.due <= now]
         together = [run for run in waiting if not run.alone]
         for run in due:
@@ -291,9 +291,16 @@ class Runner:
 
     # Triggers
 
-    def _trigger(self, run: _Run) -> None:
-        if self._before_trigger is not None:
-            self._before_trigger(run.job, run.sync.baseline)
+    def _trigger(self, runs: Sequence[_Run]) -> None:
+        unannounced = [run for run in runs if run.announced != run.sync.baseline]
+        if unannounced and self._before_triggers is not None:
+            self._before_triggers([(run.job, run.sync.baseline) for run in unannounced])
+        for run in unannounced:
+            run.announced = run.sync.baseline
+        for run in runs:
+            self._post(run)
+
+    def _post(self, run: _Run) -> None:
         run.busy = True
         run.sync.posting(self._clock())
         self._told(run)

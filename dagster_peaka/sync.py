@@ -507,7 +507,7 @@ class Sync:
         return list(candidates.values())
 
     def _choose(self, candidates: list[CacheExecution], now: float) -> None:
-        """Ours is the oldest candidate; if that one failed, the oldest that COMPLETED: it, too, began after our look."""
+        """Ours is the oldest candidate; if that one failed, the oldest that COMPLETED, which began after our look, too."""
         tentative = self.execution
         if tentative is not None and tentative.id not in {candidate.id for candidate in candidates}:
             if not self._order_is_known(tentative):

@@ -115,9 +115,8 @@ def says_why(world: World, trouble: Trouble, execution: Truth | None) -> None:
     outage = max((end - start for start, end in world.outages), default=0.0)
     if trouble in (Trouble.FAILED, Trouble.CANCELLED, Trouble.UNKNOWN_END):
         wanted = {Trouble.FAILED: "FAILED", Trouble.CANCELLED: "CANCELLED", Trouble.UNKNOWN_END: "TIMED_OUT"}
-        assert execution is not None and execution.outcome == wanted[trouble], (
-            f"seed {seed}: it did not end so"
-        )
+        assert execution is not None
+        assert execution.outcome == wanted[trouble], f"seed {seed}: it did not end so"
     elif trouble is Trouble.GONE:
         assert world.deleted_at is not None, f"seed {seed}: not deleted"
     elif trouble is Trouble.ALREADY_RUNNING:

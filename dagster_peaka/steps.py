@@ -1,0 +1,183 @@
+"""What a Dagster step does: from its selected assets to syncs, and from their results to materializations."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dagster as dg
+
+from dagster_peaka.attempts import earlier_attempts, write_down
+from dagster_peaka.client import PeakaClient
+from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
+from dagster_peaka.failures import sync_error
+from dagster_peaka.lookup import CacheReference, TableName, find_caches
+from dagster_peaka.metadata import materialization
+from dagster_peaka.models import SyncMode
+from dagster_peaka.runner import Runner, SyncJob, SyncTarget
+from dagster_peaka.sync import Baseline, SyncRules
+
+CACHE_ID_METADATA = "peaka/cache_id"
+"""The key under which an asset's spec names its cache by id."""
+
+TABLE_METADATA = "peaka/table"
+"""The key under which an asset's spec names its cache by ``catalog.schema.table``."""
+
+MODE_METADATA = "peaka/mode"
+"""The key under which an asset's spec names the mode of its syncs."""
+
+
+@dataclass(frozen=True)
+class DeclaredCache:
+    """The cache that an asset's spec names, the mode of its syncs, and the assets that it depends on."""
+
+    reference: CacheReference
+    mode: SyncMode
+    deps: Sequence[dg.AssetKey]
+
+
+def sync_step(
+    context: dg.AssetExecutionContext,
+    get_client: Callable[[], PeakaClient],
+    rules: SyncRules,
+    mode: SyncMode | None,
+    *,
+    cancel: bool,
+) -> Iterator[dg.MaterializeResult[Any]]:
+    """Sync the caches of the step's selected assets; yield each materialization as soon as it is known.
+
+    Args:
+        mode: for every cache of this step, instead of what its asset declares.
+        cancel: whether terminating the run cancels the executions that this step triggered.
+
+    Raises:
+        dagster.Failure: at the end, naming every cache that failed and why.
+    """
+    failures: dict[str, PeakaError] = {}
+    try:
+        client = get_client()
+    except PeakaError as error:
+        failures["Peaka"] = error
+    else:
+        with client:
+            yield from _Step(context, client, rules, mode, cancel, failures).results()
+    if failures:
+        # Raised outside of any handler, so that the failure carries no other exception along.
+        raise _failure(failures)
+
+
+@dataclass
+class _Step:
+    context: dg.AssetExecutionContext
+    client: PeakaClient
+    rules: SyncRules
+    mode: SyncMode | None
+    cancel: bool
+    failures: dict[str, PeakaError]
+
+    def results(self) -> Iterator[dg.MaterializeResult[Any]]:
+        jobs = self._jobs()
+        keys = {job.target.cache_id: key for key, job in jobs.items()}
+
+        def before_triggers(triggered: Sequence[tuple[SyncJob, Baseline]]) -> None:
+            write_down(self.context, keys[triggered[0][0].target.cache_id], triggered)
+
+        runner = Runner(self.client, jobs.values(), log=self.context.log, before_triggers=before_triggers)
+        try:
+            for job, result in runner.run():
+                key = keys[job.target.cache_id]
+                if result.ok:
+                    yield materialization(key, job.target, job.mode, result)
+                    continue
+                error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
+                self.failures[key.to_user_string()] = error
+                if len(jobs) > 1:
+                    self.context.log.error("%s", error)
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            runner.stop(cancel=self.cancel)
+            raise
+        except GeneratorExit:
+            # Dagster closes the generator on an error of its own, too; that cancels nothing.
+            if self._being_cancelled():
+                runner.stop(cancel=self.cancel)
+            raise
+
+    def _jobs(self) -> dict[dg.AssetKey, SyncJob]:
+        """The syncs to be done; what cannot be found is noted as failed."""
+        declared = declared_caches(self.context)
+        try:
+            targets = find_caches(self.client, [cache.reference for cache in declared.values()])
+        except PeakaError as error:
+            self.failures["Peaka"] = error
+            return {}
+        found: dict[dg.AssetKey, tuple[SyncTarget, SyncMode]] = {}
+        for key, cache in declared.items():
+            target = targets[cache.reference]
+            if isinstance(target, PeakaError):
+                self.failures[key.to_user_string()] = target
+                continue
+            named = target if target.name else replace(target, name=key.to_user_string())
+            found[key] = (named, self.mode or cache.mode)
+        deps = {key: declared[key].deps for key in found}
+        earlier = earlier_attempts(self.context, found, deps, self.rules.poll_timeout)
+        jobs: dict[dg.AssetKey, SyncJob] = {}
+        for key, (target, mode) in found.items():
+            attempt = earlier.get(key)
+            jobs[key] = SyncJob(
+                target,
+                mode,
+                self.rules,
+                earlier=attempt.baseline if attempt else None,
+                earlier_age=attempt.age if attempt else 0.0,
+            )
+        return jobs
+
+    def _being_cancelled(self) -> bool:
+        run = self.context.instance.get_run_by_id(self.context.run_id)
+        return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+def declared_caches(context: dg.AssetExecutionContext) -> dict[dg.AssetKey, DeclaredCache]:
+    """The caches behind the step's selected assets, by their specs' metadata.
+
+    Raises:
+        PeakaConfigError: for a selected asset whose spec names no cache.
+    """
+    selected = context.selected_asset_keys
+    return {spec.key: _declared(spec) for spec in context.assets_def.specs if spec.key in selected}
+
+
+def _declared(spec: dg.AssetSpec) -> DeclaredCache:
+    def text(name: str) -> str | None:
+        value = spec.metadata.get(name)
+        return value.text if isinstance(value, dg.TextMetadataValue) else value
+
+    mode = SyncMode.parse(text(MODE_METADATA) or "incremental")
+    deps = [dep.asset_key for dep in spec.deps]
+    cache_id, table = text(CACHE_ID_METADATA), text(TABLE_METADATA)
+    if cache_id:
+        return DeclaredCache(cache_id, mode, deps)
+    if table:
+        return DeclaredCache(TableName.parse(table), mode, deps)
+    raise PeakaConfigError(
+        f"Asset {spec.key.to_user_string()} names no Peaka cache: its spec's metadata needs {CACHE_ID_METADATA!r} or "
+        f"{TABLE_METADATA!r}."
+    )
+
+
+def _failure(failures: Mapping[str, PeakaError]) -> dg.Failure:
+    """One failure for the whole step; its retries stay on unless every reason is permanent."""
+    permanent = all(error.permanent for error in failures.values())
+    errors = list(failures.values())
+    if len(errors) > 1:
+        lines = [f"{len(errors)} caches failed:", *(f"- {error}" for error in errors)]
+        return dg.Failure(description="\n".join(lines), allow_retries=not permanent)
+    (error,) = errors
+    metadata: dict[str, str] = {}
+    if isinstance(error, PeakaSyncError):
+        known = {
+            "peaka/cache": error.cache,
+            "peaka/execution_id": error.execution_id,
+            "peaka/state": error.state,
+        }
+        metadata = {name: value for name, value in known.items() if value}
+    return dg.Failure(description=str(error), metadata=metadata, allow_retries=not permanent)
