@@ -1,4 +1,44 @@
-"""Trino's SQL on SQLite: the part of it that the sandbox answers, exactly, or not at all."""
+"""Trino's SQL on SQLite: the part of it that the sandbox answers, exactly, or not at all.
+
+What is not listed here is a SqlError that names it. Nothing is passed on to SQLite as it came: `trino_parser` reads
+the statement, `trino_queries` and `trino_expressions` write new SQL from the nodes that they know, with the types
+that Trino would give (`trino_types`), the functions of `trino_functions`, and `trino_udfs` where SQLite differs.
+
+Statements   one SELECT, with WITH (not RECURSIVE), or VALUES
+FROM         "catalog"."schema"."table" (always all three parts), subqueries, VALUES, aliases with columns;
+             [INNER] JOIN, LEFT, RIGHT, FULL, CROSS and comma; ON and USING. Equality of plain columns is fast,
+             a join on computed values is a nested loop
+Clauses      WHERE, GROUP BY expressions or ordinals, HAVING, ORDER BY (NULLS LAST unless said otherwise),
+             OFFSET, LIMIT, DISTINCT, UNION [ALL], INTERSECT, EXCEPT
+Expressions  + - * / %  = <> != < <= > >=  AND OR NOT  ||  BETWEEN  IN (list or subquery)  LIKE [ESCAPE]
+             IS [NOT] NULL  IS [NOT] DISTINCT FROM  CASE  IF  CAST  TRY_CAST  EXTRACT  EXISTS
+             scalar subqueries, correlated or not; DATE '…', TIMESTAMP '…';
+             a date or timestamp + or - INTERVAL 'n' SECOND, MINUTE, HOUR, DAY, MONTH or YEAR;
+             CURRENT_DATE, CURRENT_TIMESTAMP, LOCALTIMESTAMP, now()
+Scalars      abs sign floor ceil ceiling round mod sqrt power pow greatest least coalesce nullif
+             concat lower upper length trim ltrim rtrim substr substring strpos replace lpad rpad reverse split_part
+             starts_with
+             year quarter month week week_of_year day day_of_month day_of_week dow day_of_year doy year_of_week yow
+             hour minute second millisecond
+             date date_trunc date_add date_diff last_day_of_month from_unixtime to_unixtime
+Aggregates   count count_if sum avg min max arbitrary any_value bool_and every bool_or approx_distinct (exact)
+             stddev stddev_samp stddev_pop variance var_samp var_pop; FILTER; DISTINCT in count sum avg min max
+Windows      row_number rank dense_rank lag lead first_value last_value and the aggregates up to bool_or, with
+             PARTITION BY, ORDER BY, ROWS frames, RANGE UNBOUNDED PRECEDING
+Types        tinyint smallint integer bigint decimal double boolean varchar varbinary (as it is) date timestamp
+             timestamp with time zone
+
+Where a choice was open:
+
+- Types are as strict as Trino's: a varchar never compares to a number or a date without a CAST. 100.0 is a
+  decimal(4,1), and 100.0 * bigint / bigint keeps one digit behind the point, as in Trino; write 100e0 for a double.
+- Decimals are exact, and hold 18 digits here: more is an error. Integers overflow with an error. A double that
+  would become Infinity or NaN is an error. JSON carries a decimal as a number, which prints the same digits.
+- Lengths of varchars are not followed: every text is a varchar. Time zones: only UTC.
+- A stored value that is not of its column's type is an error, once a query reads it.
+- A ? takes the next binding, always a varchar: write CAST(? AS bigint) for a number.
+- A result's own column keeps its written name; others are _col0, _col1, … by their place.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +48,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from dagster_peaka.sandbox.trino_builder import query_builder_to_sql
 from dagster_peaka.sandbox.trino_expressions import Statement
@@ -65,7 +106,12 @@ def run(
 
 
 def _execute(
-    sql: str, paths: Sequence[str], bindings: Sequence[str], query: Query, deadline: float, max_rows: int | None
+    sql: str,
+    paths: Sequence[str],
+    bindings: Sequence[str],
+    query: Query,
+    deadline: float,
+    max_rows: int | None,
 ) -> QueryResult:
     failures: list[SqlError] = []
     try:
@@ -90,13 +136,17 @@ def _explained(error: Exception, deadline: float) -> SqlError:
     if "integer overflow" in text:
         return SqlError("bigint overflow in sum()")
     if "locked" in text or "busy" in text:
-        return SqlError(f"A source file is locked by another process for more than {_LOCK_PATIENCE:g} seconds; try again")
+        return SqlError(
+            f"A source file has been locked for {_LOCK_PATIENCE:g} seconds by another process; try again"
+        )
     return SqlError(f"The sandbox's SQLite cannot run this statement: {text}")
 
 
 def _connect(paths: Sequence[str], failures: list[SqlError], deadline: float) -> sqlite3.Connection:
     if len(paths) > _MOST_FILES:
-        raise SqlError(f"The statement reads {len(paths)} files; this sandbox joins at most {_MOST_FILES} sources")
+        raise SqlError(
+            f"The statement reads {len(paths)} files; this sandbox joins at most {_MOST_FILES} sources"
+        )
     connection = sqlite3.connect(":memory:", timeout=_LOCK_PATIENCE, isolation_level=None, uri=True)
     try:
         for index, path in enumerate(paths):
@@ -104,7 +154,7 @@ def _connect(paths: Sequence[str], failures: list[SqlError], deadline: float) ->
         for name, (arguments, function) in UDFS.items():
             connection.create_function(name, arguments, _reporting(function, failures))
         for name, make in AGGREGATES.items():
-            connection.create_aggregate(name, 1, make)
+            connection.create_aggregate(name, 1, cast("Any", make))
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("PRAGMA query_only = ON")
         connection.set_authorizer(_authorize)

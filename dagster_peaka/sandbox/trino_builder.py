@@ -114,8 +114,8 @@ def _condition(parts: Sequence[object], where: str) -> str:
         raise SqlError(f"{where}: must be [column, operator, values]")
     column = _filter_column(parts[0], f"{where}[0]")
     operator = " ".join(parts[1].lower().split())
-    given = parts[2] if len(parts) == 3 and parts[2] is not None else []
-    listed = cast("list[object]", given) if isinstance(given, list) else [given]
+    given = parts[2] if len(parts) == 3 else None
+    listed = cast("list[object]", given) if isinstance(given, list) else [] if given is None else [given]
     values = [_literal(value, f"{where}[2]") for value in listed]
     if operator in ("is null", "is not null"):
         _expect(not values, where, operator, "no value")

@@ -18,13 +18,22 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _EPOCH = datetime(1970, 1, 1)
 _FIRST, _LAST = date.min.toordinal() - _EPOCH_DAY, date.max.toordinal() - _EPOCH_DAY
 
-FIXED_UNITS = {"millisecond": 1000, "second": SECOND, "minute": MINUTE, "hour": HOUR, "day": DAY, "week": 7 * DAY}
+FIXED_UNITS = {
+    "millisecond": 1000,
+    "second": SECOND,
+    "minute": MINUTE,
+    "hour": HOUR,
+    "day": DAY,
+    "week": 7 * DAY,
+}
 MONTHS = {"month": 1, "quarter": 3, "year": 12}
 DATE_UNITS = ("day", "week", "month", "quarter", "year")
 UNITS = (*FIXED_UNITS, *MONTHS)
 
 _DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
-_TIMESTAMP = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?(Z|[+-]00:?00)?", re.ASCII)
+_TIMESTAMP = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?(Z|[+-]00:?00)?", re.ASCII
+)
 
 
 class OutOfRange(ValueError):
@@ -51,7 +60,9 @@ def parse_timestamp(text: str) -> tuple[int, bool, bool] | None:
     hour, minute, second = (int(part or 0) for part in match.group(2, 3, 4))
     if hour > 23 or minute > 59 or second > 59 or (match[6] and not match[2]):
         return None
-    micros = days * DAY + hour * HOUR + minute * MINUTE + second * SECOND + int((match[5] or "").ljust(6, "0"))
+    micros = (
+        days * DAY + hour * HOUR + minute * MINUTE + second * SECOND + int((match[5] or "").ljust(6, "0"))
+    )
     return micros, "T" in text, bool(match[6])
 
 

@@ -19,7 +19,6 @@ from dagster_peaka.sandbox.trino_types import (
     BIGINT,
     BOOLEAN,
     DATE,
-    INTEGER,
     NULL,
     TIMESTAMP,
     UNKNOWN,
@@ -72,14 +71,16 @@ NODES: dict[type[exp.Expr], frozenset[str]] = {
     **dict.fromkeys((exp.Add, exp.Sub, exp.Mul, exp.Mod), _BINARY),
     exp.Div: _BINARY | {"typed", "safe"},
     exp.Neg: _UNARY,
-    **dict.fromkeys((exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ), _BINARY),
+    **dict.fromkeys(
+        (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ), _BINARY
+    ),
     **dict.fromkeys((exp.And, exp.Or), _BINARY),
     exp.Not: _UNARY,
     exp.DPipe: _BINARY | {"safe"},
     exp.Between: frozenset({"this", "low", "high"}),
     exp.Is: _BINARY,
     exp.In: frozenset({"this", "expressions", "query"}),
-    exp.Like: _BINARY,
+    exp.Like: _BINARY | {"negate"},
     exp.Escape: _BINARY,
     exp.Subquery: _UNARY,
     exp.Exists: _UNARY,
@@ -208,18 +209,22 @@ class Expressions:
 
     def _group_key(self, node: exp.Expr, grouping: Grouping) -> Value | None:
         """The key that the node is, if the query is grouped by just this expression."""
-        if not grouping.keys or isinstance(node, (exp.Literal, exp.Null, exp.Boolean)) or contains_aggregate(node):
+        if (
+            not grouping.keys
+            or isinstance(node, (exp.Literal, exp.Null, exp.Boolean))
+            or contains_aggregate(node)
+        ):
             return None
         if any(True for _ in node.find_all(exp.Select, exp.Window, exp.SetOperation)):
             return None
-        if isinstance(node, exp.Column) and not node.args.get("table") and node.name.lower() in self._aliases:
+        if any(name in self._aliases for name in _bare_names(node)):
             return None
         return grouping.keys.get(grouping.rows.value(node).sql)
 
     def _operand(self, node: exp.Expr) -> Value:
         """A side of an operator. Trino has no a = b = c, so a predicate there wants its parentheses."""
         if isinstance(node, _PREDICATES):
-            raise SqlError(f"{_shown(node)} needs parentheres around it to be part of another expression")
+            raise SqlError(f"{_shown(node)} needs parentheses around it to be part of another expression")
         return self.value(node)
 
     # --- Leaves
@@ -275,7 +280,9 @@ class Expressions:
         amount = interval.this
         is_plain = isinstance(amount, exp.Literal) and re.fullmatch(r"-?\d{1,9}", amount.this, re.ASCII)
         if not is_plain or not amount.args.get("is_string") or unit not in _INTERVALS:
-            raise SqlError(f"{_shown(interval)}: intervals are written INTERVAL '1' and one of {', '.join(_INTERVALS)}")
+            raise SqlError(
+                f"{_shown(interval)}: intervals are written INTERVAL '1' and one of {', '.join(_INTERVALS)}"
+            )
         if moment.type != DATE and not moment.type.is_timestamp:
             raise SqlError(f"Cannot apply operator: {moment.type} + interval")
         if moment.type == DATE and unit not in dates.DATE_UNITS:
@@ -289,7 +296,9 @@ class Expressions:
         return functions.negate(self._operand(node.this))
 
     def _comparison(self, node: exp.Expr) -> Value:
-        return functions.compare(_SYMBOLS[type(node)], self._operand(node.this), self._operand(node.expression))
+        return functions.compare(
+            _SYMBOLS[type(node)], self._operand(node.this), self._operand(node.expression)
+        )
 
     def _logic(self, node: exp.Expr) -> Value:
         """AND and OR, of a whole chain at once: a thousand of them are no thousand levels deep."""
@@ -333,7 +342,9 @@ class Expressions:
         if not listed:
             raise SqlError("IN needs at least one value")
         kind = common_type((value.type, *(item.type for item in listed)), "IN")
-        return Value(f"({coerce(value, kind).sql} IN ({', '.join(coerce(i, kind).sql for i in listed)}))", BOOLEAN)
+        return Value(
+            f"({coerce(value, kind).sql} IN ({', '.join(coerce(i, kind).sql for i in listed)}))", BOOLEAN
+        )
 
     def _in_query(self, value: Value, node: exp.Expr) -> Value:
         query = self._one_column(node)
@@ -344,15 +355,18 @@ class Expressions:
         return Value(f"({coerce(value, kind).sql} IN ({rows}))", BOOLEAN)
 
     def _like(self, node: exp.Expr) -> Value:
-        return functions.like(self._operand(node.this), self._operand(node.expression), None)
+        return self._like_with(node, None)
 
     def _escape(self, node: exp.Expr) -> Value:
         inner = node.this
         if not isinstance(inner, exp.Like):
             raise SqlError(f"{_shown(node)} is not supported by this sandbox")
-        check_arguments(inner, frozenset({"this", "expression"}))
-        pattern = self._operand(inner.expression)
-        return functions.like(self._operand(inner.this), pattern, self._operand(node.expression))
+        check_arguments(inner, NODES[exp.Like])
+        return self._like_with(inner, self._operand(node.expression))
+
+    def _like_with(self, node: exp.Expr, escape: Value | None) -> Value:
+        found = functions.like(self._operand(node.this), self._operand(node.expression), escape)
+        return Value(f"(NOT {found.sql})", BOOLEAN) if node.args.get("negate") else found
 
     # --- Subqueries
 
@@ -382,7 +396,8 @@ class Expressions:
         kind = common_type((value.type for value in (*results, default)), "CASE")
         subject, tests = self._case_tests(node.this, [when.this for when in whens])
         branches = " ".join(
-            f"WHEN {test} THEN {coerce(result, kind).sql}" for test, result in zip(tests, results, strict=True)
+            f"WHEN {test} THEN {coerce(result, kind).sql}"
+            for test, result in zip(tests, results, strict=True)
         )
         return Value(f"CASE {subject} {branches} ELSE {coerce(default, kind).sql} END", kind)
 
@@ -398,7 +413,9 @@ class Expressions:
         yes = self.value(node.args["true"])
         no = self.value(node.args["false"]) if node.args.get("false") else NULL
         kind = common_type((yes.type, no.type), "IF")
-        return Value(f"CASE WHEN {test.sql} THEN {coerce(yes, kind).sql} ELSE {coerce(no, kind).sql} END", kind)
+        return Value(
+            f"CASE WHEN {test.sql} THEN {coerce(yes, kind).sql} ELSE {coerce(no, kind).sql} END", kind
+        )
 
     def _cast(self, node: exp.Expr) -> Value:
         target, length = _cast_target(node.args["to"])
@@ -427,12 +444,16 @@ class Expressions:
             raise SqlError(f"{self._place} cannot contain the aggregate {_shown(node)}")
         rows = self._grouping.rows
         before = rows.scope.outer_uses
-        for name in {column.name.lower() for column in node.find_all(exp.Column) if not column.args.get("table")}:
+        for name in _bare_names(node):
             if name in self._aliases and self._aliases[name].sql != self._visible(name):
-                raise SqlError(f"ORDER BY {_shown(node)}: {name} is also a name of the select list; qualify it")
+                raise SqlError(
+                    f"ORDER BY {_shown(node)}: {name} is also a name of the select list; qualify it"
+                )
         value = rows.aggregate_over_rows(node, "")
         if rows.scope.outer_uses != before:
-            raise SqlError(f"{_shown(node)} uses an outer query's column, which this sandbox does not support")
+            raise SqlError(
+                f"{_shown(node)} uses an outer query's column, which this sandbox does not support"
+            )
         return self._grouping.aggregate(value)
 
     def _visible(self, name: str) -> str | None:
@@ -487,12 +508,15 @@ class Expressions:
 
     def partition(self, node: exp.Expr) -> str:
         """PARTITION BY, or nothing."""
-        keys = [self.value(key).sql for key in node.args.get("partition_by") or []]
+        listed: list[exp.Expr] = node.args.get("partition_by") or []
+        keys = [self.value(key).sql for key in listed]
         return f"PARTITION BY {', '.join(keys)} " if keys else ""
 
     def ordering(self, order: exp.Expr) -> str:
         """ORDER BY inside a window."""
-        return f"ORDER BY {', '.join(direction(item, self.value(item.this).sql) for item in order.expressions)} "
+        return (
+            f"ORDER BY {', '.join(direction(item, self.value(item.this).sql) for item in order.expressions)} "
+        )
 
     def window_function(self, name: str, nodes: Sequence[exp.Expr], over: str, ordered: bool) -> Value:
         """row_number, rank, lag, first_value … with its OVER."""
@@ -505,7 +529,9 @@ class Expressions:
             return Value(f"{name}({value.sql}){over}", value.type)
         if name in functions.NEIGHBOURS and 1 <= len(nodes) <= 3:
             return self._neighbour(name, nodes, over, ordered)
-        raise SqlError(f"Window function {name[:60] or 'of this form'} with {len(nodes)} arguments is not supported")
+        raise SqlError(
+            f"Window function {name[:60] or 'of this form'} with {len(nodes)} arguments is not supported"
+        )
 
     def _neighbour(self, name: str, nodes: Sequence[exp.Expr], over: str, ordered: bool) -> Value:
         if not ordered:
@@ -529,31 +555,35 @@ def _frame(node: exp.Expr, name: str) -> str:
         raise SqlError("Of window frames, this sandbox has ROWS …, and RANGE UNBOUNDED PRECEDING")
     if node.args.get("order") is None:
         raise SqlError("A window frame needs an ORDER BY in its window")
-    start = _bound(spec, "start")
-    end = _bound(spec, "end") if spec.args.get("end") else "CURRENT ROW"
-    return f"{spec.text('kind').upper()} BETWEEN {start} AND {end}"
+    return f"{spec.text('kind').upper()} BETWEEN {_bound(spec, 'start')} AND {_bound(spec, 'end')}"
 
 
 def _is_default_frame(spec: exp.Expr) -> bool:
-    ends = spec.args.get("end") in (None, "CURRENT ROW") or spec.args.get("end") == "UNBOUNDED"
-    return spec.text("kind").upper() == "RANGE" and spec.args.get("start") == "UNBOUNDED" and ends
+    unmoving = _bound(spec, "end") in ("CURRENT ROW", "UNBOUNDED FOLLOWING")
+    return (
+        spec.text("kind").upper() == "RANGE" and _bound(spec, "start") == "UNBOUNDED PRECEDING" and unmoving
+    )
 
 
 def _bound(spec: exp.Expr, which: str) -> str:
-    bound, side = spec.args.get(which), spec.args.get(f"{which}_side")
-    if isinstance(bound, exp.Literal) and not bound.args.get("is_string") and re.fullmatch(r"\d{1,9}", bound.this):
-        bound = bound.this
-    if bound == "CURRENT ROW":
-        return bound
-    if not isinstance(bound, str) or side not in ("PRECEDING", "FOLLOWING"):
+    bound, side = spec.args.get(which), spec.text(f"{which}_side").upper()
+    if which == "end" and bound is None:
+        return "CURRENT ROW"
+    text = bound.upper() if isinstance(bound, str) else ""
+    if isinstance(bound, exp.Literal) and not bound.args.get("is_string"):
+        text = str(bound.this)
+    if text == "CURRENT ROW":
+        return text
+    if side not in ("PRECEDING", "FOLLOWING") or not (text == "UNBOUNDED" or re.fullmatch(r"\d{1,9}", text)):
         raise SqlError("A window frame's bounds are UNBOUNDED, CURRENT ROW or a whole number of rows")
-    return f"{bound} {side}"
+    return f"{text} {side}"
 
 
 def _check_sliding(node: exp.Expr, value: Value) -> None:
     """A frame whose start moves makes SQLite subtract, which is exact for integers alone."""
     spec = node.args.get("spec")
-    if spec is not None and spec.args.get("start") != "UNBOUNDED" and value.type.name == "double":
+    moving = spec is not None and _bound(spec, "start") != "UNBOUNDED PRECEDING"
+    if moving and value.type.name == "double":
         raise SqlError("A frame of double values must start with UNBOUNDED PRECEDING in this sandbox")
 
 
@@ -588,10 +618,16 @@ def _function_name(node: exp.Expr) -> str:
     return (name if isinstance(name, str) else name.name).lower()
 
 
+def _bare_names(node: exp.Expr) -> set[str]:
+    """The names that columns in the expression have without a table's name before them."""
+    return {column.name.lower() for column in node.find_all(exp.Column) if not column.args.get("table")}
+
+
 def contains_aggregate(node: exp.Expr) -> bool:
     """Whether the expression holds an aggregate of its own query: not a window's, not a subquery's."""
     return any(
-        isinstance(found, exp.Anonymous) and _function_name(found) in functions.AGGREGATES for found in _own(node)
+        isinstance(found, exp.Anonymous) and _function_name(found) in functions.AGGREGATES
+        for found in _own(node)
     )
 
 
@@ -615,7 +651,9 @@ def check_arguments(node: exp.Expr, understood: frozenset[str]) -> None:
     """SqlError for a part of the node that this sandbox would have to ignore."""
     for name, given in node.args.items():
         if name not in understood and given not in (None, False, []):
-            raise SqlError(f"{describe(node)} with {name.strip('_').upper()} is not supported by this sandbox")
+            raise SqlError(
+                f"{describe(node)} with {name.strip('_').upper()} is not supported by this sandbox"
+            )
 
 
 def describe(node: exp.Expr) -> str:
@@ -625,16 +663,20 @@ def describe(node: exp.Expr) -> str:
 
 def position(node: exp.Expr) -> str:
     """'line 1:8: ' where sqlglot kept it, nothing otherwise."""
-    for part in (node, *node.iter_expressions()):
-        if "line" in part.meta:
-            return f"line {part.meta['line']}:{part.meta['col'] - len(part.name) + 1}: "
-    return ""
+    marks = [
+        (int(part.meta["line"]), int(part.meta["col"]) - int(part.meta["end"]) + int(part.meta["start"]))
+        for part in (node, *node.iter_expressions())
+        if "line" in part.meta
+    ]
+    return "line {}:{}: ".format(*min(marks)) if marks else ""
 
 
 def _shown(node: exp.Expr) -> str:
-    text = node.sql(dialect="trino")
+    text = node.sql(normalize_functions=False)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _dotted(node: exp.Expr) -> str:
-    return ".".join(node.args[part].name for part in ("catalog", "db", "table", "this") if node.args.get(part))
+    return ".".join(
+        node.args[part].name for part in ("catalog", "db", "table", "this") if node.args.get(part)
+    )

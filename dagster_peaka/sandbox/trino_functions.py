@@ -45,7 +45,7 @@ def call(function: str, *arguments: str | int) -> str:
 
 
 def arithmetic(symbol: str, a: Value, b: Value) -> Value:
-    """a symbol b for + - * / %, typed and checked as in Trino."""
+    """A symbol b for + - * / %, typed and checked as in Trino."""
     name = {"+": "add", "-": "sub", "*": "mul", "/": "div", "%": "mod"}[symbol]
     kind = common_type((a.type, b.type), f"Cannot apply operator {symbol}")
     if kind == UNKNOWN:
@@ -61,7 +61,9 @@ def arithmetic(symbol: str, a: Value, b: Value) -> Value:
 
 
 def _decimal_arithmetic(name: str, a: Value, b: Value) -> Value:
-    a, b = (coerce(value, decimal(1, 0) if value.type == UNKNOWN else value.type.as_decimal) for value in (a, b))
+    a, b = (
+        coerce(value, decimal(1, 0) if value.type == UNKNOWN else value.type.as_decimal) for value in (a, b)
+    )
     (p, s), (q, t) = (a.type.precision, a.type.scale), (b.type.precision, b.type.scale)
     scale = max(s, t)
     if name == "mul":
@@ -87,7 +89,7 @@ def negate(value: Value) -> Value:
 
 
 def compare(symbol: str, a: Value, b: Value) -> Value:
-    """a symbol b for = <> < <= > >= (and SQLite's IS, IS NOT), of types that Trino compares."""
+    """A symbol b for = <> < <= > >= (and SQLite's IS, IS NOT), of types that Trino compares."""
     kind = common_type((a.type, b.type), f"Cannot apply operator {symbol}")
     return Value(f"({coerce(a, kind).sql} {symbol} {coerce(b, kind).sql})", BOOLEAN)
 
@@ -103,7 +105,7 @@ def concat(name: str, values: Sequence[Value]) -> Value:
 
 
 def like(value: Value, pattern: Value, escape: Value | None) -> Value:
-    """value LIKE pattern, by characters and case-sensitive."""
+    """Value LIKE pattern, by characters and case-sensitive."""
     texts = [value, pattern] if escape is None else [value, pattern, escape]
     if any(not coerces(text.type, VARCHAR) for text in texts):
         raise _wrong("LIKE", texts, "varchar, varchar")
@@ -120,7 +122,9 @@ def cast(value: Value, target: Type, lenient: bool, length: int | None = None) -
     source = value.type
     if target == VARCHAR:
         text = _to_text(value)
-        return Value(call("t_text_cut", text, length), VARCHAR) if length is not None else Value(text, VARCHAR)
+        return (
+            Value(call("t_text_cut", text, length), VARCHAR) if length is not None else Value(text, VARCHAR)
+        )
     if source == VARCHAR:
         return Value(_from_text(value.sql, target, int(lenient)), target)
     if target.is_integer and source.is_number:
@@ -196,11 +200,12 @@ def _fixed(udf: str, parameters: Sequence[Type], result: Type) -> Scalar:
 
     def build(name: str, arguments: Sequence[Value]) -> Value:
         fits = len(arguments) == len(parameters) and all(
-            coerces(value.type, kind) for value, kind in zip(arguments, parameters)
+            coerces(value.type, kind) for value, kind in zip(arguments, parameters, strict=True)
         )
         if not fits:
             raise _wrong(name, arguments, f"({', '.join(map(str, parameters))})")
-        return Value(call(udf, *(coerce(v, kind).sql for v, kind in zip(arguments, parameters))), result)
+        typed = [coerce(value, kind).sql for value, kind in zip(arguments, parameters, strict=True)]
+        return Value(call(udf, *typed), result)
 
     return build
 
@@ -238,7 +243,7 @@ def _sign(name: str, arguments: Sequence[Value]) -> Value:
 
 
 def _whole(direction: str) -> Scalar:
-    """floor or ceiling: integers as they are, doubles stay doubles, decimals lose their scale."""
+    """Floor or ceiling: integers as they are, doubles stay doubles, decimals lose their scale."""
 
     def build(name: str, arguments: Sequence[Value]) -> Value:
         value = _number(name, arguments)
@@ -366,7 +371,9 @@ def _date_add(name: str, arguments: Sequence[Value]) -> Value:
 def date_add(unit: str, amount: str, moment: Value) -> Value:
     """`moment` plus `amount` (SQL of an integer) units."""
     if unit == "millisecond" and moment.type.precision < 3:
-        raise SqlError("Adding milliseconds to a timestamp of less than 3 digits is not supported by this sandbox")
+        raise SqlError(
+            "Adding milliseconds to a timestamp of less than 3 digits is not supported by this sandbox"
+        )
     return Value(call("t_date_add", f"'{unit}'", amount, moment.sql, _step(moment.type)), moment.type)
 
 
@@ -376,7 +383,9 @@ def _date_diff(name: str, arguments: Sequence[Value]) -> Value:
     start, end = (_instant(name, value) for value in arguments[1:])
     kind = common_type((start.type, end.type), name)
     unit = _unit(name, arguments[0], kind)
-    return Value(call("t_date_diff", f"'{unit}'", coerce(start, kind).sql, coerce(end, kind).sql, _step(kind)), BIGINT)
+    return Value(
+        call("t_date_diff", f"'{unit}'", coerce(start, kind).sql, coerce(end, kind).sql, _step(kind)), BIGINT
+    )
 
 
 def _date(name: str, arguments: Sequence[Value]) -> Value:
@@ -389,14 +398,16 @@ def _to_unixtime(name: str, arguments: Sequence[Value]) -> Value:
     if len(arguments) != 1:
         raise _wrong(name, arguments, "(timestamp)")
     moment = _instant(name, arguments[0])
-    return Value(call("t_to_unixtime", coerce(moment, TIMESTAMP).sql if moment.type == DATE else moment.sql), DOUBLE)
+    return Value(
+        call("t_to_unixtime", coerce(moment, TIMESTAMP).sql if moment.type == DATE else moment.sql), DOUBLE
+    )
 
 
 FIELDS = {
     **{name: name for name in ("year", "quarter", "month", "week", "day", "hour", "minute", "second")},
-    **{name: "day_of_week" for name in ("day_of_week", "dow")},
-    **{name: "day_of_year" for name in ("day_of_year", "doy")},
-    **{name: "year_of_week" for name in ("year_of_week", "yow")},
+    **dict.fromkeys(("day_of_week", "dow"), "day_of_week"),
+    **dict.fromkeys(("day_of_year", "doy"), "day_of_year"),
+    **dict.fromkeys(("year_of_week", "yow"), "year_of_week"),
     "day_of_month": "day",
     "week_of_year": "week",
     "millisecond": "millisecond",
@@ -536,7 +547,19 @@ AGGREGATES: dict[str, Aggregate] = {
 """The aggregate functions."""
 
 WINDOW_AGGREGATES = frozenset(
-    {"count", "count_if", "sum", "avg", "min", "max", "arbitrary", "any_value", "bool_and", "every", "bool_or"}
+    {
+        "count",
+        "count_if",
+        "sum",
+        "avg",
+        "min",
+        "max",
+        "arbitrary",
+        "any_value",
+        "bool_and",
+        "every",
+        "bool_or",
+    }
 )
 """Those of them that may have OVER."""
 

@@ -7,12 +7,14 @@ operators of other dialects are refused as tokens, and nesting is bounded before
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, cast
 
-from sqlglot import exp
+from sqlglot import Token, TokenType, exp
 from sqlglot.dialects.trino import Trino
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import Token, TokenType
 
 from dagster_peaka.sandbox.trino_types import SqlError
 
@@ -22,31 +24,44 @@ LONGEST_STATEMENT = 100_000
 DEEPEST_NESTING = 40
 """Parentheses and CASEs inside each other."""
 
-_SYMBOLS = frozenset({"(", ")", ",", ".", "*", "+", "-", "/", "%", "=", "<>", "!=", "<", "<=", ">", ">=", "||", "?"})
+_SYMBOLS = frozenset(
+    {"(", ")", ",", ".", "*", "+", "-", "/", "%", "=", "<>", "!=", "<", "<=", ">", ">=", "||", "?"}
+)
 _LITERALS = frozenset({TokenType.STRING, TokenType.NUMBER})
-_FOREIGN_WORDS = frozenset({"ISNULL", "NOTNULL", "DIV", "RLIKE", "REGEXP", "GLOB", "ILIKE", "QUALIFY", "SIMILAR"})
+_FOREIGN_WORDS = frozenset(
+    {"ISNULL", "NOTNULL", "DIV", "RLIKE", "REGEXP", "GLOB", "ILIKE", "QUALIFY", "SIMILAR"}
+)
 _STATEMENTS = frozenset({"SELECT", "WITH", "VALUES", "("})
+
+
+_Parsers = dict[Any, Callable[..., Any]]
+
+
+def _only(parsers: object, *kept: object) -> _Parsers:
+    return {key: parser for key, parser in cast("_Parsers", parsers).items() if key in kept}
+
+
+def _placeholder(parser: Any) -> exp.Expr:
+    """A ?, with where it stands in the text: that says which binding it takes, in whatever order it is compiled."""
+    return exp.Placeholder(this=str(parser._prev.start))  # noqa: SLF001 - how sqlglot's dialects are written
 
 
 class _Subset(Trino):
     """Trino, with calls left as written and no operator that Trino does not have."""
 
     class Parser(Trino.Parser):
-        FUNCTIONS: ClassVar = {}
-        FUNCTION_PARSERS: ClassVar = {
-            name: parser
-            for name, parser in Trino.Parser.FUNCTION_PARSERS.items()
-            if name in ("CAST", "TRY_CAST", "EXTRACT")
-        }
-        RANGE_PARSERS: ClassVar = {
-            kind: parser
-            for kind, parser in Trino.Parser.RANGE_PARSERS.items()
-            if kind in (TokenType.BETWEEN, TokenType.IN, TokenType.IS, TokenType.LIKE)
-        }
-        PLACEHOLDER_PARSERS: ClassVar = {
-            # Where the "?" stands in the text says which binding it takes, in whatever order it is compiled.
-            TokenType.PLACEHOLDER: lambda self: exp.Placeholder(this=str(self._prev.start)),
-        }
+        FUNCTIONS: ClassVar[_Parsers] = {}
+        FUNCTION_PARSERS: ClassVar[_Parsers] = _only(
+            cast("object", Trino.Parser.FUNCTION_PARSERS), "CAST", "TRY_CAST", "EXTRACT"
+        )
+        RANGE_PARSERS: ClassVar[_Parsers] = _only(
+            cast("object", Trino.Parser.RANGE_PARSERS),
+            TokenType.BETWEEN,
+            TokenType.IN,
+            TokenType.IS,
+            TokenType.LIKE,
+        )
+        PLACEHOLDER_PARSERS: ClassVar[_Parsers] = {TokenType.PLACEHOLDER: _placeholder}
 
 
 _DIALECT = _Subset()
@@ -59,12 +74,14 @@ def parse(statement: str) -> exp.Expr:
     'select'
     """
     if len(statement) > LONGEST_STATEMENT:
-        raise SqlError(f"The statement is longer than the {LONGEST_STATEMENT} characters that this sandbox reads")
+        raise SqlError(
+            f"The statement is longer than the {LONGEST_STATEMENT} characters that this sandbox reads"
+        )
     bad = next((c for c in statement if c == "\0" or "\ud800" <= c <= "\udfff"), None)
     if bad is not None:
         raise SqlError(f"The statement holds the character U+{ord(bad):04X}, which is no text")
     try:
-        tokens = _checked(_DIALECT.tokenize(statement), statement)
+        tokens = _checked(_DIALECT.tokenize(statement))
         trees = _DIALECT.parser().parse(tokens, statement)
     except SqlError:
         raise
@@ -94,19 +111,21 @@ def _first_line(error: SqlglotError) -> str:
     return f"line {first.get('line')}:{first.get('col')}: Syntax error{near}: {first.get('description')}"
 
 
-def _checked(tokens: list[Token], statement: str) -> list[Token]:
+def _checked(tokens: list[Token]) -> list[Token]:
     while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
         tokens = tokens[:-1]
     if not tokens:
         raise SqlError("The statement is empty")
     first = tokens[0].text.upper()
     if first not in _STATEMENTS:
-        raise SqlError(f"{_place(tokens[0])}: {first[:40]} is not supported: this sandbox only reads (SELECT, WITH, VALUES)")
+        raise SqlError(
+            f"{_place(tokens[0])}: {first[:40]} is not supported: only SELECT, WITH and VALUES are"
+        )
     for token in tokens:
         _check_token(token)
     _check_neighbours(tokens)
     _check_nesting(tokens)
-    _check_offset(tokens)
+    _check_clauses(tokens)
     return tokens
 
 
@@ -121,20 +140,20 @@ def _check_token(token: Token) -> None:
     if kind in _LITERALS or kind == TokenType.IDENTIFIER:
         return
     is_word = text[:1].isalpha() or text[:1] == "_"
-    if not is_word and text not in _SYMBOLS or kind == TokenType.HINT:
+    if (not is_word and text not in _SYMBOLS) or kind == TokenType.HINT:
         raise SqlError(f"{_place(token)}: {text[:40]!r} is not supported by this sandbox")
     if text.upper() in _FOREIGN_WORDS:
         raise SqlError(f"{_place(token)}: {text.upper()} is not an operator of Trino")
     if kind.name.endswith("_STRING"):
-        raise SqlError(f"{_place(token)}: {kind.name.replace('_', ' ').lower()} literals are not supported by this sandbox")
+        name = kind.name.replace("_", " ").lower()
+        raise SqlError(f"{_place(token)}: a {name} literal is not supported by this sandbox")
 
 
 def _check_neighbours(tokens: list[Token]) -> None:
-    for left, right in zip(tokens, tokens[1:]):
-        touching = left.end + 1 == right.start
-        if touching and left.token_type == TokenType.NUMBER and right.token_type not in _LITERALS:
-            if right.text not in _SYMBOLS or right.text == ".":
-                raise SqlError(f"{_place(left)}: {left.text}{right.text[:40]} is neither a number nor a name")
+    for left, right in pairwise(tokens):
+        touching = left.end + 1 == right.start and left.token_type == TokenType.NUMBER
+        if touching and (right.text not in _SYMBOLS or right.text == "."):
+            raise SqlError(f"{_place(left)}: {left.text}{right.text[:40]} is neither a number nor a name")
         if left.token_type == right.token_type == TokenType.STRING:
             raise SqlError(f"{_place(right)}: two strings in a row")
 
@@ -142,24 +161,50 @@ def _check_neighbours(tokens: list[Token]) -> None:
 def _check_nesting(tokens: list[Token]) -> None:
     depth = prefixes = 0
     for token in tokens:
-        word = "" if token.token_type in _LITERALS or token.token_type == TokenType.IDENTIFIER else token.text.upper()
+        word = (
+            ""
+            if token.token_type in _LITERALS or token.token_type == TokenType.IDENTIFIER
+            else token.text.upper()
+        )
         depth += word in ("(", "CASE")
         depth -= word in (")", "END")
         prefixes = prefixes + 1 if word in ("NOT", "-", "+") else 0
         if depth > DEEPEST_NESTING or prefixes > DEEPEST_NESTING:
-            raise SqlError(f"{_place(token)}: nested deeper than the {DEEPEST_NESTING} levels that this sandbox reads")
+            raise SqlError(
+                f"{_place(token)}: nested deeper than the {DEEPEST_NESTING} levels that this sandbox reads"
+            )
 
 
-def _check_offset(tokens: list[Token]) -> None:
-    """Trino wants OFFSET before LIMIT, sqlglot takes both orders."""
-    limits = [False]
+@dataclass
+class _Level:
+    """What was seen so far between one pair of parentheses."""
+
+    limited: bool = False
+    open_joins: int = 0
+
+
+def _check_clauses(tokens: list[Token]) -> None:
+    """What sqlglot takes and Trino does not: OFFSET after LIMIT, and JOIN without a condition."""
+    levels = [_Level()]
+    previous = ""
     for token in tokens:
-        kind = token.token_type
+        kind, level = token.token_type, levels[-1]
         if kind == TokenType.L_PAREN:
-            limits.append(False)
-        elif kind == TokenType.R_PAREN and len(limits) > 1:
-            limits.pop()
+            levels.append(_Level())
+        elif kind == TokenType.R_PAREN and len(levels) > 1:
+            _check_joins(levels.pop())
         elif kind in (TokenType.LIMIT, TokenType.FETCH):
-            limits[-1] = True
-        elif kind == TokenType.OFFSET and limits[-1]:
+            level.limited = True
+        elif kind == TokenType.OFFSET and level.limited:
             raise SqlError(f"{_place(token)}: OFFSET comes before LIMIT in Trino")
+        elif kind == TokenType.JOIN:
+            level.open_joins += previous not in ("CROSS", "NATURAL")
+        elif kind in (TokenType.ON, TokenType.USING):
+            level.open_joins -= 1
+        previous = token.text.upper()
+    _check_joins(levels[0])
+
+
+def _check_joins(level: _Level) -> None:
+    if level.open_joins > 0:
+        raise SqlError("A JOIN needs ON or USING; without a condition it is a CROSS JOIN")

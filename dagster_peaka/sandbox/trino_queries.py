@@ -142,7 +142,9 @@ class Queries:
         return self._ordered(inner, node, around)
 
     def _set_operation(self, node: exp.Expr, around: _Around) -> Query:
-        check_arguments(node, frozenset({"this", "expression", "distinct", "with_", "order", "limit", "offset"}))
+        check_arguments(
+            node, frozenset({"this", "expression", "distinct", "with_", "order", "limit", "offset"})
+        )
         word = type(node).__name__.upper()
         if not node.args.get("distinct"):
             if word != "UNION":
@@ -150,7 +152,9 @@ class Queries:
             word = "UNION ALL"
         left, right = self._query(node.this, around), self._query(node.expression, around)
         if len(left.outputs) != len(right.outputs):
-            raise SqlError(f"{word} query has different number of fields: {len(left.outputs)}, {len(right.outputs)}")
+            raise SqlError(
+                f"{word} query has different number of fields: {len(left.outputs)}, {len(right.outputs)}"
+            )
         outputs = tuple(
             Output(a.name, common_type((a.type, b.type), f"Column {index} of {word}"))
             for index, (a, b) in enumerate(zip(left.outputs, right.outputs, strict=True), 1)
@@ -239,7 +243,7 @@ class Queries:
     def _scan(self, parts: Sequence[str], at: str) -> tuple[Scan, TableRef]:
         shown = ".".join(parts)
         if len(parts) != 3:
-            raise SqlError(f"{at}Table '{shown}' needs its full name here: \"catalog\".\"schema\".\"table\"")
+            raise SqlError(f'{at}Table \'{shown}\' needs its full name here: "catalog"."schema"."table"')
         ref = TableRef(*parts)
         place = self._resolve(ref)
         if place is None:
@@ -261,7 +265,8 @@ class Queries:
             raise SqlError("VALUES: rows have different numbers of columns")
         kinds = [common_type((row[index].type for row in rows), "VALUES") for index in range(width)]
         lines = ", ".join(
-            f"({', '.join(coerce(cell, kind).sql for cell, kind in zip(row, kinds, strict=True))})" for row in rows
+            f"({', '.join(coerce(cell, kind).sql for cell, kind in zip(row, kinds, strict=True))})"
+            for row in rows
         )
         columns = ", ".join(f"column{index + 1} AS o{index}" for index in range(width))
         return Query(
@@ -305,7 +310,8 @@ class Queries:
         rows = self._expressions(Scope(fields, around.outer), around, "WHERE")
         if where := node.args.get("where"):
             source += f" WHERE {rows.condition(where.this).sql}"
-        grouping = self._grouping(node, rows) if _is_grouped(node) else None
+        grouped = self._expressions(rows.scope, around, "A GROUP BY or an aggregate")
+        grouping = self._grouping(node, grouped) if _is_grouped(node) else None
         scope = rows.scope if grouping is None else _grouped_scope(rows.scope, grouping)
         select = self._expressions(scope, around, "SELECT", grouping=grouping, windows=True)
         items = _select_list(node, select)
@@ -378,9 +384,7 @@ def _grouped_scope(scope: Scope, grouping: Grouping) -> Scope:
     for one in scope.fields:
         key = None if one.problem else grouping.keys.get(one.sql)
         problem = one.problem or f"'{one.name}' must be an aggregate expression or appear in GROUP BY clause"
-        seen.append(
-            replace(one, problem=problem) if key is None else replace(one, sql=key.sql, origin=None)
-        )
+        seen.append(replace(one, problem=problem) if key is None else replace(one, sql=key.sql, origin=None))
     return Scope(seen, scope.outer)
 
 

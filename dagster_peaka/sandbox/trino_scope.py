@@ -85,13 +85,17 @@ class Scope:
 
     def of_table(self, qualifier: Sequence[str], shown: str) -> list[Field]:
         """The columns that table.* stands for."""
-        found = [one for one in self.fields if _ends_with(one.qualifier, tuple(part.lower() for part in qualifier))]
+        found = [
+            one for one in self.fields if _ends_with(one.qualifier, tuple(part.lower() for part in qualifier))
+        ]
         if not found:
             raise SqlError(f"{shown}: unable to resolve the table")
         return found
 
     def _matching(self, name: str, qualifier: tuple[str, ...]) -> list[Field]:
-        return [one for one in self.fields if one.name.lower() == name and _ends_with(one.qualifier, qualifier)]
+        return [
+            one for one in self.fields if one.name.lower() == name and _ends_with(one.qualifier, qualifier)
+        ]
 
 
 def _ends_with(qualifier: tuple[str, ...], end: tuple[str, ...]) -> bool:

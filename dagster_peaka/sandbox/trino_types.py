@@ -7,6 +7,7 @@ SQLite keeps every value in one of these forms, so that its own comparisons, sor
     decimal(p,s)                     integer, the value times 10^s (so at most 18 or 19 digits, beyond: refused)
     double                           real, always finite (Trino's Infinity and NaN are refused)
     varchar                          text
+    varbinary                        blob
     date                             integer, days since 1970-01-01
     timestamp(p), with time zone     integer, microseconds since 1970-01-01 00:00 (the only zone is UTC)
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -87,11 +89,23 @@ DATE = Type("date")
 TIMESTAMP = Type("timestamp", 3)
 ZONED = Type("timestamp with time zone", 3)
 
-SUPPORTED_TYPES = (*INTEGER_BITS, "decimal", "double", "boolean", "varchar", "date", "timestamp", ZONED.name)
+VARBINARY = Type("varbinary")
+
+SUPPORTED_TYPES = (
+    *INTEGER_BITS,
+    "decimal",
+    "double",
+    "boolean",
+    "varchar",
+    "varbinary",
+    "date",
+    "timestamp",
+    ZONED.name,
+)
 
 
 def decimal(precision: int, scale: int) -> Type:
-    """decimal(precision,scale), its precision cut to 38 as Trino does in arithmetic."""
+    """A decimal type; digits beyond 38 are cut, as Trino does in arithmetic."""
     if scale > 38:
         raise SqlError(f"DECIMAL scale {scale} is beyond 38")
     return Type("decimal", min(precision, 38), scale)
@@ -268,8 +282,12 @@ def read_column(sql: str, kind: Type, column: str) -> str:
             f"CASE typeof({sql}) WHEN 'null' THEN NULL WHEN 'integer' THEN CAST({sql} AS REAL) "
             f"WHEN 'real' THEN CASE WHEN abs({sql}) <= 1.7976931348623157e308 THEN {sql} ELSE {bad} END ELSE {bad} END"
         )
+    if kind == VARBINARY:
+        return f"CASE typeof({sql}) WHEN 'blob' THEN {sql} WHEN 'null' THEN NULL ELSE {bad} END"
     if kind == VARCHAR:
-        return f"CASE typeof({sql}) WHEN 'text' THEN {sql} COLLATE BINARY WHEN 'null' THEN NULL ELSE {bad} END"
+        return (
+            f"CASE typeof({sql}) WHEN 'text' THEN {sql} COLLATE BINARY WHEN 'null' THEN NULL ELSE {bad} END"
+        )
     if kind.name == "decimal":
         return f"t_read_decimal({sql}, {kind.precision}, {kind.scale}, {name})"
     if kind == DATE:
@@ -284,10 +302,10 @@ def decimal_text(unscaled: int, scale: int) -> str:
     return f"-{shown}" if unscaled < 0 else shown
 
 
-def show(cell: Cell, kind: Type) -> bool | Cell:
+def show(cell: Cell | bytes, kind: Type) -> bool | Cell:
     """A result's value as JSON will carry it.
 
-    Dates and timestamps are strings, as Trino prints them. A decimal is a number: an int, or the float that
+    Dates and timestamps are strings, as Trino prints them, and so is a varbinary, in base64. A decimal is a number: an int, or the float that
     prints the same digits; one that no float prints exactly is refused rather than rounded.
     """
     if cell is None:
@@ -298,6 +316,8 @@ def show(cell: Cell, kind: Type) -> bool | Cell:
         if not math.isfinite(cell):
             raise SqlError("The result holds Infinity or NaN, which this sandbox does not show")
         return cell
+    if isinstance(cell, bytes):
+        return b64encode(cell).decode()
     if isinstance(cell, str):
         return cell
     if kind == DATE:
@@ -313,7 +333,9 @@ def _show_decimal(unscaled: int, scale: int) -> int | float:
     exact = Decimal(unscaled).scaleb(-scale)
     shown = float(exact)
     if Decimal(repr(shown)) != exact:
-        raise SqlError(f"The result holds the decimal {exact}, more digits than a JSON number carries; CAST it AS varchar")
+        raise SqlError(
+            f"The result holds {exact}, more digits than a JSON number carries; CAST it AS varchar"
+        )
     return shown
 
 
@@ -339,5 +361,7 @@ def decimal_from_double(number: float, precision: int, scale: int) -> int:
     shortest = Decimal(repr(number)).as_integer_ratio()
     unscaled = round_half_up(numerator * 10**scale, denominator)
     if unscaled != round_half_up(shortest[0] * 10**scale, shortest[1]):
-        raise SqlError(f"CAST of the double {number!r} to decimal({precision},{scale}) falls on a tie; use round()")
+        raise SqlError(
+            f"CAST of the double {number!r} to decimal({precision},{scale}) falls on a tie; use round()"
+        )
     return fit_decimal(unscaled, precision)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
+from typing import ParamSpec, TypeVar, cast
 
 from dagster_peaka.sandbox import trino_dates as dates
 from dagster_peaka.sandbox.trino_types import (
@@ -23,6 +24,9 @@ from dagster_peaka.sandbox.trino_types import (
     round_half_up,
 )
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 Udf = Callable[..., Cell]
 
 LONGEST_TEXT = 1 << 20
@@ -31,15 +35,25 @@ LONGEST_TEXT = 1 << 20
 UDFS: dict[str, tuple[int, Udf]] = {}
 """SQLite function name -> (number of arguments, implementation)."""
 
-_WHITESPACE = "\t\n\v\f\r\x1c\x1d\x1e\x1f \u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2008\u2009\u200a\u2028\u2029\u205f\u3000"
+_WHITESPACE = (
+    "".join(  # what Java calls whitespace: no-break spaces are not among it
+        map(
+            chr,
+            (*range(0x09, 0x0E), *range(0x1C, 0x21), 0x1680, *range(0x2000, 0x2007), *range(0x2008, 0x200B)),
+        )
+    )
+    + "\u2028\u2029\u205f\u3000"
+)
 
 
-def udf(arguments: int) -> Callable[[Udf], Udf]:
+def udf(arguments: int) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     """Registers a function under its own name; NULL arguments give NULL without a call."""
 
-    def register(function: Udf) -> Udf:
+    def register(function: Callable[_P, _R]) -> Callable[_P, _R]:
+        call = cast("Udf", function)
+
         def strict(*values: Cell) -> Cell:
-            return None if None in values else function(*values)
+            return None if None in values else call(*values)
 
         UDFS[function.__name__] = (arguments, strict)
         return function
@@ -71,11 +85,14 @@ def t_bad_value(column: str, kind: str, value: Cell | bytes) -> Cell:
 UDFS["t_bad_value"] = (3, t_bad_value)
 
 
+_DECIMAL = re.compile(r"[+-]?(\d{1,50}\.?\d{0,50}|\.\d{1,50})(e[+-]\d{1,3})?", re.ASCII)
+
+
 @udf(4)
 def t_read_decimal(value: Cell | bytes, precision: int, scale: int, column: str) -> Cell:
     kind = f"decimal({precision},{scale})"
     text = value if isinstance(value, str) else repr(value)
-    if isinstance(value, bytes) or not re.fullmatch(r"[+-]?(\d{1,50}\.?\d{0,50}|\.\d{1,50})(e[+-]\d+)?", text, re.ASCII):
+    if isinstance(value, bytes) or not _DECIMAL.fullmatch(text):
         return t_bad_value(column, kind, value)
     numerator, denominator = Decimal(text).as_integer_ratio()
     unscaled, rest = divmod(numerator * 10**scale, denominator)
@@ -93,9 +110,9 @@ def t_read_date(value: Cell | bytes, column: str) -> Cell:
 @udf(4)
 def t_read_timestamp(value: Cell | bytes, precision: int, zoned: int, column: str) -> Cell:
     parsed = dates.parse_timestamp(value) if isinstance(value, str) else None
-    if parsed is None or parsed[0] % 10 ** (6 - precision):
+    if parsed is None:
         return t_bad_value(column, ZONED.name if zoned else f"timestamp({precision})", value)
-    return parsed[0]
+    return dates.round_timestamp(parsed[0], precision)
 
 
 # --- Arithmetic
@@ -467,7 +484,9 @@ def t_text_to_integer(text: str, bits: int, lenient: int) -> int | None:
 
 
 _DOUBLE = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_JAVA_DOUBLE = re.compile(r"[\x00-\x20]*[+-]?(nan|infinity|0x.*|[0-9.]+(e[+-]?[0-9]+)?[fd]?)[\x00-\x20]*", re.I | re.S)
+_JAVA_DOUBLE = re.compile(  # what Java reads as well: spaces around, NaN, Infinity, hexadecimals, 1.5f
+    r"[\x00-\x20]*[+-]?(nan|infinity|0x.*|[0-9.]+(e[+-]?[0-9]+)?[fd]?)[\x00-\x20]*", re.IGNORECASE | re.DOTALL
+)
 
 
 @udf(2)
@@ -476,7 +495,9 @@ def t_text_to_double(text: str, lenient: int) -> float | None:
         return _finite(float(text))
     if lenient and not _JAVA_DOUBLE.fullmatch(text):
         return None
-    raise SqlError(f"Cannot cast {text[:60]!r} to double (this sandbox reads plain digits, a point and an exponent)")
+    raise SqlError(
+        f"Cannot cast {text[:60]!r} to double (this sandbox reads plain digits, a point and an exponent)"
+    )
 
 
 @udf(4)
@@ -489,7 +510,7 @@ def t_text_to_decimal(text: str, precision: int, scale: int, lenient: int) -> in
     whole, _, fraction = text.lstrip("+-").partition(".")
     if len(whole) + len(fraction) > 100:
         raise SqlError("A text of more than 100 digits cannot be cast to decimal by this sandbox")
-    unscaled = sign * round_half_up(int((whole + fraction)) * 10**scale, 10 ** len(fraction))
+    unscaled = sign * round_half_up(int(whole + fraction) * 10**scale, 10 ** len(fraction))
     if lenient and abs(unscaled) >= 10**precision:
         return None
     return fit_decimal(unscaled, precision)
@@ -509,7 +530,7 @@ _DATELIKE = re.compile(r"\s*[+-]?\d+-\d+-\d+.*", re.DOTALL)
 
 
 def _unreadable_date(text: str, kind: str, form: str, lenient: int) -> None:
-    """TRY_CAST gives NULL only for what Trino surely refuses too: other spellings of dates are an error here."""
+    """TRY_CAST gives NULL only for what Trino surely refuses too: other spellings of dates are errors."""
     if lenient and not _DATELIKE.fullmatch(text):
         return
     raise SqlError(f"Cannot cast {text[:60]!r} to {kind} (this sandbox reads {form})")
@@ -527,7 +548,7 @@ def t_text_to_date(text: str, lenient: int) -> int | None:
 def t_text_to_timestamp(text: str, precision: int, lenient: int) -> int | None:
     micros, has_t, has_zone = dates.parse_timestamp(text) or (None, False, False)
     if micros is None or has_t or has_zone:
-        _unreadable_date(text, "timestamp", "YYYY-MM-DD HH:MM:SS with up to 6 digits behind the point", lenient)
+        _unreadable_date(text, "timestamp", "YYYY-MM-DD HH:MM:SS and up to 6 digits of a second", lenient)
         return None
     return dates.round_timestamp(micros, precision)
 
@@ -587,9 +608,9 @@ def t_text_cut(text: str, length: int) -> str:
 # --- Dates
 
 
-def _dated(function: Callable[..., Cell], *arguments: Cell) -> Cell:
+def _dated(function: Callable[_P, _R], *arguments: _P.args, **keywords: _P.kwargs) -> _R:
     try:
-        return function(*arguments)
+        return function(*arguments, **keywords)
     except (dates.OutOfRange, OverflowError) as error:
         raise SqlError("A date became one outside of the years 1 to 9999") from error
 
