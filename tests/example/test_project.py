@@ -31,7 +31,7 @@ def test_each_table_lands_and_is_cached_and_the_report_follows(
     deps = {asset["asset_key"]: set(asset["dependency_keys"]) for asset in found["assets"]}
     landings: dict[str, set[str]] = {f"operational/{table}": set() for table in TABLES}
     caches = {f"ops/public/{table}": {f"operational/{table}"} for table in TABLES}
-    report = {"punctuality": {"ops/public/flights", "ops/public/airlines", "ops/public/planes"}}
+    report = {"punctuality": {"ops/public/flights", "ops/public/airlines", "ops/public/weather"}}
     assert deps == {**landings, **caches, **report}
     assert [job["name"] for job in found["jobs"]] == ["chain"]
     assert [schedule["name"] for schedule in found["schedules"]] == ["another_day"]

@@ -9,6 +9,7 @@ from typing import Any
 from flights.peaka_names import cache_key
 
 ON_TIME_MINUTES = 15  # a flight is on time when it arrives less than this late, as the US government counts
+STRONG_WIND = 15  # miles an hour, at the airport and in the hour of departure
 
 _STATEMENT = """
 SELECT
@@ -18,24 +19,24 @@ SELECT
     sum(CASE WHEN f.arr_delay < {on_time} THEN 1 ELSE 0 END) AS on_time,
     sum(CASE WHEN f.dep_time IS NULL THEN 1 ELSE 0 END) AS cancelled,
     avg(f.arr_delay) AS delay,
-    avg(f.year - p.year) AS plane_age
+    avg(CASE WHEN w.wind_speed >= {strong_wind} THEN f.arr_delay END) AS delay_in_wind
 FROM {flights} f
 LEFT JOIN {airlines} a ON a.carrier = f.carrier
-LEFT JOIN {planes} p ON p.tailnum = f.tailnum
+LEFT JOIN {weather} w ON w.origin = f.origin AND w.time_hour = f.time_hour
 GROUP BY f.carrier, a.name
 """
 
 
 @dataclass(frozen=True)
 class Carrier:
-    """A carrier's flights: counts, the mean arrival delay in minutes, the mean age of its planes in years."""
+    """A carrier's flights: counts, and the mean arrival delay in minutes, of all and of those in strong wind."""
 
     name: str
     flights: int
     on_time: int
     cancelled: int
     delay: float | None
-    plane_age: float | None
+    delay_in_wind: float | None
 
     @property
     def share_on_time(self) -> float:
@@ -47,9 +48,9 @@ def statement() -> str:
     """The question, in Trino's SQL, over three cached tables."""
     names = {
         table: ".".join(f'"{part}"' for part in cache_key(table))
-        for table in ("flights", "airlines", "planes")
+        for table in ("flights", "airlines", "weather")
     }
-    return _STATEMENT.format(on_time=ON_TIME_MINUTES, **names).strip()
+    return _STATEMENT.format(on_time=ON_TIME_MINUTES, strong_wind=STRONG_WIND, **names).strip()
 
 
 def rows_from_answer(rows: Iterable[Mapping[str, Any]]) -> list[Carrier]:
@@ -61,7 +62,7 @@ def rows_from_answer(rows: Iterable[Mapping[str, Any]]) -> list[Carrier]:
             on_time=int(row["on_time"]),
             cancelled=int(row["cancelled"]),
             delay=_optional_float(row["delay"]),
-            plane_age=_optional_float(row["plane_age"]),
+            delay_in_wind=_optional_float(row["delay_in_wind"]),
         )
         for row in rows
     ]
@@ -69,16 +70,16 @@ def rows_from_answer(rows: Iterable[Mapping[str, Any]]) -> list[Carrier]:
 
 
 def markdown_table(carriers: list[Carrier]) -> str:
-    """A Markdown table whose columns also line up as plain text."""
-    header = ("Airline", "Flights", "On time", "Mean delay (min)", "Cancelled", "Planes' age (years)")
+    """A Markdown table whose columns also line up as plain text, and what its columns mean."""
+    header = ("Airline", "Flights", "On time", "Mean delay (min)", "In wind (min)", "Cancelled")
     cells = [
         (
             carrier.name,
             f"{carrier.flights:,}",
             f"{carrier.share_on_time:.0%}",
             _one_decimal(carrier.delay),
+            _one_decimal(carrier.delay_in_wind),
             f"{carrier.cancelled:,}",
-            _one_decimal(carrier.plane_age),
         )
         for carrier in carriers
     ]
@@ -88,7 +89,11 @@ def markdown_table(carriers: list[Carrier]) -> str:
         "|" + "|".join(_rule(column, width) for column, width in enumerate(widths)) + "|",
         *(_line(row, widths) for row in cells),
     ]
-    return "\n".join(lines)
+    legend = (
+        f"On time: arrived less than {ON_TIME_MINUTES} minutes late, of all flights. "
+        f"In wind: the mean delay of flights that left in wind of {STRONG_WIND} mph or more."
+    )
+    return "\n".join([*lines, "", legend])
 
 
 def chart(carriers: list[Carrier]) -> str:

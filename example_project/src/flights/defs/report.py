@@ -8,7 +8,7 @@ from flights.punctuality import chart, markdown_table, rows_from_answer, stateme
 
 
 @dg.asset(
-    deps=[cache_key("flights"), cache_key("airlines"), cache_key("planes")],
+    deps=[cache_key("flights"), cache_key("airlines"), cache_key("weather")],
     group_name="reports",
     kinds={"peaka", "matplotlib"},
 )

@@ -14,7 +14,6 @@ def peaka_resource() -> PeakaResource:
         project_id=dg.EnvVar("PEAKA_PROJECT_ID"),
         zone=os.environ.get("PEAKA_ZONE") or "us",
         base_url=os.environ.get("PEAKA_BASE_URL") or None,
-        poll_interval=1,
     )
 
 
