@@ -24,6 +24,7 @@ Key = tuple[Any, ...]
 Steps = Generator[Counts, None, T]
 
 STEP_ROWS = 5_000
+_LOCK_WAIT_MS = 50
 PATIENCE = 60.0
 """Seconds for which a source may stay locked by its writer before the copying gives up."""
 
@@ -60,6 +61,8 @@ class Copier:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._db = store.connect()
+        # Short, because it holds a thread: a source that is locked longer is tried again between the steps of others.
+        self._db.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_MS}")
         self._attached: tuple[Path, int, int] | None = None
         self.interrupt: Callable[[], None] = self._db.interrupt
         """Ends a statement that runs right now, from any thread."""

@@ -120,19 +120,25 @@ class Engine:
     # Caches
 
     async def create(
-        self,
-        name: TableName,
-        schedules: dict[Mode, str | None],
-        request_number: int | None = None,
+        self, name: TableName, schedules: dict[Mode, str | None], request_number: int | None = None
     ) -> Cache:
-        """A new cache, its first sync triggered.
+        """A new cache, its first sync triggered. A schedule of None is none.
 
-        A schedule of None is none. Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule) and
-        `AlreadyCached`.
+        Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule) and `AlreadyCached`.
         """
         table = await self.in_thread(self.sources.table, name)
         if table is None:
             raise NoSuchTable(f"there is no table {ascii(str(name))[:200]}.")
+        return self.create_of(name, table, schedules, request_number)
+
+    def create_of(
+        self,
+        name: TableName,
+        table: Table,
+        schedules: dict[Mode, str | None],
+        request_number: int | None = None,
+    ) -> Cache:
+        """The same for a table that is described already."""
         if not table.modes:
             raise NotCacheable(f"the table {name} cannot be cached: it is virtual or cannot be read.")
         given: dict[Mode, str] = {mode: text for mode, text in schedules.items() if text is not None}

@@ -7,6 +7,7 @@ for the result, so they may be called from any thread, and what they return is e
 import asyncio
 import ipaddress
 import socket
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dagster_peaka.sandbox.app import PREFIX, Front, Operations
 from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode, Plan
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
-from dagster_peaka.sandbox.executions import AlreadyCached, Engine, of_tables
+from dagster_peaka.sandbox.executions import Engine, NotCacheable, of_tables
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
 from dagster_peaka.sandbox.store import Store
@@ -149,18 +150,22 @@ class PeakaSandbox:
             raise
 
     def _create_matching(self, pattern: str) -> None:
-        names = list(self._sources.matching(pattern))
-        if not names:
-            raise SandboxError(f"cache {pattern}: no table of the sources matches it.")
-        for name in names:
-            if self._call(lambda name=name: name in self._engine.by_table):
-                continue
-            try:
-                self._wait(self._engine.create(name, {}))
-            except AlreadyCached:
-                continue
-            except Exception as error:
-                raise SandboxError(f"cache {pattern}: {error}") from None
+        try:
+            found = self._sources.matching(pattern)
+        except sqlite3.Error as error:
+            raise SandboxError(f"cache {pattern}: the source cannot be read ({error}).") from None
+        if not found:
+            raise SandboxError(f"cache {pattern}: no table of the sources fits it.")
+
+        def create() -> None:
+            for name, table in found:
+                if name not in self._engine.by_table:
+                    self._engine.create_of(name, table, {})
+
+        try:
+            self._call(create)
+        except NotCacheable as error:
+            raise SandboxError(f"cache {pattern}: {error}") from None
 
     def _bind(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET

@@ -4,7 +4,7 @@ import fnmatch
 import hashlib
 import re
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +77,8 @@ class Table:
         return ("FULL_REFRESH", "INCREMENTAL") if self.key else ("FULL_REFRESH",)
 
 
+_LOCK_PATIENCE = 5
+"""Seconds for which a description waits for a source that its writer locks."""
 _EXACT = {
     "boolean": "boolean",
     "bool": "boolean",
@@ -224,17 +226,20 @@ class Sources:
             )
             return [table for (name,) in names if (table := describe(connection, name)) is not None]
 
-    def matching(self, pattern: str) -> Iterator[TableName]:
-        """The tables that a shell pattern such as `ops.public.*` names; a plain name is given back as it is."""
+    def matching(self, pattern: str) -> list[tuple[TableName, Table]]:
+        """The tables that can be cached and fit a shell pattern such as `ops.public.*`; or the one that is named."""
         if not any(character in pattern for character in "*?["):
-            yield TableName.parse(pattern)
-            return
-        for catalog, schemas in self._files.items():
-            for schema in schemas:
-                for table in self.tables(catalog, schema):
-                    name = TableName(catalog, schema, table.name)
-                    if table.modes and fnmatch.fnmatchcase(str(name), pattern):
-                        yield name
+            name = TableName.parse(pattern)
+            table = self.table(name)
+            return [] if table is None else [(name, table)]
+        return [
+            (name, table)
+            for catalog, schemas in self._files.items()
+            for schema in schemas
+            for table in self.tables(catalog, schema)
+            if table.modes
+            and fnmatch.fnmatchcase(str(name := TableName(catalog, schema, table.name)), pattern)
+        ]
 
 
 def catalog_id(catalog: str) -> str:
@@ -245,7 +250,7 @@ def catalog_id(catalog: str) -> str:
 
 
 def _open(file: Path) -> sqlite3.Connection:
-    return sqlite3.connect(read_only(file), uri=True, isolation_level=None, timeout=10)
+    return sqlite3.connect(read_only(file), uri=True, isolation_level=None, timeout=_LOCK_PATIENCE)
 
 
 def _check(catalog: str, schema: str, file: Path) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Generator, Iterable
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,12 @@ class Store:
         self._folder = None if path is not None else tempfile.mkdtemp(prefix="peaka-sandbox-")
         self.path = Path(path) if path is not None else Path(self._folder or "", "store.db")
         self.writing = threading.Lock()
+        self._open: list[sqlite3.Connection] = []
         try:
+            if self.kept:
+                self._claim()
             self._keep = self.connect()
-        except sqlite3.Error as error:
-            self._forget_folder()
-            raise SandboxError(f"store {self.path}: it cannot be opened ({error}).") from None
-        try:
+            self._open.append(self._keep)
             self._prepare()
         except sqlite3.Error as error:
             self.close()
@@ -97,6 +97,18 @@ class Store:
         except SandboxError:
             self.close()
             raise
+
+    def _claim(self) -> None:
+        """Hold a lock beside the store for as long as it is open; it goes with the process, however that ends."""
+        beside = self.path.with_name(f"{self.path.name}-lock.db")
+        lock = sqlite3.connect(beside, isolation_level=None, timeout=0, check_same_thread=False)
+        self._open.append(lock)
+        try:
+            lock.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
+            raise SandboxError(f"store {self.path}: another sandbox uses it, end that one first.") from None
 
     def _prepare(self) -> None:
         (layout,) = self._keep.execute("PRAGMA user_version").fetchone()
@@ -174,10 +186,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file; a temporary one is removed."""
-        with suppress(sqlite3.Error):
-            self._keep.close()
-        self._forget_folder()
-
-    def _forget_folder(self) -> None:
+        while self._open:
+            self._open.pop().close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """The JSON that Peaka speaks: the shapes of its OpenAPI document, bent as `Behaviour` says; absent values left out."""
 
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Any
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode
@@ -181,15 +182,23 @@ class Wire:
         ]
 
     def _time(self, moment: float) -> str:
-        zone = _ELSEWHERE if self._behaviour.timestamps == "offset" else timezone.utc
-        when = datetime.fromtimestamp(moment + self._behaviour.clock_offset, zone)
-        precision = "seconds" if self._behaviour.timestamps == "no_fraction" else "milliseconds"
-        return when.isoformat(timespec=precision).replace("+00:00", "Z")
+        return written_time(moment + self._behaviour.clock_offset, self._behaviour.timestamps)
 
     def _extended(self, answer: Json) -> Json:
         if self._behaviour.extra_fields:
             answer["somethingNew"] = {"reason": "fields may be added at any time", "values": [1, None, "two"]}
         return answer
+
+
+@lru_cache(
+    maxsize=50_000
+)  # a listing of 1,000 caches writes 10,000 times, nearly all of them again and again
+def written_time(moment: float, style: str) -> str:
+    """A moment in epoch seconds as `Behaviour.timestamps` wants it: `2013-01-01T00:00:00.000Z`."""
+    when = datetime.fromtimestamp(moment, _ELSEWHERE if style == "offset" else timezone.utc)
+    return when.isoformat(timespec="seconds" if style == "no_fraction" else "milliseconds").replace(
+        "+00:00", "Z"
+    )
 
 
 def shown_status(execution: Execution, behaviour: Behaviour) -> str:
