@@ -42,6 +42,7 @@ Where a choice was open:
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -59,6 +60,9 @@ from dagster_peaka.sandbox.trino_types import Cell, SqlError, show
 from dagster_peaka.sandbox.trino_udfs import AGGREGATES, UDFS
 
 __all__ = ["Column", "Place", "QueryResult", "SqlError", "TableRef", "query_builder_to_sql", "run"]
+
+LARGEST_RESULT = 20_000_000
+"""Values and characters of a result, which is held in memory."""
 
 _MOST_FILES = 10  # SQLite's own limit of attached databases
 _LOCK_PATIENCE = 5.0  # seconds to wait for a writer of a source file
@@ -117,7 +121,7 @@ def _execute(
     try:
         with closing(_connect(paths, failures, deadline)) as connection:
             cursor = connection.execute(sql, tuple(bindings))
-            rows = cursor.fetchall() if max_rows is None else cursor.fetchmany(max_rows)
+            rows = _fetched(cursor, max_rows)
     except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError, MemoryError) as error:
         if failures:
             raise failures[0] from None
@@ -127,6 +131,19 @@ def _execute(
         [Column(output.name, str(output.type), output.source) for output in query.outputs],
         [tuple(show(cell, kind) for cell, kind in zip(row, kinds, strict=True)) for row in rows],
     )
+
+
+def _fetched(cursor: sqlite3.Cursor, max_rows: int | None) -> list[tuple[Cell | bytes, ...]]:
+    rows: list[tuple[Cell | bytes, ...]] = []
+    size = 0
+    for row in itertools.islice(cursor, max_rows):
+        rows.append(row)
+        size += sum(len(cell) if isinstance(cell, (str, bytes)) else 1 for cell in row)
+        if size > LARGEST_RESULT:
+            raise SqlError(
+                f"The result is larger than this sandbox's {LARGEST_RESULT:,} values and characters; use LIMIT"
+            )
+    return rows
 
 
 def _explained(error: Exception, deadline: float) -> SqlError:

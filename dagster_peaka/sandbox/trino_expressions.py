@@ -58,6 +58,9 @@ _EXTRACTED = frozenset(functions.FIELDS) - {"week_of_year", "millisecond"}
 _BINARY = frozenset({"this", "expression"})
 _UNARY = frozenset({"this"})
 
+HEAVIEST_STATEMENT = 100_000
+"""Uses of columns in a statement, once all subqueries are written into each other."""
+
 NODES: dict[type[exp.Expr], frozenset[str]] = {
     exp.Literal: frozenset({"this", "is_string"}),
     exp.Null: frozenset(),
@@ -103,11 +106,18 @@ class Statement:
     bindings: Mapping[str, int]
     now: int
     names: int = 0
+    weight: int = 0
 
     def name(self, letter: str) -> str:
         """A name that nothing else in the generated SQL has."""
         self.names += 1
         return f"{letter}{self.names}"
+
+    def carry(self, weight: int) -> None:
+        """Counts a use of a column. SQLite writes subqueries into each other, so x || x, 40 times over, is 2^40 x."""
+        self.weight += weight
+        if self.weight > HEAVIEST_STATEMENT:
+            raise SqlError("The statement is too large for this sandbox: its subqueries multiply each other")
 
 
 @dataclass
@@ -249,7 +259,9 @@ class Expressions:
         qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
         if not qualifier and (alias := self._aliases.get(node.name.lower())):
             return alias
-        return self.scope.find(node.name, qualifier, f"{position(node)}Column '{_dotted(node)}'").use()
+        found = self.scope.find(node.name, qualifier, f"{position(node)}Column '{_dotted(node)}'")
+        self._statement.carry(found.weight)
+        return found.use()
 
     def _current_date(self, _: exp.Expr) -> Value:
         return Value(str(self._statement.now // dates.DAY), DATE)

@@ -56,6 +56,7 @@ class _Item:
     name: str
     value: Value
     source: TableRef | None
+    weight: int
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,11 @@ class Queries:
                 f"{word} query has different number of fields: {len(left.outputs)}, {len(right.outputs)}"
             )
         outputs = tuple(
-            Output(a.name, common_type((a.type, b.type), f"Column {index} of {word}"))
+            Output(
+                a.name,
+                common_type((a.type, b.type), f"Column {index} of {word}"),
+                weight=max(a.weight, b.weight),
+            )
             for index, (a, b) in enumerate(zip(left.outputs, right.outputs, strict=True), 1)
         )
         both = f"{_as_types(left, outputs)} {word} {_as_types(right, outputs)}"
@@ -314,7 +319,7 @@ class Queries:
         grouping = self._grouping(node, grouped) if _is_grouped(node) else None
         scope = rows.scope if grouping is None else _grouped_scope(rows.scope, grouping)
         select = self._expressions(scope, around, "SELECT", grouping=grouping, windows=True)
-        items = _select_list(node, select)
+        items = _select_list(node, select, self._statement)
         having = ""
         if clause := node.args.get("having"):
             test = self._expressions(scope, around, "HAVING", grouping=grouping).condition(clause.this)
@@ -335,7 +340,9 @@ class Queries:
         columns = [f"{item.value.sql} AS o{index}" for index, item in enumerate(items)]
         columns += [f"{value.sql} AS h{index}" for index, value in enumerate(hidden)]
         sql = f"SELECT {'DISTINCT ' if distinct else ''}{', '.join(columns)}{source}"
-        query = Query(sql, tuple(Output(item.name, item.value.type, item.source) for item in items))
+        query = Query(
+            sql, tuple(Output(item.name, item.value.type, item.source, item.weight) for item in items)
+        )
         limits = _limits(node)
         return _sorted(query, name, order, limits) if order else Query(f"{sql}{limits}", query.outputs)
 
@@ -384,7 +391,9 @@ def _grouped_scope(scope: Scope, grouping: Grouping) -> Scope:
     for one in scope.fields:
         key = None if one.problem else grouping.keys.get(one.sql)
         problem = one.problem or f"'{one.name}' must be an aggregate expression or appear in GROUP BY clause"
-        seen.append(replace(one, problem=problem) if key is None else replace(one, sql=key.sql, origin=None))
+        seen.append(
+            replace(one, problem=problem) if key is None else replace(one, sql=key.sql, origin=None, weight=1)
+        )
     return Scope(seen, scope.outer)
 
 
@@ -395,11 +404,13 @@ def _groups(grouping: Grouping, source: str) -> str:
     return f"SELECT {', '.join(columns) or 'count(*)'}{source}{' GROUP BY ' + by if by else ''}"
 
 
-def _select_list(node: exp.Select, select: Expressions) -> list[_Item]:
+def _select_list(node: exp.Select, select: Expressions, statement: Statement) -> list[_Item]:
     items: list[_Item] = []
     for expression in node.expressions:
         if isinstance(expression, exp.Star) or isinstance(expression.this, exp.Star):
-            items += [_Item(one.name, one.use(), one.source) for one in _starred(expression, select.scope)]
+            for one in _starred(expression, select.scope):
+                statement.carry(one.weight)
+                items.append(_Item(one.name, one.use(), one.source, one.weight))
             continue
         name, plain = f"_col{len(items)}", expression
         if isinstance(expression, exp.Alias):
@@ -407,8 +418,9 @@ def _select_list(node: exp.Select, select: Expressions) -> list[_Item]:
             name, plain = expression.alias, expression.this
         elif isinstance(expression, exp.Column):
             name = expression.name
+        before = statement.weight
         value = select.value(plain)
-        items.append(_Item(name, value, _source(plain, select.scope)))
+        items.append(_Item(name, value, _source(plain, select.scope), 1 + statement.weight - before))
     return items
 
 

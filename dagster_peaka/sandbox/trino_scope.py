@@ -40,7 +40,10 @@ class Scan:
 
 @dataclass(frozen=True)
 class Field:
-    """A column that can be named; one that has a `problem` exists but cannot be used, and the problem says why."""
+    """A column that can be named; one that has a `problem` exists but cannot be used, and the problem says why.
+
+    `weight` counts the columns that its value is made of once all subqueries are written into each other.
+    """
 
     name: str
     sql: str
@@ -48,6 +51,7 @@ class Field:
     qualifier: tuple[str, ...] = ()
     source: TableRef | None = None
     problem: str = ""
+    weight: int = 1
     origin: tuple[Scan, int] | None = None
 
     def use(self) -> Value:
@@ -118,11 +122,12 @@ class Output:
     name: str
     type: Type
     source: TableRef | None = None
+    weight: int = 1
 
 
 @dataclass(frozen=True)
 class Query:
-    """A compiled query; `weight` counts the tables behind it once every WITH is expanded."""
+    """A compiled query."""
 
     sql: str
     outputs: tuple[Output, ...]
@@ -131,6 +136,6 @@ class Query:
         """Its columns as seen by a query that selects from it under the SQL name `alias`."""
         under = tuple(part.lower() for part in qualifier)
         return [
-            Field(output.name, f"{alias}.o{index}", output.type, under, output.source)
+            Field(output.name, f"{alias}.o{index}", output.type, under, output.source, weight=output.weight)
             for index, output in enumerate(self.outputs)
         ]

@@ -28,7 +28,17 @@ def _ask(statement: str, **places: Place) -> QueryResult:
 
 
 @pytest.mark.parametrize(
-    "name", ["plain.db", "with space.db", "50%20.db", "what?.db", "hash#tag.db", "ünï/cödé 😀.db", "quote's.db", "a&b=c;d.db"]
+    "name",
+    [
+        "plain.db",
+        "with space.db",
+        "50%20.db",
+        "what?.db",
+        "hash#tag.db",
+        "ünï/cödé 😀.db",
+        "quote's.db",
+        "a&b=c;d.db",
+    ],
 )
 def test_any_file_name_works(tmp_path: Path, name: str) -> None:
     """Characters that mean something in a URI are just characters of a path."""
@@ -96,6 +106,13 @@ def test_rows_are_capped(tmp_path: Path) -> None:
     assert run("SELECT n FROM a.b.c ORDER BY n", lambda _: place, max_rows=2).rows == [(1,), (2,)]
 
 
+def test_a_result_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    """Many rows of long texts end in an error that says what to do."""
+    place = _file(tmp_path / "x.db", *range(100))
+    with pytest.raises(SqlError, match="LIMIT"):
+        run("SELECT rpad('x', 1000000, 'y') FROM a.b.c", lambda _: place)
+
+
 def test_a_query_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     """After `timeout` seconds the query fails instead of going on."""
     place = _file(tmp_path / "x.db", *range(1000))
@@ -149,7 +166,12 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     place = _file(tmp_path / "x.db", 1, 2)
     before = Path(place.path).read_bytes()
     _ask("WITH x AS (SELECT n FROM a.b.c) SELECT a.n, b.n FROM x a JOIN x b ON a.n = b.n ORDER BY 1", a=place)
-    for statement in ("DROP TABLE t", "DELETE FROM a.b.c", "SELECT 1; DELETE FROM a.b.c", "PRAGMA user_version = 7"):
+    for statement in (
+        "DROP TABLE t",
+        "DELETE FROM a.b.c",
+        "SELECT 1; DELETE FROM a.b.c",
+        "PRAGMA user_version = 7",
+    ):
         with pytest.raises(SqlError):
             _ask(statement, a=place)
     assert Path(place.path).read_bytes() == before
@@ -201,7 +223,10 @@ HOSTILE = {
     "growing text": "WITH a0 (x) AS (VALUES 'xxxxxxxxxx')"
     + "".join(f", a{i + 1} AS (SELECT x || x AS x FROM a{i})" for i in range(40))
     + " SELECT x FROM a40",
-    "substitution": "SELECT " + " || ".join(["'aaaa'"] * 100) + " AS x ORDER BY " + " || ".join(["x"] * 3_000),
+    "substitution": "SELECT "
+    + " || ".join(["'aaaa'"] * 100)
+    + " AS x ORDER BY "
+    + " || ".join(["x"] * 3_000),
 }
 
 
@@ -216,5 +241,7 @@ def test_long_chains_of_conditions_work() -> None:
     """Hundreds of ANDs, ORs and listed values are no nesting."""
     condition = " OR ".join(f"x = {number}" for number in range(500))
     listed = ", ".join(str(number) for number in range(5_000))
-    found = run(f"SELECT count(*) FROM (VALUES 7, 9999) t (x) WHERE ({condition}) AND x IN ({listed})", lambda _: None)
+    found = run(
+        f"SELECT count(*) FROM (VALUES 7, 9999) t (x) WHERE ({condition}) AND x IN ({listed})", lambda _: None
+    )
     assert found.rows == [(1,)]

@@ -190,7 +190,11 @@ ANSWERS = [
     ("date_add('second', 86, TIMESTAMP '2020-03-01 00:00:00')", "2020-03-01 00:01:26", "timestamp(0)"),
     ("date_add('hour', 9, TIMESTAMP '2020-03-01 00:00:00')", "2020-03-01 09:00:00", "timestamp(0)"),
     ("date_add('quarter', -1, DATE '2020-05-31')", "2020-02-29", "date"),
-    ("date_diff('second', TIMESTAMP '2020-03-01 00:00:00', TIMESTAMP '2020-03-02 00:00:00')", 86400, "bigint"),
+    (
+        "date_diff('second', TIMESTAMP '2020-03-01 00:00:00', TIMESTAMP '2020-03-02 00:00:00')",
+        86400,
+        "bigint",
+    ),
     ("date_diff('hour', TIMESTAMP '2020-03-01 00:00:00', TIMESTAMP '2020-03-02 00:00:00')", 24, "bigint"),
     ("date_diff('day', DATE '2020-03-01', DATE '2020-03-02')", 1, "bigint"),
     ("date_diff('day', TIMESTAMP '2020-03-01 12:00:00', TIMESTAMP '2020-03-02 11:59:59')", 0, "bigint"),
@@ -202,7 +206,11 @@ ANSWERS = [
     ("date_diff('year', DATE '2000-02-29', DATE '2001-02-28')", 1, "bigint"),
     ("date_diff('year', DATE '2000-12-31', DATE '2001-01-01')", 0, "bigint"),
     ("date_diff('week', DATE '2020-01-01', DATE '2020-01-15')", 2, "bigint"),
-    ("date_diff('millisecond', TIMESTAMP '2020-06-01 12:30:45', TIMESTAMP '2020-06-02 12:30:45.123')", 86400123, "bigint"),
+    (
+        "date_diff('millisecond', TIMESTAMP '2020-06-01 12:30:45', TIMESTAMP '2020-06-02 12:30:45.123')",
+        86400123,
+        "bigint",
+    ),
     ("date_trunc('second', TIMESTAMP '2001-08-22 03:04:05.321')", "2001-08-22 03:04:05.000", "timestamp(3)"),
     ("date_trunc('minute', TIMESTAMP '2001-08-22 03:04:05.321')", "2001-08-22 03:04:00.000", "timestamp(3)"),
     ("date_trunc('hour', TIMESTAMP '2001-08-22 03:04:05.321')", "2001-08-22 03:00:00.000", "timestamp(3)"),
@@ -293,7 +301,14 @@ def test_aggregates_answer_as_in_trino(sql: str, value: object, kind: str) -> No
 
 @pytest.mark.parametrize(
     ("sql", "value"),
-    [("count(*)", 0), ("count_if(x)", 0), ("sum(y)", None), ("avg(y)", None), ("max(y)", None), ("stddev(y)", None)],
+    [
+        ("count(*)", 0),
+        ("count_if(x)", 0),
+        ("sum(y)", None),
+        ("avg(y)", None),
+        ("max(y)", None),
+        ("stddev(y)", None),
+    ],
 )
 def test_aggregates_over_no_rows(sql: str, value: object) -> None:
     """Counting nothing is 0, every other aggregate of nothing is NULL."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -66,8 +65,14 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
     ("SELECT flights.id FROM ops.public.flights WHERE ops.public.flights.id = 2", [(2,)]),
     (f'SELECT "CARRIER" FROM {A} WHERE "Name" = \'United\'', [("UA",)]),
     # stored values
-    (f"SELECT day, left_at, on_time, price FROM {F} WHERE id = 1", [("2013-01-01", "2013-01-01 05:00:00.000", True, 10.1)]),
-    (f"SELECT left_at FROM {F} WHERE id IN (4, 5) ORDER BY id", [("2013-02-01 00:00:00.250",), ("2013-02-03 00:00:00.000",)]),
+    (
+        f"SELECT day, left_at, on_time, price FROM {F} WHERE id = 1",
+        [("2013-01-01", "2013-01-01 05:00:00.000", True, 10.1)],
+    ),
+    (
+        f"SELECT left_at FROM {F} WHERE id IN (4, 5) ORDER BY id",
+        [("2013-02-01 00:00:00.250",), ("2013-02-03 00:00:00.000",)],
+    ),
     (f"SELECT id FROM {F} WHERE carrier = 'aa'", [(3,)]),
     (f"SELECT count(DISTINCT carrier) FROM {F}", [(3,)]),
     (f"SELECT sum(price) FROM {F}", [(35.45,)]),
@@ -84,40 +89,91 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
     (f"SELECT id FROM {F} ORDER BY id LIMIT ALL", [(1,), (2,), (3,), (4,), (5,)]),
     (f"SELECT DISTINCT on_time FROM {F} ORDER BY on_time", [(False,), (True,), (None,)]),
     # groups
-    (f"SELECT carrier, count(*) FROM {F} GROUP BY carrier ORDER BY carrier", [("AA", 2), ("UA", 1), ("aa", 1), (None, 1)]),
+    (
+        f"SELECT carrier, count(*) FROM {F} GROUP BY carrier ORDER BY carrier",
+        [("AA", 2), ("UA", 1), ("aa", 1), (None, 1)],
+    ),
     (f"SELECT carrier, count(*) FROM {F} GROUP BY 1 HAVING count(*) > 1", [("AA", 2)]),
-    (f"SELECT upper(carrier), sum(id) AS s FROM {F} GROUP BY upper(carrier) ORDER BY s DESC LIMIT 1", [("AA", 6)]),
-    (f"SELECT upper(carrier) || '!', 1 FROM {F} f GROUP BY upper(f.carrier) ORDER BY max(id)", [("AA!", 1), ("UA!", 1), (None, 1)]),
+    (
+        f"SELECT upper(carrier), sum(id) AS s FROM {F} GROUP BY upper(carrier) ORDER BY s DESC LIMIT 1",
+        [("AA", 6)],
+    ),
+    (
+        f"SELECT upper(carrier) || '!', 1 FROM {F} f GROUP BY upper(f.carrier) ORDER BY max(id)",
+        [("AA!", 1), ("UA!", 1), (None, 1)],
+    ),
     (f"SELECT count(*) + max(id) FROM {F}", [(10,)]),
     (f"SELECT count(*) FROM {F} HAVING count(*) > 100", []),
     (f"SELECT sum(id) FROM {F} WHERE id > 100", [(None,)]),
     (f"SELECT sum(id) FROM {F} WHERE id > 100 GROUP BY carrier", []),
-    (f"SELECT month(day), avg(delay) FROM {F} WHERE day IS NOT NULL GROUP BY month(day) ORDER BY 1", [(1, 2.5), (2, 30.5)]),
-    (f"SELECT carrier, count(*) AS n FROM {F} GROUP BY carrier ORDER BY n + 1 DESC, carrier LIMIT 2", [("AA", 2), ("UA", 1)]),
-    (f"SELECT CASE WHEN delay > 5 THEN 'late' ELSE 'fine' END, count(*) FROM {F} GROUP BY 1 ORDER BY 1", [("fine", 2), ("late", 3)]),
+    (
+        f"SELECT month(day), avg(delay) FROM {F} WHERE day IS NOT NULL GROUP BY month(day) ORDER BY 1",
+        [(1, 2.5), (2, 30.5)],
+    ),
+    (
+        f"SELECT carrier, count(*) AS n FROM {F} GROUP BY carrier ORDER BY n + 1 DESC, carrier LIMIT 2",
+        [("AA", 2), ("UA", 1)],
+    ),
+    (
+        f"SELECT CASE WHEN delay > 5 THEN 'late' ELSE 'fine' END, count(*) FROM {F} GROUP BY 1 ORDER BY 1",
+        [("fine", 2), ("late", 3)],
+    ),
     # joins
-    (f"SELECT f.id, a.name FROM {F} f JOIN {A} a ON a.carrier = f.carrier ORDER BY f.id", [(1, "American"), (2, "American"), (4, "United")]),
-    (f"SELECT f.id, a.name FROM {F} f LEFT JOIN {A} a ON a.carrier = f.carrier AND f.id > 1 ORDER BY f.id", [(1, None), (2, "American"), (3, None), (4, "United"), (5, None)]),
-    (f"SELECT a.name, f.id FROM {F} f RIGHT JOIN {A} a ON a.carrier = f.carrier ORDER BY name, id", [("American", 1), ("American", 2), ("JetBlue", None), ("United", 4)]),
-    (f"SELECT a.name, f.id FROM {F} f FULL OUTER JOIN {A} a ON a.carrier = f.carrier WHERE f.id IS NULL OR a.name IS NULL ORDER BY id", [(None, 3), (None, 5), ("JetBlue", None)]),
-    (f"SELECT carrier, count(*) FROM {F} FULL JOIN {A} USING (carrier) GROUP BY carrier ORDER BY 1", [("AA", 2), ("B6", 1), ("UA", 1), ("aa", 1), (None, 1)]),
+    (
+        f"SELECT f.id, a.name FROM {F} f JOIN {A} a ON a.carrier = f.carrier ORDER BY f.id",
+        [(1, "American"), (2, "American"), (4, "United")],
+    ),
+    (
+        f"SELECT f.id, a.name FROM {F} f LEFT JOIN {A} a ON a.carrier = f.carrier AND f.id > 1 ORDER BY f.id",
+        [(1, None), (2, "American"), (3, None), (4, "United"), (5, None)],
+    ),
+    (
+        f"SELECT a.name, f.id FROM {F} f RIGHT JOIN {A} a ON a.carrier = f.carrier ORDER BY name, id",
+        [("American", 1), ("American", 2), ("JetBlue", None), ("United", 4)],
+    ),
+    (
+        f"SELECT a.name, f.id FROM {F} f FULL OUTER JOIN {A} a ON a.carrier = f.carrier WHERE f.id IS NULL OR a.name IS NULL ORDER BY id",
+        [(None, 3), (None, 5), ("JetBlue", None)],
+    ),
+    (
+        f"SELECT carrier, count(*) FROM {F} FULL JOIN {A} USING (carrier) GROUP BY carrier ORDER BY 1",
+        [("AA", 2), ("B6", 1), ("UA", 1), ("aa", 1), (None, 1)],
+    ),
     (f"SELECT * FROM {A} JOIN {A} b USING (carrier) ORDER BY 1 LIMIT 1", [("AA", "American", "American")]),
     (f"SELECT count(*) FROM {F}, {A}", [(15,)]),
     (f"SELECT count(*) FROM {F} CROSS JOIN {A} WHERE flights.carrier = airlines.carrier", [(3,)]),
     (f"SELECT count(*) FROM {A} x, {A} y JOIN {A} z ON y.carrier = z.carrier", [(9,)]),
     # subqueries
     (f"SELECT (SELECT max(id) FROM {F}), (SELECT id FROM {F} WHERE id = 99)", [(5, None)]),
-    (f"SELECT name FROM {A} a WHERE EXISTS (SELECT 1 FROM {F} f WHERE f.carrier = a.carrier) ORDER BY 1", [("American",), ("United",)]),
+    (
+        f"SELECT name FROM {A} a WHERE EXISTS (SELECT 1 FROM {F} f WHERE f.carrier = a.carrier) ORDER BY 1",
+        [("American",), ("United",)],
+    ),
     (f"SELECT name FROM {A} a WHERE carrier NOT IN (SELECT carrier FROM {F})", []),
-    (f"SELECT name FROM {A} a WHERE carrier NOT IN (SELECT carrier FROM {F} WHERE carrier IS NOT NULL)", [("JetBlue",)]),
-    (f"SELECT name, (SELECT count(*) FROM {F} f WHERE f.carrier = a.carrier) FROM {A} a ORDER BY 2 DESC, 1 LIMIT 2", [("American", 2), ("United", 1)]),
-    (f"SELECT carrier, (SELECT a.name FROM {A} a WHERE a.carrier = f.carrier) FROM {F} f GROUP BY carrier ORDER BY 2 LIMIT 1", [("AA", "American")]),
+    (
+        f"SELECT name FROM {A} a WHERE carrier NOT IN (SELECT carrier FROM {F} WHERE carrier IS NOT NULL)",
+        [("JetBlue",)],
+    ),
+    (
+        f"SELECT name, (SELECT count(*) FROM {F} f WHERE f.carrier = a.carrier) FROM {A} a ORDER BY 2 DESC, 1 LIMIT 2",
+        [("American", 2), ("United", 1)],
+    ),
+    (
+        f"SELECT carrier, (SELECT a.name FROM {A} a WHERE a.carrier = f.carrier) FROM {F} f GROUP BY carrier ORDER BY 2 LIMIT 1",
+        [("AA", "American")],
+    ),
     (f"SELECT n FROM (SELECT count(*) AS n FROM {F}) WHERE n > 4", [(5,)]),
     (f"SELECT id FROM {F} WHERE id IN (SELECT 2e0)", [(2,)]),
     ("SELECT t.a + t.b FROM (SELECT 1, 2) AS t (a, b)", [(3,)]),
     # WITH
-    (f"WITH x AS (SELECT carrier c, count(*) n FROM {F} GROUP BY carrier), y (m) AS (SELECT max(n) FROM x) SELECT c FROM x, y WHERE n = m", [("AA",)]),
-    ("WITH a AS (SELECT 1 AS x), b AS (WITH a AS (SELECT 2 AS x) SELECT x FROM a) SELECT a.x, b.x FROM a, b", [(1, 2)]),
+    (
+        f"WITH x AS (SELECT carrier c, count(*) n FROM {F} GROUP BY carrier), y (m) AS (SELECT max(n) FROM x) SELECT c FROM x, y WHERE n = m",
+        [("AA",)],
+    ),
+    (
+        "WITH a AS (SELECT 1 AS x), b AS (WITH a AS (SELECT 2 AS x) SELECT x FROM a) SELECT a.x, b.x FROM a, b",
+        [(1, 2)],
+    ),
     # sets and VALUES
     ("SELECT 1 UNION ALL SELECT 2 UNION ALL SELECT 1 ORDER BY 1", [(1,), (1,), (2,)]),
     ("SELECT 1 UNION SELECT 1.0", [(1.0,)]),
@@ -131,15 +187,36 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
     ("VALUES (1, 'a'), (2.5, NULL)", [(1.0, "a"), (2.5, None)]),
     ("VALUES 2, 1 ORDER BY 1", [(1,), (2,)]),
     # windows
-    (f"SELECT id, row_number() OVER (PARTITION BY carrier ORDER BY id DESC) FROM {F} WHERE carrier = 'AA' ORDER BY 1", [(1, 2), (2, 1)]),
-    (f"SELECT id, rank() OVER (ORDER BY day), dense_rank() OVER (ORDER BY day) FROM {F} ORDER BY id", [(1, 1, 1), (2, 1, 1), (3, 3, 2), (4, 4, 3), (5, 5, 4)]),
+    (
+        f"SELECT id, row_number() OVER (PARTITION BY carrier ORDER BY id DESC) FROM {F} WHERE carrier = 'AA' ORDER BY 1",
+        [(1, 2), (2, 1)],
+    ),
+    (
+        f"SELECT id, rank() OVER (ORDER BY day), dense_rank() OVER (ORDER BY day) FROM {F} ORDER BY id",
+        [(1, 1, 1), (2, 1, 1), (3, 3, 2), (4, 4, 3), (5, 5, 4)],
+    ),
     (f"SELECT sum(id) OVER (ORDER BY id), sum(id) OVER () FROM {F} ORDER BY id LIMIT 2", [(1, 15), (3, 15)]),
-    (f"SELECT lag(id) OVER (ORDER BY id), lead(id, 2, 0) OVER (ORDER BY id) FROM {F} ORDER BY id", [(None, 3), (1, 4), (2, 5), (3, 0), (4, 0)]),
-    (f"SELECT sum(id) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM {F} ORDER BY id", [(3,), (6,), (9,), (12,), (9,)]),
-    (f"SELECT last_value(id) OVER (ORDER BY id), first_value(id) OVER (ORDER BY id DESC) FROM {F} ORDER BY id LIMIT 1", [(1, 5)]),
-    (f"SELECT carrier, rank() OVER (ORDER BY count(*) DESC) FROM {F} GROUP BY carrier ORDER BY 2, 1 LIMIT 2", [("AA", 1), ("UA", 2)]),
+    (
+        f"SELECT lag(id) OVER (ORDER BY id), lead(id, 2, 0) OVER (ORDER BY id) FROM {F} ORDER BY id",
+        [(None, 3), (1, 4), (2, 5), (3, 0), (4, 0)],
+    ),
+    (
+        f"SELECT sum(id) OVER (ORDER BY id ROWS BETWEEN 1 PRECEDING AND 1 FOLLOWING) FROM {F} ORDER BY id",
+        [(3,), (6,), (9,), (12,), (9,)],
+    ),
+    (
+        f"SELECT last_value(id) OVER (ORDER BY id), first_value(id) OVER (ORDER BY id DESC) FROM {F} ORDER BY id LIMIT 1",
+        [(1, 5)],
+    ),
+    (
+        f"SELECT carrier, rank() OVER (ORDER BY count(*) DESC) FROM {F} GROUP BY carrier ORDER BY 2, 1 LIMIT 2",
+        [("AA", 1), ("UA", 2)],
+    ),
     (f"SELECT avg(price) OVER (), count_if(on_time) OVER () FROM {F} LIMIT 1", [(8.86, 2)]),
-    (f"SELECT x FROM (SELECT id AS x, row_number() OVER (ORDER BY delay DESC) AS n FROM {F}) WHERE n = 1", [(4,)]),
+    (
+        f"SELECT x FROM (SELECT id AS x, row_number() OVER (ORDER BY delay DESC) AS n FROM {F}) WHERE n = 1",
+        [(4,)],
+    ),
 ]
 
 
@@ -163,7 +240,11 @@ def test_the_columns_say_name_type_and_origin(ask: Ask) -> None:
 
 def test_a_star_keeps_the_tables_columns_in_order(ask: Ask) -> None:
     """SELECT * names the columns as the table does."""
-    assert [column.name for column in ask(f"SELECT *, 1 AS one FROM {A}").columns] == ["Carrier", "name", "one"]
+    assert [column.name for column in ask(f"SELECT *, 1 AS one FROM {A}").columns] == [
+        "Carrier",
+        "name",
+        "one",
+    ]
     assert [column.name for column in ask(f"SELECT a.* FROM {F} f, {A} a").columns] == ["Carrier", "name"]
 
 
@@ -252,7 +333,7 @@ REFUSED = {
     # other statements
     f"DELETE FROM {F}": "DELETE",
     f"INSERT INTO {F} SELECT 1": "INSERT",
-    f"CREATE TABLE x AS SELECT 1": "CREATE",
+    "CREATE TABLE x AS SELECT 1": "CREATE",
     "DROP TABLE flights": "DROP",
     "PRAGMA table_info(flights)": "PRAGMA",
     "ATTACH 'x' AS y": "ATTACH",
@@ -292,7 +373,9 @@ def test_only_what_is_used_must_be_of_its_type(ask: Ask) -> None:
 
 def test_bindings_are_texts_in_the_order_of_their_marks(ask: Ask) -> None:
     """Each ? takes the next binding, wherever the query uses it, and as a varchar."""
-    statement = f"SELECT ?, carrier FROM {F} WHERE carrier = ? AND id < CAST(? AS bigint) ORDER BY ? || carrier"
+    statement = (
+        f"SELECT ?, carrier FROM {F} WHERE carrier = ? AND id < CAST(? AS bigint) ORDER BY ? || carrier"
+    )
     assert ask(statement, "it's", "AA", "2", "x").rows == [("it's", "AA")]
     assert ask("SELECT '?', ? || ?", "a", "\0b").rows == [("?", "a\0b")]
     with pytest.raises(SqlError, match="expected 1 but found 0"):
