@@ -533,7 +533,7 @@ def _table_fields(scan: Scan, ref: TableRef, alias: str) -> list[Field]:
             kind = parse_type(declared)
         except SqlError as error:
             problem = f"Column '{name}' of {ref}: {error}"
-        fields.append(Field(name, f"{alias}.c{index}", kind, under, ref, problem, (scan, index)))
+        fields.append(Field(name, f"{alias}.c{index}", kind, under, ref, problem, origin=(scan, index)))
     return fields
 
 

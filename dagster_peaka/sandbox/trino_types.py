@@ -305,8 +305,8 @@ def decimal_text(unscaled: int, scale: int) -> str:
 def show(cell: Cell | bytes, kind: Type) -> bool | Cell:
     """A result's value as JSON will carry it.
 
-    Dates and timestamps are strings, as Trino prints them, and so is a varbinary, in base64. A decimal is a number: an int, or the float that
-    prints the same digits; one that no float prints exactly is refused rather than rounded.
+    Dates, timestamps, and a varbinary in base64 are strings, as Trino prints them. A decimal is a number: an int,
+    or the float that prints the same digits; one that no float prints exactly is refused rather than rounded.
     """
     if cell is None:
         return None

@@ -186,7 +186,7 @@ def test_the_name_is_asked_for_as_written_and_then_in_lower_case() -> None:
         asked.append(table)
         return None
 
-    with pytest.raises(SqlError, match="Table 'A.b.C' does not exist"):
+    with pytest.raises(SqlError, match=r"Table 'A\.b\.C' does not exist"):
         run("SELECT 1 FROM A.b.C", resolve)
     assert asked == [TableRef("A", "b", "C"), TableRef("a", "b", "c")]
 

@@ -132,7 +132,10 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
         [("American", 1), ("American", 2), ("JetBlue", None), ("United", 4)],
     ),
     (
-        f"SELECT a.name, f.id FROM {F} f FULL OUTER JOIN {A} a ON a.carrier = f.carrier WHERE f.id IS NULL OR a.name IS NULL ORDER BY id",
+        (
+            f"SELECT a.name, f.id FROM {F} f FULL OUTER JOIN {A} a ON a.carrier = f.carrier"
+            " WHERE f.id IS NULL OR a.name IS NULL ORDER BY id"
+        ),
         [(None, 3), (None, 5), ("JetBlue", None)],
     ),
     (
@@ -159,7 +162,10 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
         [("American", 2), ("United", 1)],
     ),
     (
-        f"SELECT carrier, (SELECT a.name FROM {A} a WHERE a.carrier = f.carrier) FROM {F} f GROUP BY carrier ORDER BY 2 LIMIT 1",
+        (
+            f"SELECT carrier, (SELECT a.name FROM {A} a WHERE a.carrier = f.carrier) FROM {F} f"
+            " GROUP BY carrier ORDER BY 2 LIMIT 1"
+        ),
         [("AA", "American")],
     ),
     (f"SELECT n FROM (SELECT count(*) AS n FROM {F}) WHERE n > 4", [(5,)]),
@@ -167,7 +173,10 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
     ("SELECT t.a + t.b FROM (SELECT 1, 2) AS t (a, b)", [(3,)]),
     # WITH
     (
-        f"WITH x AS (SELECT carrier c, count(*) n FROM {F} GROUP BY carrier), y (m) AS (SELECT max(n) FROM x) SELECT c FROM x, y WHERE n = m",
+        (
+            f"WITH x AS (SELECT carrier c, count(*) n FROM {F} GROUP BY carrier), y (m) AS (SELECT max(n) FROM x)"
+            " SELECT c FROM x, y WHERE n = m"
+        ),
         [("AA",)],
     ),
     (
@@ -188,7 +197,10 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
     ("VALUES 2, 1 ORDER BY 1", [(1,), (2,)]),
     # windows
     (
-        f"SELECT id, row_number() OVER (PARTITION BY carrier ORDER BY id DESC) FROM {F} WHERE carrier = 'AA' ORDER BY 1",
+        (
+            f"SELECT id, row_number() OVER (PARTITION BY carrier ORDER BY id DESC) FROM {F}"
+            " WHERE carrier = 'AA' ORDER BY 1"
+        ),
         [(1, 2), (2, 1)],
     ),
     (
@@ -205,7 +217,10 @@ ANSWERS: list[tuple[str, list[tuple[object, ...]]]] = [
         [(3,), (6,), (9,), (12,), (9,)],
     ),
     (
-        f"SELECT last_value(id) OVER (ORDER BY id), first_value(id) OVER (ORDER BY id DESC) FROM {F} ORDER BY id LIMIT 1",
+        (
+            f"SELECT last_value(id) OVER (ORDER BY id), first_value(id) OVER (ORDER BY id DESC) FROM {F}"
+            " ORDER BY id LIMIT 1"
+        ),
         [(1, 5)],
     ),
     (
