@@ -52,6 +52,9 @@ def sync_step(
     Raises:
         dagster.Failure: at the end, naming every cache that failed and why.
     """
+    if _being_cancelled(context):
+        # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
+        raise dg.Failure("This run is being terminated: nothing was triggered.", allow_retries=False)
     failures: dict[str, PeakaError] = {}
     try:
         client = get_client()
@@ -97,7 +100,7 @@ class _Step:
             raise
         except GeneratorExit:
             # Dagster closes the generator on an error of its own, too; that cancels nothing.
-            if self._being_cancelled():
+            if _being_cancelled(self.context):
                 runner.stop(cancel=self.cancel)
             raise
 
@@ -131,9 +134,11 @@ class _Step:
             )
         return jobs
 
-    def _being_cancelled(self) -> bool:
-        run = self.context.instance.get_run_by_id(self.context.run_id)
-        return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+def _being_cancelled(context: dg.AssetExecutionContext) -> bool:
+    # The run that the context holds is as it was when the step began.
+    run = context.instance.get_run_by_id(context.run_id)
+    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
 
 
 def declared_caches(context: dg.AssetExecutionContext) -> dict[dg.AssetKey, DeclaredCache]:

@@ -507,7 +507,7 @@ class Sync:
         return list(candidates.values())
 
     def _choose(self, candidates: list[CacheExecution], now: float) -> None:
-        """Ours is the oldest candidate; if that one failed, the oldest that COMPLETED, which began after our look, too."""
+        """Ours is the oldest candidate; if it failed, the oldest that COMPLETED, which began after our look as well."""
         tentative = self.execution
         if tentative is not None and tentative.id not in {candidate.id for candidate in candidates}:
             if not self._order_is_known(tentative):

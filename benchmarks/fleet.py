@@ -1,0 +1,139 @@
+"""One step of N caches: its requests, its time beside the executions' own, and the memory of its process.
+
+The sandbox runs in a process of its own and counts the requests. Time is what the step's own body takes: not while it
+is suspended at a `yield`, where Dagster records the result. Each N runs in a fresh process, so that memory is its own.
+
+    python -m benchmarks.fleet 1 10 100 1000
+"""
+
+import json
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_peaka import PeakaResource
+
+EXECUTION_SECONDS = 5.0
+API_KEY = "sandbox-key"
+
+
+def make_source(path: Path, tables: int) -> None:
+    """A SQLite database with so many small tables."""
+    with sqlite3.connect(path) as database:
+        for number in range(tables):
+            database.execute(f"CREATE TABLE t{number} (id INTEGER PRIMARY KEY, v TEXT)")
+            database.execute(f"INSERT INTO t{number} VALUES (1, 'one')")
+
+
+def start_sandbox(source: Path, requests: Path) -> tuple[subprocess.Popen[str], str]:
+    """A sandbox in a process of its own, with every table cached; returns it and its base URL."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "dagster_peaka.sandbox"),
+            *("--source", f"bench.public={source}", "--cache", "bench.public.*", "--port", "0"),
+            *("--execution-seconds", str(EXECUTION_SECONDS), "--requests", str(requests)),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = re.search(r"PEAKA_BASE_URL=(\S+)", line)
+        if found:
+            return process, found.group(1)
+    raise SystemExit("the sandbox did not start")
+
+
+def step(base_url: str, caches: int) -> dict[str, float]:
+    """Materialize so many caches in one step; returns what was measured."""
+    spent = 0.0
+
+    @dg.multi_asset(
+        specs=[dg.AssetSpec(["bench", f"t{n}"], metadata={"peaka/table": f"bench.public.t{n}"}) for n in range(caches)],
+        required_resource_keys={"peaka"},
+    )
+    def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        nonlocal spent
+        results = context.resources.peaka.sync_and_poll(context)
+        while True:
+            began = time.perf_counter()
+            result = next(results, None)
+            spent += time.perf_counter() - began
+            if result is None:
+                return
+            yield result
+
+    peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url)
+    result = dg.materialize([fleet], resources={"peaka": peaka})
+    assert result.success
+    status = Path("/proc/self/status").read_text()
+    peak = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert peak is not None
+    return {"body_seconds": spent, "peak_mb": int(peak.group(1)) / 1024}
+
+
+def measure(caches: int) -> dict[str, float]:
+    """Everything about one step of so many caches, in fresh processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, requests = Path(folder) / "source.db", Path(folder) / "requests.jsonl"
+        make_source(source, caches)
+        sandbox, base_url = start_sandbox(source, requests)
+        try:
+            wait_until_idle(base_url, caches)
+            before = len(requests.read_text().splitlines())
+            output = subprocess.run(
+                [sys.executable, "-m", "benchmarks.fleet", "--step", base_url, str(caches)],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"},
+            )
+            measured = json.loads(output.stdout.splitlines()[-1])
+            served = [json.loads(line) for line in requests.read_text().splitlines()[before:]]
+        finally:
+            sandbox.terminate()
+            sandbox.wait()
+    triggers = sum(record["operation"] == "incrementalUpdateCache" for record in served)
+    return {**measured, "requests": len(served), "triggers": triggers}
+
+
+def wait_until_idle(base_url: str, caches: int) -> None:
+    """Wait for the caches' first syncs to be over."""
+    with PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url).get_client() as client:
+        while True:
+            statuses = client.list_cache_statuses()
+            if len(statuses) == caches and all(status.status == "COMPLETED" for status in statuses):
+                return
+            time.sleep(0.5)
+
+
+def main(numbers: list[int]) -> None:
+    """Print the table."""
+    print("| caches | requests | over N | body less 5 s | peak memory over N=1 |")
+    print("|---|---|---|---|---|")
+    first_peak: float | None = None
+    for caches in numbers:
+        measured = measure(caches)
+        first_peak = measured["peak_mb"] if first_peak is None else first_peak
+        requests = int(measured["requests"])
+        print(
+            f"| {caches} | {requests} ({int(measured['triggers'])} triggers) | {requests - caches} "
+            f"| {measured['body_seconds'] - EXECUTION_SECONDS:.2f} s | {measured['peak_mb'] - first_peak:.0f} MB |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--step"]:
+        print(json.dumps(step(sys.argv[2], int(sys.argv[3]))))
+    else:
+        main([int(argument) for argument in sys.argv[1:]] or [1, 10, 100, 1000])
