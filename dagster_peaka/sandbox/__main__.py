@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dagster_peaka.sandbox.behaviour import CHOICES, Behaviour
+from dagster_peaka.sandbox.sources import SandboxError
 
 if TYPE_CHECKING:
     from dagster_peaka.sandbox.requests import RequestRecord
@@ -28,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         signal.signal(number, _leave)
     try:
         _serve(options)
-    except ImportError as error:
-        _fail(str(error))
-    except ValueError as error:
+    except SandboxError as error:
         _fail(f"--{error}")  # the sentence begins with the name of what was given
+    except (ImportError, ValueError) as error:
+        _fail(str(error))
     sys.exit(0)
 
 
@@ -78,7 +79,7 @@ def _written_to(path: Path | None) -> "Generator[Callable[[RequestRecord], None]
     try:
         file = path.open("a", buffering=1, encoding="utf-8")
     except OSError as error:
-        raise ValueError(f"requests {path}: the file cannot be written ({error.strerror}).") from None
+        raise SandboxError(f"requests {path}: the file cannot be written ({error.strerror}).") from None
     with file:
         yield lambda record: print(json.dumps(asdict(record)), file=file)
 
@@ -89,7 +90,7 @@ def _sources(given: Sequence[str]) -> dict[str, dict[str, str | Path]]:
         name, separator, path = text.partition("=")
         catalog, _, schema = name.partition(".")
         if not separator or not path:
-            raise ValueError(f"source {text}: write it as CATALOG.SCHEMA=FILE, such as ops.public=ops.db.")
+            raise SandboxError(f"source {text}: write it as CATALOG.SCHEMA=FILE, such as ops.public=ops.db.")
         sources.setdefault(catalog, {})[schema or "main"] = path
     return sources
 

@@ -34,6 +34,7 @@ from dagster_peaka.sandbox.executions import (
     NotCacheable,
     NotSupported,
     Refused,
+    set_within,
 )
 from dagster_peaka.sandbox.requests import RequestLog
 from dagster_peaka.sandbox.sources import Table, TableName
@@ -357,6 +358,8 @@ class Front:
         drop: Callable[[tuple[str, int]], None],
     ) -> None:
         self.faults: list[Fault] = []
+        self.away = asyncio.Event()
+        """Set while the server is away: no answer is waited for any longer."""
         self._routes = operations.routes()
         self._log = log
         self._behaviour = behaviour
@@ -392,8 +395,8 @@ class Front:
             response = None if fault.lose_reply else response
         if response is not None and self._behaviour.date_header:
             response.headers["Date"] = formatdate(time.time() + self._behaviour.clock_offset, usegmt=True)
-        if fault is not None and fault.delay:
-            await asyncio.sleep(fault.delay)
+        if fault is not None and fault.delay and await set_within(self.away, fault.delay):
+            response = None
         self._log.close(record, response.status_code if response is not None else 0)
         if response is not None:
             await response(scope, receive, send)

@@ -4,6 +4,7 @@
 decides how a cache's next executions go. All three are plain data: the rooms above read them when they act.
 """
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -62,6 +63,8 @@ class Behaviour:
         choices = CHOICES.get(name)
         if choices is not None and value not in choices:
             raise ValueError(f"Behaviour.{name} is {value!r}; it must be one of {', '.join(choices)}.")
+        if name in ("execution_seconds", "visible_after") and not 0 <= value < math.inf:
+            raise ValueError(f"Behaviour.{name} is {value!r}; it must be a number of seconds, 0 or more.")
         object.__setattr__(self, name, value)
 
 

@@ -328,7 +328,7 @@ class Engine:
     async def _last(self, execution: Execution) -> bool:
         """Wait until the execution has lasted as long as it shall. False where it has to stop before."""
         left = (execution.started_at or 0.0) + execution.duration - time.time()
-        if left > 0 and await _set_within(execution.leave, left):
+        if left > 0 and await set_within(execution.leave, left):
             return False
         if execution.plan.hold and not execution.released.is_set():
             waits = [asyncio.ensure_future(event.wait()) for event in (execution.released, execution.leave)]
@@ -491,7 +491,8 @@ def _exhaust(steps: Steps[None]) -> None:
         pass
 
 
-async def _set_within(event: asyncio.Event, seconds: float) -> bool:
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether an event is set before so many seconds have passed."""
     try:
         await asyncio.wait_for(event.wait(), seconds)
     except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one

@@ -168,6 +168,8 @@ class PeakaSandbox:
             raise SandboxError(f"cache {pattern}: {error}") from None
 
     def _bind(self) -> socket.socket:
+        if not 0 <= self._port <= 65535:
+            raise SandboxError(f"port {self._port}: a port is a number from 0 to 65535.")
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         # The protocol is named because asyncio turns off Nagle's delay only where it is TCP for sure.
         bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -177,7 +179,7 @@ class PeakaSandbox:
         except OSError as error:
             bound.close()
             raise SandboxError(
-                f"port {self._port} of {self._host} cannot be used ({error.strerror}): choose another one."
+                f"port {self._port}: it cannot be used ({error.strerror}), choose another one or 0 for a free one."
             ) from None
         self._port = bound.getsockname()[1]
         return bound
@@ -186,11 +188,13 @@ class PeakaSandbox:
         assert self._socket is not None, "opened before"
         self._server = _Server(self._front, self._connections)
         sock, self._socket = self._socket, None
+        self._front.away.clear()
         await self._server.start(sock)
 
     async def _unserve(self) -> None:
         assert self._server is not None, "started before"
         server, self._server = self._server, None
+        self._front.away.set()
         await server.stop()
         self._socket = self._bind()  # not listening: connections are refused, and nobody else gets the port
 

@@ -32,7 +32,7 @@ class TableName(NamedTuple):
         """`catalog.schema.table`; whatever follows the second dot is the table. Raises `SandboxError`."""
         parts = text.split(".", 2)
         if len(parts) != 3 or not all(parts):
-            raise SandboxError(f"{text!a} names no table: write it as catalog.schema.table.")
+            raise SandboxError(f"cache {text}: write it as catalog.schema.table.")
         return cls(*parts)
 
 
