@@ -12,6 +12,7 @@ STATE ?= .demo
 PINS := pyproject.toml example_project/pyproject.toml constraints.txt
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Recipes of commands that serve say exec, so that a signal to make reaches the command and not a shell around it.
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test lint clean
 
@@ -19,10 +20,10 @@ help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 demo: $(VENV)/.example ## land the next day of flights, sync the caches, print what happened and the report
-	@$(VENV)/bin/python -m flights.commands.demo --state "$(STATE)"
+	@exec $(VENV)/bin/python -m flights.commands.demo --state "$(STATE)"
 
 dev: $(VENV)/.example ## serve the example in Dagster's UI on port 3000, beside a local Peaka; Ctrl-C ends both
-	@$(VENV)/bin/python -m flights.commands.dev --state "$(STATE)" --port "$(PORT)"
+	@exec $(VENV)/bin/python -m flights.commands.dev --state "$(STATE)" --port "$(PORT)"
 
 test: $(VENV)/.dev ## run all tests
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
@@ -38,6 +39,7 @@ clean: ## forget the demo's state and everything built; the virtual environment 
 
 # What `make demo` and `make dev` need, and nothing more: a newcomer waits for no linter.
 $(VENV)/.example: $(PINS)
+	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed: dagster-peaka needs Python 3.10 or newer, say which with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dagster-peaka needs Python 3.10 or newer and $(PYTHON) is %d.%d: say which to use, for instance make PYTHON=python3.12 demo" % sys.version_info[:2])'
 	@echo "Setting up $(VENV) (only now, and again when the requirements change) ..."
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)

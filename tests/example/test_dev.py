@@ -15,6 +15,8 @@ import httpx
 import pytest
 from machine import descendants, free_port, runs, soon, taken
 
+REPOSITORY = Path(__file__).parents[2]
+
 # What the Materialize button of Dagster's UI sends.
 LAUNCH = """
 mutation LaunchPipelineExecution($executionParams: ExecutionParams!) {
@@ -98,27 +100,20 @@ class Dev:
 
 @pytest.fixture
 def dev(tmp_path: Path, environment: dict[str, str]) -> Iterator[Dev]:
-    """The command in the background of a shell that is not interactive, which makes it deaf to interrupts."""
+    """`make dev` in the background of a shell that is not interactive, which makes it deaf to interrupts."""
     port = free_port()
     output = tmp_path / "output.txt"
-    module = [sys.executable, "-m", "flights.commands.dev"]
+    set_up = f"--assume-old={sys.prefix}/.example"  # the tests run in an environment that is set up
+    command = ["make", set_up, f"VENV={sys.prefix}", f"STATE={tmp_path}", f"PORT={port}", "dev"]
     with output.open("w") as file:
         process = subprocess.Popen(
-            [
-                "sh",
-                "-c",
-                'trap "" INT; exec "$@"',
-                "sh",
-                *module,
-                "--state",
-                str(tmp_path),
-                "--port",
-                str(port),
-            ],
-            env={**environment, "PYTHONUNBUFFERED": "1"},
+            ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command],
+            cwd=REPOSITORY,
+            env=environment,
             stdout=file,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
     try:
         assert soon(lambda: "Dagster's UI" in output.read_text() or process.poll() is not None, seconds=120)
@@ -126,7 +121,7 @@ def dev(tmp_path: Path, environment: dict[str, str]) -> Iterator[Dev]:
         yield Dev(process, port, output)
     finally:
         if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
             process.wait(60)
 
 
@@ -144,8 +139,8 @@ def test_a_cache_materialized_in_the_ui_shows_what_its_execution_did(dev: Dev) -
 
     (sandbox,) = re.findall(r"http://127\.0\.0\.1:(\d+)/api/v1", dev.output.read_text())
     started = descendants(dev.process.pid)
-    assert len(started) >= 4  # the sandbox, Dagster, its webserver, its daemon
-    os.kill(dev.process.pid, signal.SIGINT)
+    assert len(started) >= 5  # the command, the sandbox, Dagster, its webserver, its daemon
+    os.killpg(dev.process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
     assert dev.process.wait(60) == 0, dev.output.read_text()
     assert "Stopped." in dev.output.read_text()
     assert soon(lambda: not any(map(runs, started)))

@@ -71,14 +71,13 @@ def test_a_command_that_does_not_exist_is_named() -> None:
         running.start("the server", ["/no-such-program"])
 
 
-def test_an_interrupt_reaches_a_process_that_a_shell_started_deaf(tmp_path: Path) -> None:
-    """Started with SIGINT ignored, as shells start background jobs, a command still stops what it started."""
-    script = f"""
+# A command as `make dev` is one: it prints the id of a grandchild and waits.
+COMMAND = f"""
 import sys
 from pathlib import Path
 from flights.commands.processes import Processes, heed_interrupts
 heed_interrupts()
-log = Path({str(tmp_path / "parent.log")!r})
+log = Path(sys.argv[1])
 try:
     with Processes() as running:
         child = running.start("the parent", [sys.executable, "-c", {PARENT!r}, "good"], log=log)
@@ -86,10 +85,15 @@ try:
         print(log.read_text(), end="", flush=True)
         running.wait()
 except KeyboardInterrupt:
-    print("stopped")
+    print("stopped", flush=True)
 """
+
+
+def test_an_interrupt_reaches_a_command_that_a_shell_started_deaf(tmp_path: Path) -> None:
+    """Started with SIGINT ignored, as shells start background jobs, a command still stops what it started."""
+    log = tmp_path / "parent.log"
     command = subprocess.Popen(
-        ["sh", "-c", 'trap \'\' INT; exec "$0" -c "$1"', sys.executable, script],
+        ["sh", "-c", "trap '' INT; exec \"$@\"", "sh", sys.executable, "-c", COMMAND, str(log)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -99,4 +103,19 @@ except KeyboardInterrupt:
     assert command.stdout.read() == "stopped\n"
     assert command.wait(30) == 0
     assert soon(lambda: not runs(grandchild))
-    assert "interrupted" in (tmp_path / "parent.log").read_text()
+    assert "interrupted" in log.read_text()
+
+
+def test_a_command_ends_with_what_started_it(tmp_path: Path) -> None:
+    """When make, or a shell, is killed outright, its command does not go on without it."""
+    shell = subprocess.Popen(
+        ["sh", "-c", '"$@"; true', "sh", sys.executable, "-c", COMMAND, str(tmp_path / "parent.log")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert shell.stdout
+    grandchild = int(shell.stdout.readline())
+    shell.kill()
+    assert shell.stdout.read() == "stopped\n"
+    shell.wait(30)
+    assert soon(lambda: not runs(grandchild))

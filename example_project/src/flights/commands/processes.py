@@ -49,6 +49,7 @@ class Processes:
 
     def __init__(self) -> None:
         self._children: list[Child] = []
+        self._parent = os.getppid()
 
     def __enter__(self) -> "Processes":
         return self
@@ -110,12 +111,16 @@ class Processes:
             time.sleep(_POLL_SECONDS)
 
     def wait(self) -> None:
-        """Wait until a child ends by itself, which raises ProcessError. Ctrl-C ends the wait as anywhere."""
-        while True:
+        """Wait until a child ends by itself, which raises ProcessError. Ctrl-C ends the wait as anywhere.
+
+        So does the end of the process that started this one: with it goes whoever could press Ctrl-C.
+        """
+        while os.getppid() == self._parent:
             for child in self._children:
                 if child.process.poll() is not None:
                     raise child.ended()
             time.sleep(_POLL_SECONDS * 4)
+        raise KeyboardInterrupt
 
 
 def heed_interrupts() -> None:
