@@ -549,8 +549,9 @@ class Expressions:
         if not ordered:
             raise SqlError(f"{name} needs an ORDER BY in its window")
         values = [self.value(node) for node in nodes]
-        if len(values) > 1 and (values[1].constant is None or not values[1].type.is_integer):
-            raise SqlError(f"{name}: this sandbox takes the offset as an integer literal only")
+        offset = values[1].constant if len(values) > 1 and values[1].type.is_integer else None
+        if len(values) > 1 and (offset is None or offset < 0):
+            raise SqlError(f"{name}: this sandbox takes the offset as an integer literal only, 0 or more")
         kind = common_type((values[0].type, values[2].type if len(values) > 2 else UNKNOWN), name)
         typed = [coerce(values[0], kind), *values[1:2], *(coerce(value, kind) for value in values[2:])]
         return Value(f"{name}({', '.join(value.sql for value in typed)}){over}", kind)
@@ -611,7 +612,7 @@ def _distinct(node: exp.Expr, over: str) -> tuple[Sequence[exp.Expr], str]:
     if not any(isinstance(argument, exp.Distinct) for argument in arguments):
         return arguments, ""
     listed = arguments[0].expressions
-    if len(arguments) != 1 or len(listed) != 1:
+    if len(arguments) != 1 or len(listed) != 1 or isinstance(listed[0], exp.Star):
         raise SqlError(f"{_shown(node)}: DISTINCT takes one argument")
     check_arguments(arguments[0], frozenset({"expressions"}))
     if over or _function_name(node) not in ("count", "sum", "avg", "min", "max"):
@@ -619,7 +620,27 @@ def _distinct(node: exp.Expr, over: str) -> tuple[Sequence[exp.Expr], str]:
     return listed, "DISTINCT "
 
 
+_CAST_TYPES = frozenset(
+    {
+        exp.DType.TINYINT,
+        exp.DType.SMALLINT,
+        exp.DType.INT,
+        exp.DType.BIGINT,
+        exp.DType.DECIMAL,
+        exp.DType.DOUBLE,
+        exp.DType.BOOLEAN,
+        exp.DType.VARCHAR,
+        exp.DType.DATE,
+        exp.DType.TIMESTAMP,
+        exp.DType.TIMESTAMPTZ,
+    }
+)
+
+
 def _cast_target(node: exp.Expr) -> tuple[Type, int | None]:
+    if node.this not in _CAST_TYPES:
+        written = "REAL" if node.this == exp.DType.FLOAT else _shown(node)
+        raise SqlError(f"CAST to {written} is not supported by this sandbox")
     shown = node.sql(dialect="trino").lower()
     match = re.fullmatch(r"varchar\((\d{1,9})\)", shown)
     return parse_type(shown), int(match[1]) if match else None

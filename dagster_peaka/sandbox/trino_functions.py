@@ -121,6 +121,10 @@ def cast(value: Value, target: Type, lenient: bool, length: int | None = None) -
     """CAST, or TRY_CAST when `lenient`; `length` is that of varchar(length)."""
     source = value.type
     if target == VARCHAR:
+        if length is not None and source not in (VARCHAR, UNKNOWN):
+            raise SqlError(
+                f"CAST of {source} to varchar({length}) is not supported by this sandbox; use varchar"
+            )
         text = _to_text(value)
         return (
             Value(call("t_text_cut", text, length), VARCHAR) if length is not None else Value(text, VARCHAR)

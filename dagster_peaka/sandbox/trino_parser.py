@@ -175,34 +175,83 @@ def _check_nesting(tokens: list[Token]) -> None:
             )
 
 
+_CLAUSES = {
+    TokenType.SELECT: 0,
+    TokenType.FROM: 1,
+    TokenType.WHERE: 2,
+    TokenType.GROUP_BY: 3,
+    TokenType.HAVING: 4,
+    TokenType.WINDOW: 5,
+    TokenType.ORDER_BY: 6,
+    TokenType.OFFSET: 7,
+    TokenType.LIMIT: 8,
+    TokenType.FETCH: 8,
+}
+_SETS = frozenset({TokenType.UNION, TokenType.INTERSECT, TokenType.EXCEPT})
+
+
 @dataclass
 class _Level:
-    """What was seen so far between one pair of parentheses."""
+    """What was seen so far between one pair of parentheses; `opener` is the word before it."""
 
-    limited: bool = False
+    opener: str = ""
+    clause: int = -1
     open_joins: int = 0
 
 
 def _check_clauses(tokens: list[Token]) -> None:
-    """What sqlglot takes and Trino does not: OFFSET after LIMIT, and JOIN without a condition."""
+    """What sqlglot takes and Trino does not: clauses out of order, JOIN without a condition, loose commas."""
     levels = [_Level()]
     previous = ""
-    for token in tokens:
+    for index, token in enumerate(tokens):
+        following = tokens[index + 1] if index + 1 < len(tokens) else None
         kind, level = token.token_type, levels[-1]
         if kind == TokenType.L_PAREN:
-            levels.append(_Level())
+            levels.append(_Level(previous))
         elif kind == TokenType.R_PAREN and len(levels) > 1:
             _check_joins(levels.pop())
-        elif kind in (TokenType.LIMIT, TokenType.FETCH):
-            level.limited = True
-        elif kind == TokenType.OFFSET and level.limited:
-            raise SqlError(f"{_place(token)}: OFFSET comes before LIMIT in Trino")
+        elif kind == TokenType.COMMA and (
+            following is None or following.token_type in (*_CLAUSES, TokenType.R_PAREN)
+        ):
+            raise SqlError(f"{_place(token)}: nothing follows the comma")
         elif kind == TokenType.JOIN:
             level.open_joins += previous not in ("CROSS", "NATURAL")
         elif kind in (TokenType.ON, TokenType.USING):
             level.open_joins -= 1
-        previous = token.text.upper()
+        elif not (kind == TokenType.FROM and (previous == "DISTINCT" or level.opener == "EXTRACT")):
+            _check_order(level, token)
+        if kind == TokenType.LIMIT:
+            _check_limit(tokens, index)
+        previous = "" if kind == TokenType.IDENTIFIER else token.text.upper()
     _check_joins(levels[0])
+
+
+def _check_order(level: _Level, token: Token) -> None:
+    kind = token.token_type
+    if kind in _SETS:
+        if level.clause >= _CLAUSES[TokenType.ORDER_BY]:
+            raise SqlError(
+                f"{_place(token)}: {token.text.upper()} comes before ORDER BY, OFFSET and LIMIT in Trino"
+            )
+        level.clause = -1
+    rank = _CLAUSES.get(kind)
+    if rank is None:
+        return
+    if kind == TokenType.FROM and level.clause != 0:
+        raise SqlError(f"{_place(token)}: FROM needs a SELECT before it")
+    if rank <= level.clause:
+        raise SqlError(
+            f"{_place(token)}: {token.text.upper()} comes earlier in Trino: … ORDER BY, OFFSET, LIMIT"
+        )
+    level.clause = rank
+
+
+def _check_limit(tokens: list[Token], at: int) -> None:
+    if len(tokens) > at + 2 and tokens[at + 2].token_type != TokenType.R_PAREN:
+        wrong = tokens[at + 2]
+        raise SqlError(
+            f"{_place(wrong)}: {wrong.text[:40].upper()} cannot follow LIMIT n, the end of a query in Trino"
+        )
 
 
 def _check_joins(level: _Level) -> None:

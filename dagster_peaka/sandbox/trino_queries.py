@@ -126,7 +126,7 @@ class Queries:
         if clause is None:
             return around
         check_arguments(clause, frozenset({"expressions"}))
-        named = dict(around.named)
+        named, here = dict(around.named), set[str]()
         for entry in clause.expressions:
             check_arguments(entry, frozenset({"this", "alias"}))
             before = self._tables
@@ -134,6 +134,9 @@ class Queries:
             query = _renamed(self._query(entry.this, _Around(named, None)), entry.args["alias"])
             sql_name = self._name("w")
             self._with.append((sql_name, query.sql))
+            if entry.alias.lower() in here:
+                raise SqlError(f"WITH query name '{entry.alias}' specified more than once")
+            here.add(entry.alias.lower())
             named[entry.alias.lower()] = _Named(sql_name, query, self._tables - before)
         return _Around(named, around.outer)
 
@@ -284,7 +287,8 @@ class Queries:
     ) -> tuple[str, list[Field]]:
         check_arguments(join, frozenset({"this", "side", "kind", "on", "using"}))
         side, kind = join.text("side").upper(), join.text("kind").upper()
-        if kind not in ("", "INNER", "CROSS", "OUTER") or (commas and side in ("RIGHT", "FULL")):
+        unknown = kind not in ("", "INNER", "CROSS", "OUTER") or bool(side) == (kind in ("INNER", "CROSS"))
+        if (kind and unknown) or (commas and side in ("RIGHT", "FULL")):
             beside = " beside a comma" if commas else ""
             raise SqlError(f"{side} {kind} JOIN{beside} is not supported by this sandbox".strip())
         right, right_fields = self._relation(join.this, around)
@@ -311,6 +315,8 @@ class Queries:
         check_arguments(node, frozenset(understood.split()))
         if distinct := node.args.get("distinct"):
             check_arguments(distinct, frozenset())
+        if not node.expressions:
+            raise SqlError("SELECT needs at least one column")
         source, fields = self._from(node, around)
         rows = self._expressions(Scope(fields, around.outer), around, "WHERE")
         if where := node.args.get("where"):
