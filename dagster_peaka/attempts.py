@@ -91,7 +91,7 @@ def earlier_attempts(
 
 def _lineage(context: dg.AssetExecutionContext) -> list[str]:
     """The ids of this run and of those that it was re-executed from, the nearest first."""
-    lineage = [context.run_id]
+    lineage = [context.run.run_id]
     parent = context.run.parent_run_id
     while parent is not None and parent not in lineage and len(lineage) < MAX_ANCESTORS:
         lineage.append(parent)

@@ -1,5 +1,7 @@
 """What a Dagster step does: from its selected assets to syncs, and from their results to materializations."""
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +26,10 @@ TABLE_METADATA = "peaka/table"
 
 MODE_METADATA = "peaka/mode"
 """The key under which an asset's spec names the mode of its syncs."""
+
+
+NAMED_AT_MOST = 20
+"""Caches that one message names at most."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,9 @@ class _Step:
     def _jobs(self) -> dict[dg.AssetKey, SyncJob]:
         """The syncs to be done; what cannot be found is noted as failed."""
         declared = declared_caches(self.context)
+        references = [cache.reference for cache in declared.values()]
         try:
-            targets = find_caches(self.client, [cache.reference for cache in declared.values()])
+            targets = patient_find_caches(self.client, references, self.rules, self.context.log)
         except PeakaError as error:
             self.failures["Peaka"] = error
             return {}
@@ -137,8 +144,39 @@ class _Step:
 
 def _being_cancelled(context: dg.AssetExecutionContext) -> bool:
     # The run that the context holds is as it was when the step began.
-    run = context.instance.get_run_by_id(context.run_id)
+    run = context.instance.get_run_by_id(context.run.run_id)
     return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+def patient_find_caches(
+    client: PeakaClient,
+    references: Sequence[CacheReference],
+    rules: SyncRules,
+    log: logging.Logger | logging.LoggerAdapter[Any],
+) -> dict[CacheReference, SyncTarget | PeakaError]:
+    """As :func:`find_caches`, but an outage is tolerated for ``outage_tolerance`` as everywhere in a sync.
+
+    Raises:
+        PeakaError: naming the caches, when Peaka could not be asked.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return find_caches(client, references)
+        except PeakaError as error:
+            problem = error
+        elapsed = time.monotonic() - began
+        if problem.permanent or elapsed >= rules.outage_tolerance:
+            break
+        log.warning("%s Trying again.", problem)
+        time.sleep(min(rules.wait(elapsed), rules.outage_tolerance - elapsed))
+    named = ", ".join(str(reference) for reference in references[:NAMED_AT_MOST])
+    more = f" and {len(references) - NAMED_AT_MOST} more" if len(references) > NAMED_AT_MOST else ""
+    raise PeakaSyncError(
+        f"Peaka cache {named}{more}: not found out which cache that is; nothing was triggered. {problem}",
+        cache=named,
+        permanent=problem.permanent,
+    )
 
 
 def declared_caches(context: dg.AssetExecutionContext) -> dict[dg.AssetKey, DeclaredCache]:
