@@ -32,7 +32,7 @@ lint: $(VENV)/.dev ## check format, lint, types and the direction of imports
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
-	@$(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 clean: ## forget the demo's state and everything built; the virtual environment stays
 	rm -rf "$(STATE)" build dist .pytest_cache .ruff_cache .hypothesis
