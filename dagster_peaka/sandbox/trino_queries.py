@@ -154,6 +154,12 @@ class Queries:
             if word != "UNION":
                 raise SqlError(f"{word} ALL is not supported by this sandbox")
             word = "UNION ALL"
+        if isinstance(node.expression, exp.SetOperation) or (
+            word == "INTERSECT"
+            and isinstance(node.this, exp.SetOperation)
+            and not isinstance(node.this, exp.Intersect)
+        ):  # a parser that does not bind INTERSECT more tightly than the others
+            raise SqlError(f"{word} beside other set operations needs parentheses")
         left, right = self._query(node.this, around), self._query(node.expression, around)
         if len(left.outputs) != len(right.outputs):
             raise SqlError(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dagster_peaka.sandbox.trino import QueryResult, SqlError, query_builder_to_sql, run
 
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=150, deadline=None)
 INTEGERS = st.integers(-(1 << 31) + 1, (1 << 31) - 1)
 
 
@@ -373,7 +373,7 @@ def _mutated(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(
     st.one_of(
         _mutated(),
