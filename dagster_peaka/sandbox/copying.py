@@ -128,7 +128,7 @@ class Copier:
                 deleted = self._apply(apply.delete(low, high))
                 if low is None and table.key_may_be_null:
                     deleted += self._apply((f"DELETE FROM {copy} WHERE {_any_null(table)}", ()))
-                updated, inserted = self._apply((apply.update, ())), self._apply((apply.insert, ()))
+                updated, inserted = self._apply(apply.update(low, high)), self._apply(apply.insert())
                 counts = Counts(
                     counts.inserted + inserted,
                     counts.updated + updated,
@@ -270,25 +270,12 @@ class Copier:
 
 
 class _Delta:
-    """The statements that make a range of a copy equal to `temp.stage`."""
+    """The statements that make a range of a copy, from after `low` up to `high`, equal to `temp.stage`."""
 
     def __init__(self, table: Table, copy: str) -> None:
         self._key, self._copy = table.key, copy
-        names = [quoted(column.name) for column in table.columns]
+        self._names = [quoted(column.name) for column in table.columns]
         self._same_key = " AND ".join(f"stage.{k} = {copy}.{k}" for k in self.walk(False))
-        # Binary, whatever the collation: 'a' for 'A' is a change. And 1 IS 1.0, hence the types.
-        changed = " OR ".join(
-            f"stage.{n} IS NOT {copy}.{n} COLLATE BINARY OR typeof(stage.{n}) <> typeof({copy}.{n})"
-            for n in names
-        )
-        self.update = (
-            f"UPDATE {copy} SET {', '.join(f'{n} = stage.{n}' for n in names)}"
-            f" FROM temp.stage WHERE {self._same_key} AND ({changed})"
-        )
-        self.insert = (
-            f"INSERT INTO {copy} ({', '.join(names)}) SELECT {', '.join(names)} FROM temp.stage"
-            f" WHERE NOT EXISTS (SELECT 1 FROM {copy} WHERE {self._same_key})"
-        )
 
     def walk(self, collate: bool) -> list[str]:
         """The key's columns to order and compare by. A column's own collation may differ from its key's, and then
@@ -297,10 +284,36 @@ class _Delta:
         return [f"{quoted(name)} COLLATE {quoted(c)}" if collate else quoted(name) for name, c in self._key]
 
     def delete(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
-        """Deletes what the source no longer has, from after `low` up to `high`."""
-        within, values = _between(self.walk(False), low, high)
+        """Deletes what the source no longer has."""
+        within, values = self._range(low, high)
         gone = f"NOT EXISTS (SELECT 1 FROM temp.stage WHERE {self._same_key})"
-        return f"DELETE FROM {self._copy} {within or 'WHERE TRUE'} AND {gone}", values
+        return f"DELETE FROM {self._copy} {within} AND {gone}", values
+
+    def update(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
+        """Overwrites what the source has changed. Without its range it would walk the whole copy."""
+        within, values = self._range(low, high)
+        # Binary, whatever the collation: 'a' for 'A' is a change. And 1 IS 1.0, hence the types.
+        changed = " OR ".join(
+            f"stage.{n} IS NOT {self._copy}.{n} COLLATE BINARY OR typeof(stage.{n}) <> typeof({self._copy}.{n})"
+            for n in self._names
+        )
+        return (
+            f"UPDATE {self._copy} SET {', '.join(f'{n} = stage.{n}' for n in self._names)}"
+            f" FROM temp.stage {within} AND {self._same_key} AND ({changed})"
+        ), values
+
+    def insert(self) -> tuple[str, Key]:
+        """Adds what the source has got."""
+        names = ", ".join(self._names)
+        known = f"SELECT 1 FROM {self._copy} WHERE {self._same_key}"
+        return (
+            f"INSERT INTO {self._copy} ({names}) SELECT {names} FROM temp.stage WHERE NOT EXISTS ({known})",
+            (),
+        )
+
+    def _range(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
+        within, values = _between([f"{self._copy}.{k}" for k in self.walk(False)], low, high)
+        return within or "WHERE TRUE", values
 
 
 def _names(table: Table) -> str:

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -188,7 +189,8 @@ def test_what_it_cannot_start_with_is_said_in_one_sentence(
         }
         with pytest.raises(SystemExit) as left:
             main([option.format(**known) for option in options])
-    sentence = one_sentence(*capsys.readouterr())
+    said = capsys.readouterr()
+    sentence = one_sentence(said.out, said.err)
     assert left.value.code == 2
     assert sentence.startswith(begins)
     assert says in sentence
@@ -257,6 +259,7 @@ def test_a_million_rows_fit_into_300_megabytes(tmp_path: Path) -> None:
                 seen.add(last["progress"]["numberOfInsertedRecords"])
                 if "finishedAt" in last:
                     break
+                time.sleep(0.01)
             assert last["status"] == "COMPLETED"
             assert last["progress"]["numberOfInsertedRecords"] == expected
             assert last["progress"]["numberOfCachedRecords"] == rows
