@@ -2,7 +2,8 @@
 
 Field names are the document's in snake_case. Ids arrive as strings or JSON integers and are kept as strings (catalog
 ids exceed 2^53, so they never pass through a float). What is absent, null or unreadable is None; unknown fields are
-ignored. Only a missing id is an error, because nothing can be done with such an object.
+ignored. Only an object without its id (or name, where that is what it is addressed by) is an error, because nothing
+can be done with it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from dagster_peaka.errors import PeakaConfigError, shortened
@@ -46,6 +58,7 @@ class SyncMode(str, Enum):
 
     @property
     def other(self) -> SyncMode:
+        """The mode that this one is not."""
         return SyncMode.FULL_REFRESH if self is SyncMode.INCREMENTAL else SyncMode.INCREMENTAL
 
     @property
@@ -73,30 +86,27 @@ def _optional_text(value: Any) -> str | None:
     return str(value)
 
 
+_TIMESTAMP = re.compile(
+    r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<time>\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d+))?\s*"
+    r"(?:[Zz]|(?P<sign>[+-])(?P<hours>\d\d)(?::?(?P<minutes>\d\d))?)?",
+    re.ASCII,
+)
+
+
 def _instant(value: Any) -> datetime | None:
-    """A timestamp of the API as an aware datetime; one without a zone is taken for UTC."""
-    if not isinstance(value, str):
-        return value if isinstance(value, datetime) else None
-    text = value.strip()
-    match = _TIMESTAMP.fullmatch(text)
+    """A timestamp of the API as an aware datetime in UTC; one without a zone is taken for UTC."""
+    if isinstance(value, datetime):
+        return value
+    match = _TIMESTAMP.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         return None
+    microseconds = (match["fraction"] or "")[:6].ljust(6, "0")
+    offset = f"{match['sign'] or '+'}{match['hours'] or '00'}:{match['minutes'] or '00'}"
     try:
-        instant = datetime.strptime(match["seconds"].replace(" ", "T"), "%Y-%m-%dT%H:%M:%S")
-        instant += timedelta(seconds=float("0." + (match["fraction"] or "0")))
-        offset = match["offset"] or "Z"
-        if offset in "Zz":
-            return instant.replace(tzinfo=timezone.utc)
-        hours, minutes = int(offset[1:3]), int(offset[-2:]) if len(offset) > 3 else 0
-        shift = timedelta(hours=hours, minutes=minutes)
-        return instant.replace(tzinfo=timezone(-shift if offset[0] == "-" else shift)).astimezone(timezone.utc)
+        moment = datetime.fromisoformat(f"{match['date']}T{match['time']}.{microseconds}{offset}")
+        return moment.astimezone(timezone.utc)
     except (ValueError, OverflowError):
         return None
-
-
-_TIMESTAMP = re.compile(
-    r"(?P<seconds>\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d+))?\s*(?P<offset>[Zz]|[+-]\d\d(?::?\d\d)?)?"
-)
 
 
 def _whole_number(value: Any) -> int | None:
@@ -109,36 +119,63 @@ def _whole_number(value: Any) -> int | None:
     return None
 
 
-def _lenient_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def _lenient_flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
+def _label(value: Any) -> str:
+    return _optional_text(value) or ""
+
+
+def _status(value: Any) -> str:
+    return _label(value).strip().upper()
+
+
+def _object(value: Any) -> dict[str, Any] | None:
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def _array(value: Any) -> list[Any] | None:
+    return cast("list[Any]", value) if isinstance(value, list) else None
+
+
+def _or_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
 Id = Annotated[str, BeforeValidator(_id_text), Field(min_length=1)]
 Text = Annotated[str | None, BeforeValidator(_optional_text)]
+Label = Annotated[str, BeforeValidator(_label)]
+Status = Annotated[str, BeforeValidator(_status)]
 Instant = Annotated[datetime | None, BeforeValidator(_instant)]
 Count = Annotated[int | None, BeforeValidator(_whole_number)]
 Flag = Annotated[bool | None, BeforeValidator(_lenient_flag)]
+OrNone = WrapValidator(_or_none)
+"""Marks an inner object that is None when it cannot be read, such as an execution that has no id yet."""
 
 
 class PeakaModel(BaseModel):
     """An object of the API: frozen, unknown fields ignored, readable by camelCase or by field name."""
 
     model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        hide_input_in_errors=True,
     )
 
 
 class ExecutionProgress(PeakaModel):
     """Rows that an execution has handled so far. What Peaka did not report is None, never zero."""
 
-    cached: Count = Field(None, alias="numberOfCachedRecords")
-    inserted: Count = Field(None, alias="numberOfInsertedRecords")
-    updated: Count = Field(None, alias="numberOfUpdatedRecords")
-    deleted: Count = Field(None, alias="numberOfDeletedRecords")
+    cached: Count = Field(default=None, validation_alias="numberOfCachedRecords")
+    inserted: Count = Field(default=None, validation_alias="numberOfInsertedRecords")
+    updated: Count = Field(default=None, validation_alias="numberOfUpdatedRecords")
+    deleted: Count = Field(default=None, validation_alias="numberOfDeletedRecords")
 
 
 class CacheExecution(PeakaModel):
@@ -149,10 +186,10 @@ class CacheExecution(PeakaModel):
     """
 
     id: Id
-    status: str = ""
-    mode: SyncMode | None = Field(None, validation_alias=AliasChoices("executionMode", "mode"))
+    status: Status = ""
+    mode: SyncMode | None = Field(default=None, validation_alias=AliasChoices("executionMode", "mode"))
     error: Any = None
-    progress: ExecutionProgress = ExecutionProgress()
+    progress: ExecutionProgress = Field(default_factory=ExecutionProgress)
     created_at: Instant = None
     updated_at: Instant = None
     finished_at: Instant = None
@@ -162,18 +199,14 @@ class CacheExecution(PeakaModel):
     def _recognize_mode(cls, value: Any) -> SyncMode | None:
         return SyncMode.recognize(value)
 
-    @field_validator("status", mode="before")
-    @classmethod
-    def _upper(cls, value: Any) -> str:
-        return value.strip().upper() if isinstance(value, str) else ""
-
     @field_validator("progress", mode="before")
     @classmethod
     def _progress_or_nothing(cls, value: Any) -> Any:
-        return value if isinstance(value, (dict, ExecutionProgress)) else ExecutionProgress()
+        return value if isinstance(value, ExecutionProgress) else _object(value) or {}
 
     @property
     def succeeded(self) -> bool:
+        """True for COMPLETED and nothing else."""
         return self.status == COMPLETED
 
     @property
@@ -191,26 +224,29 @@ class CacheExecution(PeakaModel):
     @property
     def reason(self) -> str:
         """Peaka's own words on why the execution failed, at most 4,096 characters; empty where it gave none."""
-        return error_words(self.error)
+        return shortened(error_words(self.error))
 
 
 def error_words(error: Any) -> str:
     """The message inside an error of any shape: its ``message``, ``reason``, ``error`` …, or else all of it as JSON."""
     if error is None or error == {} or error == []:
         return ""
-    if isinstance(error, str):
-        return shortened(error.strip())
-    words = list(_messages(error))
-    if words:
-        return shortened(": ".join(dict.fromkeys(words)))
-    return shortened(json.dumps(error, ensure_ascii=False, default=str))
+    words = [error.strip()] if isinstance(error, str) else list(_messages(error))
+    if not words:
+        try:
+            words = [json.dumps(error, ensure_ascii=False, default=str)]
+        except RecursionError:
+            return "an error nested too deeply to show"
+    # JSON can hold half of a surrogate pair, which no log and no database takes.
+    return ": ".join(dict.fromkeys(words)).encode(errors="replace").decode()
 
 
 def _messages(error: Any, depth: int = 0) -> Iterator[str]:
-    if not isinstance(error, dict) or depth > 3:
+    fields = _object(error)
+    if fields is None or depth > 3:
         return
     for key in ("message", "errorMessage", "reason", "detail", "error", "cause"):
-        value = error.get(key)
+        value = fields.get(key)
         if isinstance(value, str) and value.strip():
             yield value.strip()
         else:
@@ -224,32 +260,27 @@ class CacheStatus(PeakaModel):
     """
 
     id: Id
-    status: str = ""
+    status: Status = ""
     catalog_id: Text = None
     schema_name: Text = None
     table_name: Text = None
-    last_incremental: CacheExecution | None = Field(None, alias="lastIncrementalCacheExecution")
-    last_full_refresh: CacheExecution | None = Field(None, alias="lastFullRefreshCacheExecution")
-
-    @field_validator("status", mode="before")
-    @classmethod
-    def _upper(cls, value: Any) -> str:
-        return value.strip().upper() if isinstance(value, str) else ""
+    last_incremental: Annotated[CacheExecution | None, OrNone] = Field(
+        default=None, validation_alias="lastIncrementalCacheExecution"
+    )
+    last_full_refresh: Annotated[CacheExecution | None, OrNone] = Field(
+        default=None, validation_alias="lastFullRefreshCacheExecution"
+    )
 
     @field_validator("last_incremental", "last_full_refresh", mode="before")
     @classmethod
-    def _execution_or_nothing(cls, value: Any, info: ValidationInfo) -> Any:
-        # An execution that has no id yet cannot be named, so it is not there yet.
-        if isinstance(value, dict):
-            identity = value.get("id")
-            if isinstance(identity, bool) or not isinstance(identity, (str, int)) or identity == "":
-                return None
-            mode = SyncMode.INCREMENTAL if info.field_name == "last_incremental" else SyncMode.FULL_REFRESH
-            return {**value, "executionMode": mode.value}
-        return value if isinstance(value, CacheExecution) else None
+    def _of_its_mode(cls, value: Any, info: ValidationInfo) -> Any:
+        mode = SyncMode.INCREMENTAL if info.field_name == "last_incremental" else SyncMode.FULL_REFRESH
+        fields = _object(value)
+        return value if fields is None else {**fields, "executionMode": mode.value}
 
     @property
     def deleted(self) -> bool:
+        """True when Peaka has deleted the cache and still lists it."""
         return self.status == "DELETED"
 
     def last(self, mode: SyncMode) -> CacheExecution | None:
@@ -261,12 +292,12 @@ class CacheSchedule(PeakaModel):
     """When Peaka syncs by itself: ``BASIC`` with an ISO-8601 duration (``PT6H``), or ``NONE``."""
 
     type: str = "NONE"
-    expression: str | None = None
+    expression: Text = None
 
     @field_validator("type", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> str:
-        return value.strip().upper() if isinstance(value, str) else "NONE"
+        return _status(value) or "NONE"
 
     @classmethod
     def every(cls, duration: str | None) -> CacheSchedule:
@@ -274,15 +305,9 @@ class CacheSchedule(PeakaModel):
         return cls(type="NONE") if duration is None else cls(type="BASIC", expression=duration)
 
     def as_json(self) -> dict[str, str]:
+        """The object that Peaka takes."""
         body = {"type": self.type}
         return body if self.expression is None else {**body, "expression": self.expression}
-
-
-def _schedule_or_nothing(value: Any) -> Any:
-    return value if isinstance(value, (dict, CacheSchedule)) else None
-
-
-OptionalSchedule = Annotated[CacheSchedule | None, BeforeValidator(_schedule_or_nothing)]
 
 
 class CacheSettings(PeakaModel):
@@ -292,8 +317,12 @@ class CacheSettings(PeakaModel):
     catalog_id: Text = None
     schema_name: Text = None
     table_name: Text = None
-    incremental_schedule: OptionalSchedule = Field(None, alias="incrementalCacheSchedule")
-    full_refresh_schedule: OptionalSchedule = Field(None, alias="fullRefreshCacheSchedule")
+    incremental_schedule: Annotated[CacheSchedule | None, OrNone] = Field(
+        default=None, validation_alias="incrementalCacheSchedule"
+    )
+    full_refresh_schedule: Annotated[CacheSchedule | None, OrNone] = Field(
+        default=None, validation_alias="fullRefreshCacheSchedule"
+    )
 
 
 class CacheRequest(PeakaModel):
@@ -306,6 +335,7 @@ class CacheRequest(PeakaModel):
     full_refresh_schedule: str | None = None
 
     def as_json(self) -> dict[str, Any]:
+        """The object that Peaka takes, without what is not set."""
         body: dict[str, Any] = {
             "catalogId": self.catalog_id,
             "schemaName": self.schema_name,
@@ -323,14 +353,19 @@ class CacheCreation(PeakaModel):
 
     success: bool = False
     error: Text = None
-    cache: CacheSettings | None = None
+    cache: Annotated[CacheSettings | None, OrNone] = None
+
+    @field_validator("success", mode="before")
+    @classmethod
+    def _only_true(cls, value: Any) -> bool:
+        return value is True
 
 
 class Catalog(PeakaModel):
     """A data source connected to a project."""
 
     id: Id
-    name: str = ""
+    name: Label = ""
     display_name: Text = None
     catalog_type: Text = None
     connection_id: Text = None
@@ -341,16 +376,19 @@ class Schema(PeakaModel):
 
     catalog_id: Text = None
     catalog_name: Text = None
-    schema_name: str
+    schema_name: Id
 
 
 class Table(PeakaModel):
-    """A table of a schema. ``supported_cache_types`` is None when Peaka could not tell, empty when it cannot be cached."""
+    """A table of a schema.
+
+    ``supported_cache_types`` is None when Peaka could not tell, and empty when the table cannot be cached.
+    """
 
     catalog_id: Text = None
     catalog_name: Text = None
-    schema_name: str
-    table_name: str
+    schema_name: Id
+    table_name: Id
     supported_cache_types: list[str] | None = None
     is_cacheable: Flag = None
     is_dynamic_table: Flag = None
@@ -359,9 +397,8 @@ class Table(PeakaModel):
     @field_validator("supported_cache_types", mode="before")
     @classmethod
     def _texts_or_nothing(cls, value: Any) -> list[str] | None:
-        if not isinstance(value, list):
-            return None
-        return [entry for entry in value if isinstance(entry, str)]
+        entries = _array(value)
+        return None if entries is None else [entry for entry in entries if isinstance(entry, str)]
 
     @property
     def supported_modes(self) -> frozenset[SyncMode] | None:
@@ -375,28 +412,25 @@ class Table(PeakaModel):
 class Column(PeakaModel):
     """A column of a table; ``data_type`` is Trino's name of the type."""
 
-    name: str
-    data_type: str = ""
+    name: Id
+    data_type: Label = ""
     display_name: Text = None
     default_value: Text = None
     is_not_null: Flag = None
     is_unique: Flag = None
-    description: Text = Field(None, validation_alias=AliasChoices("desc", "description"))
-
-    @field_validator("data_type", mode="before")
-    @classmethod
-    def _type_text(cls, value: Any) -> str:
-        return value if isinstance(value, str) else ""
+    description: Text = Field(default=None, validation_alias=AliasChoices("desc", "description"))
 
 
 class QueryResult(PeakaModel):
     """A query's answer: the columns' names in order, and one mapping of column name to JSON value per row."""
 
-    columns: Annotated[list[str], BeforeValidator(_lenient_list)] = []
-    rows: list[dict[str, Any]] = Field([], alias="data")
+    columns: list[str] = []
+    rows: list[dict[str, Any]] = Field(validation_alias="data")
 
     @field_validator("columns", mode="before")
     @classmethod
     def _names(cls, value: Any) -> list[str]:
-        entries = _lenient_list(value)
-        return [str(entry.get("columnName")) if isinstance(entry, dict) else str(entry) for entry in entries]
+        return [
+            _label(fields.get("columnName") if (fields := _object(entry)) else entry)
+            for entry in _array(value) or []
+        ]
