@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
-from dagster_peaka.models import CacheStatus, Catalog
+from dagster_peaka.models import CacheStatus
 from dagster_peaka.runner import SyncTarget
 
 NAMED_AT_MOST = 5
@@ -26,21 +27,28 @@ class TableName(NamedTuple):
     def parse(cls, text: str | Sequence[str]) -> TableName:
         """The name written as ``catalog.schema.table`` or as three strings.
 
-        A part that holds a dot is quoted: ``shop.public."orders.2024"``; a quote inside is doubled.
+        A part that holds a dot, or blanks at its ends, is quoted: ``shop.public."orders.2024"``; a quote inside is
+        doubled.
 
         Raises:
             PeakaConfigError: when there are not exactly three parts, none of them empty.
         """
         parts = _split(text) if isinstance(text, str) else list(text)
-        if len(parts) != 3 or not all(isinstance(part, str) and part.strip() for part in parts):
+        if len(parts) != 3 or not all(part.strip() for part in parts):
             raise PeakaConfigError(
                 f"table must be written as 'catalog.schema.table', not {text!r}; put a part that holds a dot in "
                 "double quotes."
             )
-        return cls(*(part.strip() for part in parts))
+        return cls(*parts)
 
     def __str__(self) -> str:
-        return ".".join(part if "." not in part and '"' not in part else _quoted(part) for part in self)
+        return ".".join(
+            part if part == part.strip() and "." not in part and '"' not in part else _quoted(part)
+            for part in self
+        )
+
+
+_PART = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"\s*|(?P<plain>[^".]*))(?P<end>\.|\Z)')
 
 
 def _quoted(part: str) -> str:
@@ -48,22 +56,18 @@ def _quoted(part: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    parts = [""]
-    quoted = False
-    position = 0
-    while position < len(text):
-        character = text[position]
-        if character == '"' and quoted and text[position + 1 : position + 2] == '"':
-            parts[-1] += '"'
-            position += 1
-        elif character == '"':
-            quoted = not quoted
-        elif character == "." and not quoted:
-            parts.append("")
-        else:
-            parts[-1] += character
-        position += 1
-    return [] if quoted else parts
+    """The parts between the dots, or none where a quote is out of place."""
+    parts: list[str] = []
+    position, end = 0, "."
+    while end == ".":
+        match = _PART.match(text, position)
+        if match is None:
+            return []
+        parts.append(
+            match["plain"].strip() if match["quoted"] is None else match["quoted"].replace('""', '"')
+        )
+        position, end = match.end(), match["end"]
+    return parts
 
 
 CacheReference: TypeAlias = TableName | str
@@ -93,41 +97,60 @@ def find_caches(
     return found
 
 
-def _find_tables(client: PeakaClient, tables: Sequence[TableName]) -> dict[CacheReference, SyncTarget | PeakaError]:
+def _find_tables(
+    client: PeakaClient, tables: Sequence[TableName]
+) -> dict[CacheReference, SyncTarget | PeakaError]:
     catalogs = client.list_catalogs()
-    known = {table: [catalog for catalog in catalogs if catalog.name == table.catalog] for table in tables}
-    places = {(catalog.id, table.schema) for table, named in known.items() for catalog in named}
-    if len(places) == 1:
-        statuses = client.list_cache_statuses(*next(iter(places)))
-    else:
-        statuses = client.list_cache_statuses() if places else []
-    cached = {(status.catalog_id, status.schema_name, status.table_name): status for status in statuses}
-    return {table: _find_table(client, table, known[table], catalogs, cached) for table in tables}
+    names = {catalog.id: catalog.name for catalog in catalogs}
+    places = {
+        (catalog.id, table.schema)
+        for table in tables
+        for catalog in catalogs
+        if catalog.name == table.catalog
+    }
+    cached: dict[TableName, list[CacheStatus]] = {}
+    for status in _list_caches(client, places):
+        name = TableName(
+            names.get(status.catalog_id or "", "?"), status.schema_name or "?", status.table_name or "?"
+        )
+        if not status.deleted:
+            cached.setdefault(name, []).append(status)
+    return {table: _find_table(client.project_id, table, names.values(), cached) for table in tables}
+
+
+def _list_caches(client: PeakaClient, places: Collection[tuple[str, str]]) -> list[CacheStatus]:
+    """The caches of one schema, or of the whole project where several catalogs or schemas are meant."""
+    if len(places) > 1:
+        return client.list_cache_statuses()
+    try:
+        return [status for place in places for status in client.list_cache_statuses(*place)]
+    except PeakaNotFoundError:  # no such schema
+        return []
 
 
 def _find_table(
-    client: PeakaClient,
+    project_id: str,
     table: TableName,
-    named: Sequence[Catalog],
-    catalogs: Sequence[Catalog],
-    cached: dict[tuple[str | None, str | None, str | None], CacheStatus],
+    catalogs: Collection[str],
+    cached: Mapping[TableName, Sequence[CacheStatus]],
 ) -> SyncTarget | PeakaError:
-    if not named:
-        return _missing(
-            f"Project {client.project_id} has no catalog {table.catalog!r} (needed for {table})."
-            + _near(table.catalog, [catalog.name for catalog in catalogs])
+    found = cached.get(table, [])
+    if len(found) == 1:
+        return SyncTarget(found[0].id, str(table), found[0].catalog_id, table.schema)
+    if found:
+        # Peaka lists catalogs of its own that share a name.
+        ids = ", ".join(status.id for status in found)
+        return PeakaConfigError(
+            f"Project {project_id} has {len(found)} caches of a table {table}: say by cache_id which one is meant "
+            f"({ids})."
         )
-    for catalog in named:
-        status = cached.get((catalog.id, table.schema, table.table))
-        if status is not None and not status.deleted:
-            return SyncTarget(status.id, str(table), catalog.id, table.schema)
-    names = {catalog.id: catalog.name for catalog in catalogs}
-    others = [
-        str(TableName(names.get(catalog_id or "", "?"), schema or "?", name or "?"))
-        for catalog_id, schema, name in cached
-    ]
+    if table.catalog not in catalogs:
+        return _missing(
+            f"Project {project_id} has no catalog {table.catalog!r} (needed for {table})."
+            f"{_near(table.catalog, catalogs)} Correct the name, or check project_id."
+        )
     return _missing(
-        f"Project {client.project_id} has no cache of table {table}.{_near(str(table), others)} Create the cache in "
+        f"Project {project_id} has no cache of table {table}.{_near(str(table), map(str, cached))} Create the cache in "
         "Peaka, or correct the name."
     )
 
@@ -137,5 +160,6 @@ def _missing(message: str) -> PeakaNotFoundError:
 
 
 def _near(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted(set(names)), n=NAMED_AT_MOST)
-    return f" Near matches: {', '.join(near)}." if near else ""
+    by_folded = {known.casefold(): known for known in sorted(names)}
+    near = difflib.get_close_matches(name.casefold(), by_folded, n=NAMED_AT_MOST)
+    return f" Near matches: {', '.join(by_folded[folded] for folded in near)}." if near else ""
