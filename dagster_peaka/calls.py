@@ -7,8 +7,9 @@ document; what its answers may look like is in :mod:`dagster_peaka.models`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
@@ -39,6 +40,7 @@ class Call(Generic[T]):
 
     ``parse`` turns the decoded JSON into the result; ``needs_json`` is False where the answer's body says nothing.
     ``changes`` is True for what must not be sent twice by accident. ``subject`` names the object for error messages.
+    ``takes`` is the seconds that Peaka was given for it, over and above what any request may take.
     """
 
     method: str
@@ -49,6 +51,7 @@ class Call(Generic[T]):
     body: Any = None
     changes: bool = False
     needs_json: bool = True
+    takes: float = 0.0
 
     def path(self, project_id: str) -> str:
         """The path below ``base_url``, percent-encoded.
@@ -64,40 +67,37 @@ class Call(Generic[T]):
 
 def _encoded(part: str, subject: str) -> str:
     if part in ("", ".", ".."):
-        raise PeakaConfigError(f"{part!r} cannot be part of a request's path ({subject}): check that id or name.")
+        raise PeakaConfigError(
+            f"{part!r} cannot be part of a request's path ({subject}): check that id or name."
+        )
     try:
         return quote(part, safe="")
     except UnicodeEncodeError:
-        raise PeakaConfigError(f"{part!r} is not valid Unicode ({subject}): check that id or name.") from None
+        raise PeakaConfigError(f"{part!r} is not valid Unicode: check that id or name.") from None
+
+
+def _kind(data: Any) -> str:
+    kinds = {
+        dict: "an object",
+        list: "an array",
+        str: "a text",
+        bool: "a truth value",
+        int: "a number",
+        float: "a number",
+    }
+    return next((words for kind, words in kinds.items() if isinstance(data, kind)), "null")
 
 
 def _one(model: type[M]) -> Callable[[Any], M]:
     def parse(data: Any) -> M:
         if not isinstance(data, dict):
-            raise PeakaResponseError(f"expected a JSON object ({model.__name__}), got {type(data).__name__}")
+            raise PeakaResponseError(f"it should be a JSON object ({model.__name__}) and is {_kind(data)}")
         try:
             return model.model_validate(data)
         except ValidationError as error:
-            where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise PeakaResponseError(f"{model.__name__}.{where}: {error.errors()[0]['msg']}") from None
-
-    return parse
-
-
-def _many(model: type[M]) -> Callable[[Any], list[M]]:
-    """A parser of arrays that leaves out what it cannot read: one bad entry does not hide the others."""
-    parse_one = _one(model)
-
-    def parse(data: Any) -> list[M]:
-        if not isinstance(data, list):
-            raise PeakaResponseError(f"expected a JSON array of {model.__name__}, got {type(data).__name__}")
-        entries: list[M] = []
-        for entry in data:
-            try:
-                entries.append(parse_one(entry))
-            except PeakaResponseError:
-                continue
-        return entries
+            first = error.errors()[0]
+        where = ".".join(str(part) for part in (model.__name__, *first["loc"]))
+        raise PeakaResponseError(f"its {where} is unusable ({first['msg']})")
 
     return parse
 
@@ -105,22 +105,40 @@ def _many(model: type[M]) -> Callable[[Any], list[M]]:
 def _each(model: type[M]) -> Callable[[Any], list[M]]:
     """A parser of arrays whose places matter: one bad entry makes the whole answer unreadable."""
     parse_one = _one(model)
+    return lambda data: [parse_one(entry) for entry in _entries(model, data)]
+
+
+def _many(model: type[M]) -> Callable[[Any], list[M]]:
+    """A parser of arrays that leaves out what it cannot read: one bad entry does not hide the others."""
+    parse_one = _one(model)
 
     def parse(data: Any) -> list[M]:
-        if not isinstance(data, list):
-            raise PeakaResponseError(f"expected a JSON array of {model.__name__}, got {type(data).__name__}")
-        return [parse_one(entry) for entry in data]
+        readable: list[M] = []
+        for entry in _entries(model, data):
+            with suppress(PeakaResponseError):
+                readable.append(parse_one(entry))
+        return readable
 
     return parse
+
+
+def _entries(model: type[BaseModel], data: Any) -> list[Any]:
+    if not isinstance(data, list):
+        raise PeakaResponseError(f"it should be a JSON array of {model.__name__} and is {_kind(data)}")
+    return cast("list[Any]", data)
 
 
 def _nothing(_: Any) -> None:
     return None
 
 
-def list_cache_statuses(catalog_id: str | None = None, schema_name: str | None = None) -> Call[list[CacheStatus]]:
+def list_cache_statuses(
+    catalog_id: str | None = None, schema_name: str | None = None
+) -> Call[list[CacheStatus]]:
     if schema_name is not None and catalog_id is None:
-        raise PeakaConfigError("schema_name needs catalog_id: a schema's caches are listed within its catalog.")
+        raise PeakaConfigError(
+            "schema_name needs catalog_id: a schema's caches are listed within its catalog."
+        )
     if catalog_id is None:
         segments, subject = ("cache", "status"), "the project's caches"
     elif schema_name is None:
@@ -137,16 +155,25 @@ def get_cache_status(cache_id: str, exclude_logs: bool = True) -> Call[CacheStat
 
 
 def get_cache(cache_id: str) -> Call[CacheSettings]:
+    if cache_id == "status":
+        raise PeakaConfigError(
+            "'status' is the path of all caches' statuses and no cache's id: check that id."
+        )
     return Call("GET", ("cache", cache_id), _one(CacheSettings), f"cache {cache_id}")
 
 
 def get_execution_history(cache_id: str, limit: int = 10, offset: int = 0) -> Call[list[CacheExecution]]:
     query = {"limit": str(limit), "offset": str(offset)}
-    return Call("GET", ("cache", cache_id, "executionHistory"), _many(CacheExecution), f"cache {cache_id}", query)
+    return Call(
+        "GET", ("cache", cache_id, "executionHistory"), _many(CacheExecution), f"cache {cache_id}", query
+    )
 
 
 _TRIGGER_PATHS = {SyncMode.INCREMENTAL: "incrementalUpdate", SyncMode.FULL_REFRESH: "fullRefreshUpdate"}
-_CANCEL_PATHS = {SyncMode.INCREMENTAL: "cancelIncrementalUpdate", SyncMode.FULL_REFRESH: "cancelFullRefreshUpdate"}
+_CANCEL_PATHS = {
+    SyncMode.INCREMENTAL: "cancelIncrementalUpdate",
+    SyncMode.FULL_REFRESH: "cancelFullRefreshUpdate",
+}
 
 
 def trigger(cache_id: str, mode: SyncMode) -> Call[None]:
@@ -166,7 +193,9 @@ def create_cache(request: CacheRequest) -> Call[CacheSettings]:
 
 def create_caches(requests: Sequence[CacheRequest]) -> Call[list[CacheCreation]]:
     body = [request.as_json() for request in requests]
-    return Call("POST", ("cache", "batch"), _each(CacheCreation), f"{len(body)} caches", body=body, changes=True)
+    return Call(
+        "POST", ("cache", "batch"), _each(CacheCreation), f"{len(body)} caches", body=body, changes=True
+    )
 
 
 def update_cache(
@@ -201,10 +230,22 @@ def list_columns(catalog_id: str, schema_name: str, table_name: str) -> Call[lis
     return Call("GET", segments, _many(Column), f"table {schema_name}.{table_name} of catalog {catalog_id}")
 
 
-def execute_query(statement: str, bindings: Sequence[str] = (), timeout: int | None = None) -> Call[QueryResult]:
+def execute_query(
+    statement: str, bindings: Sequence[str] = (), timeout: int | None = None
+) -> Call[QueryResult]:
     body: dict[str, Any] = {"statement": statement}
     if bindings:
         body["bindings"] = list(bindings)
     if timeout is not None:
         body["timeout"] = timeout
-    return Call("POST", ("queries", "execute"), _one(QueryResult), "the query", {"format": "SIMPLE"}, body)
+    # A statement may write, and a long one costs Peaka as much the second time: never sent twice by accident.
+    return Call(
+        "POST",
+        ("queries", "execute"),
+        _one(QueryResult),
+        "the query",
+        {"format": "SIMPLE"},
+        body,
+        changes=True,
+        takes=timeout or 0,
+    )

@@ -8,8 +8,6 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import TypeVar
 
-import httpx
-
 from dagster_peaka import calls
 from dagster_peaka.calls import Call
 from dagster_peaka.connection import Answer, Connection
@@ -54,7 +52,6 @@ class PeakaClient:
         request_timeout: seconds for one attempt at a request, from connecting to the last byte.
         request_max_retries: repetitions of a request at most.
         max_concurrent_requests: requests under way at once at most.
-        transport: replaces the network, for tests.
 
     Raises:
         PeakaConfigError: for an argument that cannot work. Methods raise what :mod:`dagster_peaka.errors` draws.
@@ -78,9 +75,9 @@ class PeakaClient:
         request_timeout: float = 30.0,
         request_max_retries: int = 4,
         max_concurrent_requests: int = 16,
-        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        if not project_id.strip():
+        project_id = (project_id or "").strip()
+        if not project_id:
             raise PeakaConfigError("project_id is empty: set it to the id in the project's address in Peaka.")
         if not (math.isfinite(request_timeout) and request_timeout > 0):
             raise PeakaConfigError("request_timeout must be a number of seconds above 0.")
@@ -90,14 +87,13 @@ class PeakaClient:
             raise PeakaConfigError("max_concurrent_requests must be 1 or more.")
         self._connection = Connection(
             api_key,
-            project_id.strip(),
+            project_id,
             base_url,
             request_timeout=request_timeout,
             request_max_retries=request_max_retries,
             max_concurrent_requests=max_concurrent_requests,
-            transport=transport,
         )
-        self._project_id = project_id.strip()
+        self._project_id = project_id
 
     @property
     def project_id(self) -> str:
@@ -116,7 +112,7 @@ class PeakaClient:
         self.close()
 
     def close(self) -> None:
-        """Drop requests under way and close the connections."""
+        """Drop requests under way and close the connections. The client cannot be used afterwards."""
         self._connection.close()
 
     def start(self, call: Call[T]) -> Future[Answer[T]]:
@@ -128,7 +124,9 @@ class PeakaClient:
 
     # Caches
 
-    def list_cache_statuses(self, catalog_id: str | None = None, schema_name: str | None = None) -> list[CacheStatus]:
+    def list_cache_statuses(
+        self, catalog_id: str | None = None, schema_name: str | None = None
+    ) -> list[CacheStatus]:
         """The status of every cache of the project, of one catalog, or of one schema of it: one request."""
         return self._answer(calls.list_cache_statuses(catalog_id, schema_name))
 
@@ -140,7 +138,9 @@ class PeakaClient:
         """What a cache copies, and its two schedules."""
         return self._answer(calls.get_cache(cache_id))
 
-    def get_execution_history(self, cache_id: str, *, limit: int = 10, offset: int = 0) -> list[CacheExecution]:
+    def get_execution_history(
+        self, cache_id: str, *, limit: int = 10, offset: int = 0
+    ) -> list[CacheExecution]:
         """Executions of both modes, newest first; Peaka keeps them for 14 days."""
         return self._answer(calls.get_execution_history(cache_id, limit, offset))
 
@@ -210,7 +210,9 @@ class PeakaClient:
         """
         return self._answer(
             calls.update_cache(
-                cache_id, CacheSchedule.every(incremental_schedule), CacheSchedule.every(full_refresh_schedule)
+                cache_id,
+                CacheSchedule.every(incremental_schedule),
+                CacheSchedule.every(full_refresh_schedule),
             )
         )
 
@@ -243,7 +245,10 @@ class PeakaClient:
 
         Args:
             bindings: values for the statement's ``?`` marks, in order.
-            timeout: seconds that Peaka may take.
+            timeout: seconds that Peaka may take; the client waits so much longer than ``request_timeout``.
+
+        Raises:
+            PeakaUnknownOutcomeError: when the answer was lost. A statement may write, so it is not sent again.
 
         Example:
             .. code-block:: python

@@ -1,64 +1,49 @@
-"""How calls travel: one connection pool, retries, one pace for all after a 429, and errors that say what to do.
+"""How calls travel: one connection pool, retries, one pace for all after a 429.
 
 Requests run on an event loop in one background thread, so that a caller may start many, wait for some, and drop the
 rest at once: a cancelled request closes its socket instead of holding its thread until a timeout. The thread starts
 with the first request and ends in :meth:`Connection.close`.
 
-What is retried: a read on connection errors, timeouts, 429, 502, 503 and 504; a changing request only when it surely
-was not taken (connection refused, connect timeout, 429). Everything else is told to the caller, once.
+What is sent again: a read on connection errors, timeouts, 429, 502, 503 and 504; a changing request only when it
+surely was not taken (connection refused, connect timeout, 429). Everything else is told to the caller, once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import ipaddress
-import json
 import random
+import re
 import threading
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from httpx_retries import Retry, RetryTransport
 
+from dagster_peaka.answers import Answer, Reader
 from dagster_peaka.calls import Call
 from dagster_peaka.errors import (
-    PeakaApiError,
-    PeakaAuthenticationError,
     PeakaConfigError,
     PeakaConnectionError,
     PeakaError,
-    PeakaNotFoundError,
-    PeakaPermissionError,
-    PeakaRateLimitError,
-    PeakaResponseError,
-    PeakaServerError,
     PeakaUnknownOutcomeError,
     shortened,
 )
-from dagster_peaka.models import error_words
 
 T = TypeVar("T")
 
-MAX_BACKOFF = 30.0
+MAX_WAIT = 30.0
 """Seconds that one wait between two attempts lasts at most, also when ``Retry-After`` asks for more."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that opening a connection may take at most."""
 
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """A call's result, and Peaka's clock (the ``Date`` header, whole seconds) when it was given, if it said so."""
-
-    value: T
-    server_time: datetime | None
+EXAMPLE = "write it like 'https://partner.peaka.studio/api/v1'."
 
 
 def checked_base_url(base_url: str) -> str:
@@ -68,19 +53,18 @@ def checked_base_url(base_url: str) -> str:
         PeakaConfigError: when it is no ``https`` address (``http`` is accepted for loopback only, because the key
             travels in clear), or carries a user, a query or a fragment.
     """
-    example = "write it like 'https://partner.peaka.studio/api/v1'."
     try:
-        url = httpx.URL(base_url.strip())
-        port = url.port
-    except (httpx.InvalidURL, ValueError, TypeError):
-        raise PeakaConfigError(f"base_url is not a valid address; {example}") from None
-    if url.userinfo or url.query or url.fragment:
-        raise PeakaConfigError(f"base_url must carry no user, query or fragment; {example}")
-    if url.scheme not in ("http", "https") or not url.host or port == 0:
-        raise PeakaConfigError(f"base_url {base_url!r} is not an http(s) address; {example}")
-    if url.scheme == "http" and not is_loopback(url.host):
+        url = httpx.URL((base_url or "").strip())
+        host, port = url.host, 443 if url.port is None else url.port
+    except (httpx.InvalidURL, ValueError):  # also what is no host name or no Unicode
+        raise PeakaConfigError(f"base_url is not a valid address; {EXAMPLE}") from None
+    if url.userinfo or "?" in str(url) or "#" in str(url):
+        raise PeakaConfigError(f"base_url must carry no user, query or fragment; {EXAMPLE}")
+    if url.scheme not in ("http", "https") or not _is_host(host) or not 1 <= port <= 65535:
+        raise PeakaConfigError(f"base_url is not an http(s) address with a host; {EXAMPLE}")
+    if url.scheme == "http" and not is_loopback(host):
         raise PeakaConfigError(
-            f"base_url {base_url!r} would send the API key unencrypted: use https (http is for this machine only)."
+            f"base_url {str(url)!r} would send the API key unencrypted: use https (http is for this machine only)."
         )
     return str(url).rstrip("/")
 
@@ -95,51 +79,74 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class _Pace:
-    """After a 429 nobody sends before the time that Peaka asked for; waits are capped like any other backoff."""
+def _is_host(host: str) -> bool:
+    """True for a host name or an address; httpx lets through what no resolver takes."""
+    name = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+    return ":" in host or re.fullmatch(rf"{name}(\.{name})*\.?", host) is not None
 
-    def __init__(self) -> None:
+
+class _Retry(Retry):
+    """When a request is sent again: ``httpx_retries``, but no ``Retry-After`` raises what it does not expect."""
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        try:
+            return super().parse_retry_after(retry_after)
+        except OverflowError:  # a date beyond all calendars
+            return MAX_WAIT
+
+
+class _Pace:
+    """After a 429 no request of the connection leaves before the time that Peaka asked for.
+
+    Where it asked for none, the pause doubles with every refusal that came after the last pause was over: those of
+    requests that were under way together count once.
+    """
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
         self._not_before = 0.0
         self._refusals = 0
 
     async def wait(self) -> None:
+        """Return when the next request may leave."""
         while (left := self._not_before - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
-    def note(self, response: httpx.Response, retry: Retry) -> None:
+    def note(self, response: httpx.Response) -> None:
+        """Take in what Peaka answered."""
         if response.status_code != 429:
             self._refusals = 0
             return
-        self._refusals += 1
-        pause = min(MAX_BACKOFF, 0.5 * 2**self._refusals) * random.uniform(0.5, 1)
-        asked = response.headers.get("Retry-After", "")
-        if asked:
-            try:
-                pause = min(MAX_BACKOFF, retry.parse_retry_after(asked))
-            except ValueError:
-                pass
-        self._not_before = max(self._not_before, time.monotonic() + pause)
+        now = time.monotonic()
+        if now >= self._not_before:
+            self._refusals += 1
+        self._not_before = max(self._not_before, now + self._pause(response.headers.get("Retry-After", "")))
+
+    def _pause(self, asked: str) -> float:
+        try:
+            return min(MAX_WAIT, self._retry.parse_retry_after(asked))
+        except ValueError:
+            return min(MAX_WAIT, 0.5 * 2 ** min(self._refusals, 10)) * random.uniform(0.5, 1)
 
 
 class _Attempt(httpx.AsyncBaseTransport):
-    """One attempt at a request: kept to the common pace, read to its last byte, within ``timeout`` seconds in all.
+    """One attempt at a request: kept to the common pace, read to its last byte, within the request's time in all.
 
     Reading the body here puts a connection that breaks half way under the same retry rules as one that never opened.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, timeout: float, retry: Retry) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, pace: _Pace) -> None:
         self._inner = inner
-        self._timeout = timeout
-        self._retry = retry
-        self._pace = _Pace()
+        self._pace = pace
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await self._pace.wait()
+        seconds: float = request.extensions["attempt_seconds"]
         try:
-            response = await asyncio.wait_for(self._exchange(request), self._timeout)
+            response = await asyncio.wait_for(self._exchange(request), seconds)
         except asyncio.TimeoutError:
-            raise httpx.ReadTimeout(f"no complete answer within {self._timeout:g} s", request=request) from None
-        self._pace.note(response, self._retry)
+            raise httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request) from None
+        self._pace.note(response)
         return response
 
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
@@ -161,7 +168,9 @@ class Connection:
         request_timeout: seconds for one attempt, from connecting to the last byte.
         request_max_retries: how often a request is repeated at most, under the rules above.
         max_concurrent_requests: requests under way at once at most.
-        transport: replaces the network, for tests.
+
+    Raises:
+        PeakaConfigError: for a key, an address or a proxy of the environment that cannot be used.
     """
 
     def __init__(
@@ -173,34 +182,32 @@ class Connection:
         request_timeout: float,
         request_max_retries: int,
         max_concurrent_requests: int,
-        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._api_key = _checked_key(api_key)
+        key = _checked_key(api_key)
         self._project_id = project_id
         self._base_url = checked_base_url(base_url)
+        self._reader = Reader(key, project_id, self._base_url)
         self._request_timeout = request_timeout
-        self._max_concurrent_requests = max_concurrent_requests
-        self._transport = transport
-        self._read_retry = Retry(
+        self._read_retry = _Retry(
             total=request_max_retries,
-            allowed_methods=["GET", "POST"],
+            allowed_methods=["GET"],
             status_forcelist=[429, 502, 503, 504],
             backoff_factor=0.5,
-            max_backoff_wait=MAX_BACKOFF,
+            max_backoff_wait=MAX_WAIT,
         )
-        self._change_retry = Retry(
+        self._change_retry = _Retry(
             total=request_max_retries,
             allowed_methods=["POST", "PUT", "DELETE"],
             status_forcelist=[429],
             retry_on_exceptions=[httpx.ConnectError, httpx.ConnectTimeout],
             backoff_factor=0.5,
-            max_backoff_wait=MAX_BACKOFF,
+            max_backoff_wait=MAX_WAIT,
         )
+        self._http = self._new_http(key)
+        self._slots = asyncio.Semaphore(max_concurrent_requests)
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._client: httpx.AsyncClient | None = None
-        self._slots: asyncio.Semaphore | None = None
+        self._closed = False
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
 
     def __repr__(self) -> str:
         return f"<Connection to project {self._project_id!r} at {self._base_url}>"
@@ -209,60 +216,64 @@ class Connection:
         """Begin to send ``call``; the future holds the answer or a :class:`PeakaError`. Cancelling it drops it.
 
         Raises:
-            PeakaConfigError: at once, when an id or name cannot be part of a path.
+            PeakaConfigError: at once, when an id, name or value cannot be part of a request.
+            RuntimeError: after :meth:`close`.
         """
         path = call.path(self._project_id)
-        return asyncio.run_coroutine_threadsafe(self._send(call, path), self._running_loop())
+        request = self._request(call, path)
+        # Begun under the lock, a call is either dropped by close or refused after it, and never left waiting.
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(
+                    "This PeakaClient is closed: make a new one, or use it inside its `with` block."
+                )
+            if self._running is None:
+                self._running = _start_loop()
+            return asyncio.run_coroutine_threadsafe(self._send(call, path, request), self._running[0])
 
     def answer(self, call: Call[T]) -> Answer[T]:
         """Send ``call`` and wait for its answer.
 
         Raises:
             PeakaError: as drawn in :mod:`dagster_peaka.errors`.
+            RuntimeError: after :meth:`close`.
         """
         future = self.start(call)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            kind = PeakaUnknownOutcomeError if call.changes else PeakaConnectionError
+            raise kind(
+                f"The client was closed while {call.method} for {call.subject} was under way."
+            ) from None
         finally:
             future.cancel()
 
     def close(self) -> None:
-        """Drop what is under way, close the connections and end the thread. The next request would start anew."""
+        """Drop what is under way, close the connections and end the thread."""
         with self._lock:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is None or thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
-        thread.join()
-
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                loop = asyncio.new_event_loop()
-                self._slots = asyncio.Semaphore(self._max_concurrent_requests)
-                self._client = self._new_client()
-                self._thread = threading.Thread(
-                    target=_run_loop, args=(loop,), name="dagster-peaka requests", daemon=True
-                )
-                self._thread.start()
-                self._loop = loop
-            return self._loop
+            self._closed = True
+            running, self._running = self._running, None
+        if running is not None:
+            loop, thread = running
+            asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
+            thread.join()
 
     async def _shut_down(self) -> None:
-        others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
-        if self._client is not None:
-            await self._client.aclose()
-        asyncio.get_running_loop().stop()
+        loop = asyncio.get_running_loop()
+        try:
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                for task in others:
+                    task.cancel()
+                # Again after a moment: before Python 3.12, wait_for may swallow a cancellation.
+                await asyncio.wait(others, timeout=0.5)
+            await self._http.aclose()
+            await loop.shutdown_asyncgens()
+        finally:
+            loop.stop()
 
-    def _new_client(self) -> httpx.AsyncClient:
-        transport = self._transport or httpx.AsyncHTTPTransport(
-            proxy=_proxy_for(self._base_url), limits=httpx.Limits(max_connections=None, max_keepalive_connections=None)
-        )
-        attempt = _Attempt(transport, self._request_timeout, self._read_retry)
+    def _new_http(self, key: str) -> httpx.AsyncClient:
+        attempt = _Attempt(_transport(self._base_url), _Pace(self._read_retry))
         return httpx.AsyncClient(
             transport=RetryTransport(attempt, self._read_retry),
             # wait_for in _Attempt bounds the whole attempt; only connecting has a bound of its own, because
@@ -271,159 +282,90 @@ class Connection:
             follow_redirects=False,
             trust_env=False,
             headers={
-                "Authorization": f"Bearer {self._api_key}",
+                "Authorization": f"Bearer {key}",
                 "Accept": "application/json",
                 "User-Agent": f"dagster-peaka/{version('dagster-peaka')} dagster/{version('dagster')}",
             },
         )
 
-    async def _send(self, call: Call[T], path: str) -> Answer[T]:
-        assert self._client is not None and self._slots is not None
-        request = self._client.build_request(
-            call.method,
-            self._base_url + path,
-            params=dict(call.query) or None,
-            json=call.body,
-            extensions={"retry": self._change_retry if call.changes else self._read_retry},
-        )
-        response: httpx.Response | None = None
+    def _request(self, call: Call[Any], path: str) -> httpx.Request:
+        extensions = {
+            "retry": self._change_retry if call.changes else self._read_retry,
+            "attempt_seconds": self._request_timeout + call.takes,
+        }
+        try:
+            return self._http.build_request(
+                call.method,
+                self._base_url + path,
+                params=call.query or None,
+                json=call.body,
+                extensions=extensions,
+            )
+        except (httpx.InvalidURL, TypeError, ValueError) as error:  # too long, or no JSON
+            raise PeakaConfigError(
+                f"The request for {shortened(call.subject, 200)} cannot be written ({error}): check its ids, names "
+                "and values."
+            ) from None
+
+    async def _send(self, call: Call[T], path: str, request: httpx.Request) -> Answer[T]:
         failure: PeakaError | None = None
+        response: httpx.Response | None = None
         async with self._slots:
             try:
-                response = await self._client.send(request)
+                response = await self._http.send(request)
             except httpx.HTTPError as error:
-                failure = self._no_answer(call, error)
+                failure = self._reader.no_answer(call, error)
         # Raised out here: an exception raised inside the handler would carry httpx's, and with it the request's
         # headers, as its context.
         if response is None:
-            raise failure or PeakaConnectionError("no answer")
-        return self._read(call, path, response)
-
-    def _no_answer(self, call: Call[Any], error: httpx.HTTPError) -> PeakaError:
-        where = httpx.URL(self._base_url).netloc.decode()
-        words = self._redacted(str(error) or type(error).__name__)
-        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol)):
-            return PeakaConnectionError(
-                f"Could not connect to Peaka at {where} ({words}): check that it is up, and base_url or zone."
-            )
-        if call.changes:
-            return PeakaUnknownOutcomeError(
-                f"{call.method} for {call.subject} was sent to {where}, but its answer was lost ({words}): "
-                "Peaka may or may not have carried it out."
-            )
-        return PeakaConnectionError(f"No answer from Peaka at {where} for {call.subject} ({words}).")
-
-    def _read(self, call: Call[T], path: str, response: httpx.Response) -> Answer[T]:
-        status = response.status_code
-        if 300 <= status < 400:
-            raise PeakaResponseError(
-                f"{call.method} {path} was answered with a redirect ({status}), which is not followed because the "
-                "key goes to base_url's host only: set base_url to the address that Peaka's documentation gives."
-            )
-        if status >= 400:
-            raise self._refusal(call, path, response)
-        data: Any = None
-        problem = ""
-        if call.needs_json:
-            try:
-                data = json.loads(response.content)
-            except ValueError:
-                problem = "its body is not JSON"
-        if not problem:
-            try:
-                return Answer(call.parse(data), _server_time(response))
-            except PeakaResponseError as error:
-                problem = str(error)
-        beginning = self._redacted(shortened(response.text, 200))
-        message = f"{call.method} {path} was answered with {status}, but {problem}. It begins: {beginning!r}."
-        if call.changes:
-            raise PeakaUnknownOutcomeError(message + " It may have been carried out all the same.")
-        raise PeakaResponseError(message + " Check that base_url is that of Peaka's API.")
-
-    def _refusal(self, call: Call[Any], path: str, response: httpx.Response) -> PeakaError:
-        status = response.status_code
-        reason, error_code = _reason(response)
-        reason = self._redacted(reason)
-        said = f" Peaka says: {reason}" if reason else ""
-        request = f"{call.method} {path} was answered with {status}"
-        if status >= 500:
-            message = f"{request} for {call.subject}.{said}"
-            if call.changes:
-                return PeakaUnknownOutcomeError(
-                    f"{message} It may or may not have been carried out.", status_code=status
-                )
-            return PeakaServerError(message, status_code=status, reason=reason, error_code=error_code)
-        kind, advice = _ADVICE.get(status, (PeakaApiError, ""))
-        advice = advice.format(subject=call.subject, project=self._project_id, base_url=self._base_url)
-        message = f"{request}{f': {advice}' if advice else f' for {call.subject}.'}{said}"
-        return kind(message, status_code=status, reason=reason, error_code=error_code)
-
-    def _redacted(self, text: str) -> str:
-        return text.replace(self._api_key, "[the API key]")
+            assert failure is not None
+            raise failure
+        return self._reader.read(call, path, response)
 
 
-_ADVICE: dict[int, tuple[type[PeakaApiError], str]] = {
-    401: (
-        PeakaAuthenticationError,
-        "the API key was refused. Check api_key, and that zone or base_url ({base_url}) is the one it was made in.",
-    ),
-    403: (
-        PeakaPermissionError,
-        "this key may not do that. A Project key reaches its own project only: check project_id ({project}), or "
-        "use a Partner key.",
-    ),
-    404: (
-        PeakaNotFoundError,
-        "{subject} was not found in project {project}. Check the id or name, and project_id.",
-    ),
-    429: (
-        PeakaRateLimitError,
-        "too many requests, still after the retries. Lower max_concurrent_requests or try later ({subject}).",
-    ),
-}
+def _start_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=run, name="dagster-peaka requests", daemon=True)
+    thread.start()
+    return loop, thread
 
 
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
+def _transport(base_url: str) -> httpx.AsyncHTTPTransport:
+    """The network, by way of the proxy that the environment names for this host, if any."""
+    proxy = _proxy_for(httpx.URL(base_url))
     try:
-        loop.run_forever()
-    finally:
-        loop.close()
+        return httpx.AsyncHTTPTransport(
+            # Without a scheme the environment means an http proxy.
+            proxy=f"http://{proxy}" if proxy and "://" not in proxy else proxy,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        )
+    except (httpx.InvalidURL, ValueError, ImportError):
+        raise PeakaConfigError(
+            "The proxy that the environment names for base_url cannot be used: write HTTPS_PROXY like "
+            "'http://proxy.example:3128', or name the host in NO_PROXY."
+        ) from None
 
 
-def _checked_key(api_key: str) -> str:
-    key = api_key.strip()
-    if not key:
-        raise PeakaConfigError("api_key is empty: set it to a Partner or Project API key of Peaka.")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise PeakaConfigError("api_key holds characters that no API key has (spaces, line ends, non-ASCII).")
-    return key
-
-
-def _proxy_for(base_url: str) -> str | None:
-    """The proxy that the environment names for this one host; never one for loopback, where the key is in clear."""
-    url = httpx.URL(base_url)
-    if is_loopback(url.host) or proxy_bypass(url.host):
+def _proxy_for(url: httpx.URL) -> str | None:
+    """Never one for loopback, where the key is in clear."""
+    if is_loopback(url.host) or proxy_bypass(url.netloc.decode()):
         return None
     proxies = getproxies()
     return proxies.get(url.scheme) or proxies.get("all")
 
 
-def _server_time(response: httpx.Response) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(response.headers.get("Date", ""))
-    except (TypeError, ValueError, IndexError):
-        return None
-    return moment if moment.tzinfo is not None else None
-
-
-def _reason(response: httpx.Response) -> tuple[str, str | None]:
-    """Peaka's own words in an error body of unspecified shape, and its ``errorCode``."""
-    try:
-        data = json.loads(response.content)
-    except ValueError:
-        text = response.text.strip()
-        return ("" if text.lower().startswith(("<!doctype", "<html")) else shortened(text)), None
-    code = data.get("errorCode") if isinstance(data, dict) else None
-    return error_words(data), str(code) if isinstance(code, (str, int)) else None
-
+def _checked_key(api_key: str) -> str:
+    key = (api_key or "").strip()
+    if not key:
+        raise PeakaConfigError("api_key is empty: set it to a Partner or Project API key of Peaka.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise PeakaConfigError("api_key holds characters that no API key has (spaces, line ends, non-ASCII).")
+    return key

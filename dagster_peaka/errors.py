@@ -53,7 +53,7 @@ class PeakaUnknownOutcomeError(PeakaError):
     def __init__(self, message: str, *, status_code: int | None = None) -> None:
         super().__init__(message)
         self.status_code = status_code
-        """The 5xx that came back, or None when no answer came at all."""
+        """The 5xx that came back, or None when no answer came, or none that could be read."""
 
 
 class PeakaResponseError(PeakaError):
@@ -67,7 +67,9 @@ class PeakaApiError(PeakaError):
     ``error_code`` its ``errorCode`` such as ``TABLE_NOT_CACHEABLE`` where one came.
     """
 
-    def __init__(self, message: str, *, status_code: int, reason: str = "", error_code: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, status_code: int, reason: str = "", error_code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.reason = reason
@@ -92,7 +94,7 @@ class PeakaRateLimitError(PeakaApiError):
 
 
 class PeakaServerError(PeakaApiError):
-    """5xx answered to a read, until the retries were used up."""
+    """5xx answered to a read; 502, 503 and 504 until the retries were used up."""
 
 
 class PeakaSyncError(PeakaError):

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -20,7 +21,9 @@ class Received:
     body: bytes
 
 
-def reply(status: int = 200, body: bytes | str = b"{}", *, length: int | None = None, **headers: str) -> bytes:
+def reply(
+    status: int = 200, body: bytes | str = b"{}", *, length: int | None = None, **headers: str
+) -> bytes:
     """The bytes of an answer; `length` may promise another size than the body has."""
     content = body if isinstance(body, bytes) else body.encode()
     fields = {"Content-Type": "application/json", "Connection": "close", **headers}
@@ -32,11 +35,14 @@ def reply(status: int = 200, body: bytes | str = b"{}", *, length: int | None = 
 class RawServer:
     """Answers the n-th request with the n-th reply, and those after the last with the last; then closes.
 
-    The empty reply closes without an answer.
+    The empty reply closes without an answer. `delay` seconds pass before every reply; with `keep_open` the
+    connection stays open after it until the client leaves.
     """
 
-    def __init__(self, *replies: bytes | None) -> None:
+    def __init__(self, *replies: bytes | None, delay: float = 0.0, keep_open: bool = False) -> None:
         self._replies = replies
+        self._delay = delay
+        self._keep_open = keep_open
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -44,6 +50,8 @@ class RawServer:
         self.requests: list[Received] = []
         self.arrived = threading.Semaphore(0)
         """Released once for every request."""
+        self.left = threading.Semaphore(0)
+        """Released once for every client that has left."""
 
     @property
     def host(self) -> str:
@@ -93,12 +101,13 @@ class RawServer:
                 self.requests.append(received)
                 answer = self._replies[min(len(self.requests), len(self._replies)) - 1]
             self.arrived.release()
-            if answer is HANG:
-                connection.recv(1)
-            else:
+            time.sleep(self._delay)
+            if answer is not None:
                 connection.sendall(answer)
-                connection.shutdown(socket.SHUT_WR)
-                connection.recv(1)
+                if not self._keep_open:
+                    connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)
+            self.left.release()
 
 
 def _read_request(connection: socket.socket) -> Received | None:
