@@ -1,0 +1,322 @@
+"""What Peaka's contract leaves open: one test, over HTTP, for each reading. Worlds of several at once are elsewhere.
+
+Guarantees 1 and 2 are judged by the sandbox's own records: which execution each trigger really started.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dagster_peaka import CacheExecution, PeakaResource, PeakaSyncError
+from dagster_peaka.sandbox import PeakaSandbox
+from dagster_peaka.sandbox.executions import ExecutionRecord
+
+CACHE = "ops.public.t"
+Sync = Callable[..., CacheExecution]
+
+
+@pytest.fixture
+def sync(sandbox: PeakaSandbox) -> Sync:
+    """Sync the cache through the resource, with short times; settings may be given."""
+
+    def run(mode: str = "incremental", **settings: Any) -> CacheExecution:
+        fields = {"poll_interval": 0.05, "start_timeout": 5.0, "poll_timeout": 60.0, **settings}
+        peaka = PeakaResource(
+            api_key=sandbox.api_key, project_id=sandbox.project_id, base_url=sandbox.base_url, **fields
+        )
+        return peaka.sync(CACHE, mode)
+
+    return run
+
+
+def triggered(sandbox: PeakaSandbox) -> list[ExecutionRecord]:
+    """The executions that our triggers really started."""
+    return [execution for execution in sandbox.executions(CACHE) if execution.origin == "api"]
+
+
+def triggers(sandbox: PeakaSandbox) -> int:
+    """How many triggers the sandbox was sent."""
+    return sum(
+        record.operation in ("incrementalUpdateCache", "fullRefreshCache") for record in sandbox.requests
+    )
+
+
+def later(seconds: float, action: Callable[[], Any]) -> threading.Timer:
+    """Do something in a moment, beside the sync."""
+    timer = threading.Timer(seconds, action)
+    timer.start()
+    return timer
+
+
+def test_visible_at_once(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """A triggered execution that shows at once is followed: one trigger."""
+    assert sync().id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+def test_visible_after_some_seconds(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """A triggered execution that shows late is waited for: one trigger."""
+    sandbox.behaviour.visible_after = 1.5
+    assert sync().id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+def test_visible_when_it_leaves_the_queue(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """While a stranger's execution runs ours does not show; the grace begins only when that one has ended."""
+    sandbox.behaviour.hide_queued = True
+    sandbox.plan(CACHE, hold=True)
+    sandbox.start_execution(CACHE)
+    timer = later(2.0, lambda: sandbox.release(CACHE))
+    assert sync(start_timeout=1.0).id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+    timer.join()
+
+
+def test_an_older_one_that_shows_late_is_not_ours(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """An execution from before our look, which showed only after it, may have read past the newest rows."""
+    sandbox.behaviour.visible_after = 4.0
+    sandbox.plan(CACHE, duration=5.0)
+    stranger = sandbox.start_execution(CACHE)
+    time.sleep(3.0)
+    execution = sync(start_timeout=10.0)
+    assert execution.id != stranger
+    assert execution.id == triggered(sandbox)[0].id
+
+
+def test_a_trigger_while_one_runs_is_queued(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """The queued execution is ours, not the one that ran at our look."""
+    sandbox.plan(CACHE, duration=1.0)
+    stranger = sandbox.start_execution(CACHE)
+    execution = sync()
+    assert execution.id != stranger
+    assert [execution.id] == [record.id for record in triggered(sandbox)]
+
+
+def test_a_trigger_while_one_runs_is_coalesced(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """A swallowed trigger is repeated once, after the running execution has ended and start_timeout has passed."""
+    sandbox.behaviour.coalesce = True
+    sandbox.plan(CACHE, duration=1.0)
+    stranger = sandbox.start_execution(CACHE)
+    execution = sync(start_timeout=0.5)
+    assert execution.id != stranger
+    assert [execution.id] == [record.id for record in triggered(sandbox)]
+    assert triggers(sandbox) == 2
+
+
+@pytest.mark.parametrize("spelling", ["upper", "lower", "kebab"])
+@pytest.mark.parametrize("stranger_fails", [False, True])
+def test_ours_is_over_and_replaced_between_two_looks(
+    sandbox: PeakaSandbox, sync: Sync, spelling: Any, stranger_fails: bool
+) -> None:
+    """Of two executions between two looks only the history still shows ours, however it spells the modes."""
+    sandbox.behaviour.mode_spelling = spelling
+
+    def schedule() -> None:
+        sandbox.plan(CACHE, hold=not stranger_fails, fail={"message": "no"} if stranger_fails else None)
+        sandbox.start_execution(CACHE, origin="schedule")
+
+    timer = later(1.6, schedule)
+    execution = sync(poll_interval=2.5)
+    timer.join()
+    assert execution.id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """A newest execution that began after our look and COMPLETED is as good as ours."""
+    timer = later(1.0, lambda: sandbox.start_execution(CACHE))
+    execution = sync(poll_interval=2.0)
+    timer.join()
+    assert execution.id == sandbox.executions(CACHE)[-1].id
+    assert not [record for record in sandbox.requests if record.operation == "getCacheExecutionHistory"]
+
+
+@pytest.mark.parametrize("other_mode", ["parallel", "queue", "coalesce", "refuse"])
+def test_the_other_mode_runs(sandbox: PeakaSandbox, sync: Sync, other_mode: Any) -> None:
+    """Beside it, behind it, swallowed or refused: in the end one of our triggers' executions COMPLETED."""
+    sandbox.behaviour.other_mode = other_mode
+    sandbox.plan(CACHE, duration=1.0)
+    sandbox.start_execution(CACHE, mode="full_refresh")
+    execution = sync(start_timeout=0.5)
+    assert [execution.id] == [record.id for record in triggered(sandbox)]
+    assert triggers(sandbox) == (2 if other_mode in ("coalesce", "refuse") else 1)
+
+
+@pytest.mark.parametrize("first", ["incremental", "full_refresh"])
+@pytest.mark.parametrize("mode", ["incremental", "full_refresh"])
+def test_the_mode_of_a_first_sync(sandbox: PeakaSandbox, sync: Sync, first: Any, mode: str) -> None:
+    """Whatever mode a new cache's first sync has, it is no execution of ours."""
+    sandbox.delete_cache(CACHE)
+    sandbox.behaviour.first_sync_mode = first
+    sandbox.create_cache(CACHE)
+    sandbox.wait_idle()
+    execution = sync(mode)
+    assert [execution.id] == [record.id for record in triggered(sandbox)]
+
+
+def test_a_lost_answer_of_a_trigger_that_was_taken(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """The execution appears, so the trigger is not repeated."""
+    sandbox.fault("incrementalUpdateCache", lose_reply=True, status=None)
+    assert sync().id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_trigger_that_was_answered_with_5xx_and_not_taken(
+    sandbox: PeakaSandbox, sync: Sync, status: int
+) -> None:
+    """Nothing appears for start_timeout, so the trigger is repeated once."""
+    sandbox.fault("incrementalUpdateCache", status=status)
+    assert sync(start_timeout=0.5).id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 2
+
+
+def test_triggers_that_start_nothing(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """After two triggers without an execution the sync fails, and says that one may still start."""
+    sandbox.fault("incrementalUpdateCache", status=500, times=None)
+    with pytest.raises(PeakaSyncError, match="may still start late"):
+        sync(start_timeout=0.3)
+    assert triggers(sandbox) == 2
+
+
+@pytest.mark.parametrize("case", ["lower", "title", "upper"])
+def test_statuses_in_any_letter_case(sandbox: PeakaSandbox, sync: Sync, case: Any) -> None:
+    """`completed` and `Completed` mean COMPLETED."""
+    sandbox.behaviour.status_case = case
+    assert sync().id == triggered(sandbox)[0].id
+
+
+@pytest.mark.parametrize("word", ["PENDING", "QUEUED", "SCHEDULED"])
+def test_a_status_that_nobody_has_seen_yet(sandbox: PeakaSandbox, sync: Sync, word: str) -> None:
+    """An unknown status is neither success nor failure: ours is followed through it to its end."""
+    sandbox.behaviour.queued_status = word
+    sandbox.plan(CACHE, duration=0.7)
+    sandbox.start_execution(CACHE)
+    assert sync().id == triggered(sandbox)[0].id
+
+
+@pytest.mark.parametrize("word", ["TIMED_OUT", "TERMINATED"])
+def test_an_end_that_nobody_has_seen_yet(sandbox: PeakaSandbox, sync: Sync, word: str) -> None:
+    """An unknown status with an end is never a success."""
+    sandbox.plan(CACHE, status=word)
+    with pytest.raises(PeakaSyncError, match=word):
+        sync(start_timeout=0.4)
+
+
+def test_a_history_without_modes(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """Where the history names no modes, the newest execution known to be of the mode is followed."""
+    sandbox.behaviour.mode_spelling = "absent"
+    timer = later(1.6, lambda: sandbox.start_execution(CACHE, origin="schedule"))
+    execution = sync(poll_interval=2.5)
+    timer.join()
+    assert execution.id in {record.id for record in sandbox.executions(CACHE)[1:]}
+    assert triggers(sandbox) == 1
+
+
+@pytest.mark.parametrize("timestamps", ["z", "offset", "no_fraction", "null", "absent"])
+def test_timestamps_in_any_form(sandbox: PeakaSandbox, sync: Sync, timestamps: Any) -> None:
+    """With a zone, an offset, no fraction, null or none at all: ours is found with one trigger."""
+    sandbox.behaviour.timestamps = timestamps
+    assert sync().id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+@pytest.mark.parametrize("offset", [-7200.0, 7200.0])
+def test_a_clock_that_is_off(sandbox: PeakaSandbox, sync: Sync, offset: float) -> None:
+    """Only Peaka's own clock is compared with itself, so that ours may differ by hours."""
+    sandbox.behaviour.clock_offset = offset
+    assert sync().id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [("object", "source is locked"), ("string", "source is locked"), ("null", "FAILED")]
+)
+def test_an_error_in_any_shape(sandbox: PeakaSandbox, sync: Sync, shape: Any, words: str) -> None:
+    """An object's message, a string, or nothing: the failure says what there is."""
+    sandbox.behaviour.error_shape = shape
+    sandbox.plan(CACHE, fail={"message": "source is locked"})
+    with pytest.raises(PeakaSyncError, match=words) as raised:
+        sync()
+    assert raised.value.execution_id == triggered(sandbox)[0].id
+
+
+@pytest.mark.parametrize("answer", ["object", "empty", "text"])
+def test_whatever_a_trigger_answers(sandbox: PeakaSandbox, sync: Sync, answer: Any) -> None:
+    """The body of a trigger's answer says nothing, so it may be anything."""
+    sandbox.behaviour.trigger_answer = answer
+    assert sync().id == triggered(sandbox)[0].id
+
+
+def test_unknown_fields_and_ids_as_numbers(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """Fields that no document names are ignored, and catalog ids beyond 2^53 stay exact."""
+    sandbox.behaviour.extra_fields = True
+    sandbox.behaviour.ids_as_numbers = True
+    assert sync().id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("attach", 0), ("queue", 1)])
+def test_what_on_running_does(sandbox: PeakaSandbox, sync: Sync, choice: str, expected: int) -> None:
+    """`attach` follows the execution that runs already, `queue` triggers another."""
+    sandbox.plan(CACHE, duration=0.7)
+    stranger = sandbox.start_execution(CACHE)
+    execution = sync(on_running=choice)
+    assert (execution.id == stranger) == (choice == "attach")
+    assert triggers(sandbox) == expected
+
+
+def test_on_running_fail(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """`fail` triggers nothing and names the execution that runs."""
+    sandbox.plan(CACHE, duration=0.7)
+    stranger = sandbox.start_execution(CACHE)
+    with pytest.raises(PeakaSyncError, match=stranger):
+        sync(on_running="fail")
+    assert triggers(sandbox) == 0
+
+
+def test_a_short_outage(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """The server away for less than outage_tolerance: as if nothing had happened."""
+    sandbox.plan(CACHE, duration=2.0)
+    timers = [later(0.8, sandbox.stop), later(1.6, sandbox.start)]
+    execution = sync(outage_tolerance=20.0)
+    for timer in timers:
+        timer.join()
+    assert execution.id == triggered(sandbox)[0].id
+    assert triggers(sandbox) == 1
+
+
+def test_a_long_outage(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """The server away for longer: the sync names the execution that may still run, and nothing is cancelled."""
+    sandbox.plan(CACHE, hold=True)
+    timer = later(1.0, sandbox.stop)
+    with pytest.raises(PeakaSyncError, match="may still be running") as raised:
+        sync(outage_tolerance=1.0, request_max_retries=0)
+    timer.join()
+    sandbox.start()
+    assert raised.value.execution_id == triggered(sandbox)[0].id
+    assert not [record for record in sandbox.requests if (record.operation or "").startswith("cancel")]
+
+
+def test_two_syncs_of_one_cache_at_the_same_time(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """Each ends with an execution that was created after it asked."""
+    sandbox.behaviour.execution_seconds = 0.5
+    results: dict[str, tuple[float, CacheExecution]] = {}
+
+    def one(name: str) -> None:
+        asked = time.time()
+        results[name] = (asked, sync())
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    truth = {record.id: record for record in sandbox.executions(CACHE)}
+    assert len(results) == 2
+    for asked, execution in results.values():
+        assert truth[execution.id].created_at >= asked
+        assert truth[execution.id].status == "COMPLETED"
