@@ -1,6 +1,7 @@
 """The factory that makes a Peaka cache a Dagster asset."""
 
 import hashlib
+import keyword
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +13,12 @@ from dagster_peaka.lookup import TableName
 from dagster_peaka.models import SyncMode
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.steps import CACHE_ID_METADATA, MODE_METADATA, TABLE_METADATA
+
+RESERVED_NAMES = frozenset(
+    {"context", "conf", "config", "meta", "arg_dict", "input_arg_dict", "output_arg_dict", "input", "output"}
+    | {"dict", "int", "str", "float", "bool", "type"}
+)
+"""What Dagster accepts as the name of no op, beside Python's keywords."""
 
 
 def build_peaka_cache_asset(
@@ -64,7 +71,6 @@ def build_peaka_cache_asset(
     identity, default_key = _identity(cache_id, table)
     spec = dg.AssetSpec(
         key=default_key if key is None else key,
-        deps=deps,
         description=description or _description(identity, sync_mode),
         metadata={**(metadata or {}), **identity, MODE_METADATA: sync_mode.value},
         tags=tags,
@@ -76,8 +82,10 @@ def build_peaka_cache_asset(
         freshness_policy=freshness_policy,
     )
 
+    # By `outs` and not by `specs`: from specs Dagster would make up an output name of the key, whatever is in it.
     @dg.multi_asset(
-        specs=[spec],
+        outs={"result": dg.AssetOut.from_spec(spec, dagster_type=dg.Nothing)},
+        deps=deps,
         name=op_name(spec.key),
         required_resource_keys={resource_key},
         retry_policy=retry_policy,
@@ -94,12 +102,15 @@ def build_peaka_cache_asset(
 
 
 def op_name(key: dg.AssetKey) -> str:
-    """A valid name for the step of ``key``: readable, and with a short hash where reading alone is not unique."""
-    readable = key.to_python_identifier()
-    name = re.sub(r"[^A-Za-z0-9_]", "_", readable)[:100] or "cache"
-    if name == "__".join(key.path):
+    """A valid name for the step of ``key``: its parts with ``__`` between them, and a short hash where that is not so.
+
+    The hash keeps apart what reads alike, and away from words that Dagster or Python keep for themselves.
+    """
+    name = re.sub(r"[^A-Za-z0-9_]", "_", "__".join(key.path))[:100]
+    if name.split("__") == list(key.path) and name not in RESERVED_NAMES and not keyword.iskeyword(name):
         return name
-    return f"{name}_{hashlib.sha256(key.to_user_string().encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"
+    digest = hashlib.sha256("\0".join(key.path).encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{name}_{digest[:8]}"
 
 
 def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[dict[str, str], dg.AssetKey]:
@@ -119,8 +130,5 @@ def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[
 
 def _description(identity: Mapping[str, str], mode: SyncMode) -> str:
     name = identity.get(TABLE_METADATA) or f"cache {identity[CACHE_ID_METADATA]}"
-    return (
-        f"Peaka's copy of {name}, brought up to date by an {mode.words}."
-        if mode is SyncMode.INCREMENTAL
-        else (f"Peaka's copy of {name}, rebuilt by a {mode.words}.")
-    )
+    how = "brought up to date by an" if mode is SyncMode.INCREMENTAL else "rebuilt by a"
+    return f"Peaka's copy of {name}, {how} {mode.words}."

@@ -2,24 +2,99 @@
 
 from __future__ import annotations
 
-from dagster_peaka.errors import PeakaSyncError, shortened
-from dagster_peaka.models import CacheExecution, SyncMode
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import dagster as dg
+
+from dagster_peaka.errors import PeakaError, PeakaSyncError, shortened
+from dagster_peaka.models import SyncMode
 from dagster_peaka.sync import Origin, Result, SyncRules, Trouble
 
 PERMANENT = frozenset({Trouble.GONE, Trouble.NOT_ALLOWED})
 """What no retry helps against; the key, the project or the cache has to change first."""
 
+MAX_DESCRIPTION = 20_000
+"""Characters that the reasons of one step's failed caches take at most; what does not fit is named only."""
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What is said about one trouble. All three are templates for the fields that :func:`_fields` knows."""
+
+    headline: str
+    advice: str
+    source: str = "Peaka says"
+    """Whose words the reason is, where there is one."""
+
+
+_WORDS = {
+    Trouble.FAILED: _Words(
+        "{mode} {execution} FAILED", "Look at the cache and its source in Peaka, then materialize again."
+    ),
+    Trouble.CANCELLED: _Words(
+        "{mode} {execution} was CANCELLED",
+        "Somebody cancelled it in Peaka; the cache {kept}. Materialize again when that is wanted.",
+    ),
+    Trouble.UNKNOWN_END: _Words(
+        "{mode} {execution} has ended in state {state!r}, which this package does not know as a success",
+        "Look at the execution in Peaka, then materialize again; if it had succeeded, report that state.",
+    ),
+    Trouble.VANISHED: _Words(
+        "{mode} {execution}, last seen {state}, is in neither status nor history any more",
+        "Look at the cache's history in Peaka, then materialize again.",
+    ),
+    Trouble.GONE: _Words(
+        "{gone}",
+        "{mend}",
+    ),
+    Trouble.ALREADY_RUNNING: _Words(
+        "{mode} {execution} was already there ({state}), and on_running is 'fail'; nothing was triggered",
+        "Wait for it to end, or set on_running to 'queue' or 'attach'.",
+    ),
+    Trouble.REFUSED: _Words(
+        "Peaka refused twice to start {a_mode}",
+        "Check in Peaka whether the table supports it and whether something else was running.",
+        source="The last answer",
+    ),
+    # The reason names the setting to check, because it is an error of the client's.
+    Trouble.NOT_ALLOWED: _Words("{a_mode} was not allowed, and none was started", "", source="In detail"),
+    Trouble.NOT_TAKEN: _Words(
+        "{a_mode} could not be triggered for {outage_tolerance:g} s (outage_tolerance); {started}",
+        "Materialize again once Peaka answers.",
+        source="The last try",
+    ),
+    Trouble.NOT_STARTED: _Words(
+        "{a_mode} was triggered {times}, and no new execution appeared within {start_timeout:g} s (start_timeout) "
+        "of quiet",
+        "An execution may still start late: look at the cache in Peaka before you materialize again, and raise "
+        "start_timeout if its queue is long.",
+        source="The last answer",
+    ),
+    Trouble.UNREADABLE: _Words(
+        "the status could not be read for {outage_tolerance:g} s (outage_tolerance); {seen}",
+        "{still} Materialize again once Peaka answers.",
+        source="The last try",
+    ),
+    Trouble.TIMED_OUT: _Words(
+        "the {mode} has not ended within {poll_timeout:g} s (poll_timeout); {seen}",
+        "{still} Look at the cache in Peaka, and raise poll_timeout if it needs that long.",
+    ),
+}
+
 
 def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) -> PeakaSyncError:
     """The exception for a sync that failed. ``cache`` is how the cache is shown: its name and id."""
     assert result.trouble is not None
+    words, fields = _WORDS[result.trouble], _fields(result, mode, rules)
+    sentences = [
+        f"Peaka cache {cache}: {words.headline.format(**fields)}",
+        f"{words.source}: {shortened(result.reason)}" if result.reason else "",
+        words.advice.format(**fields),
+    ]
     execution = result.execution
-    said = (
-        f" {_SOURCE.get(result.trouble, 'Peaka says')}: {shortened(result.reason)}" if result.reason else ""
-    )
-    headline = _headline(result, mode, rules)
     return PeakaSyncError(
-        f"Peaka cache {cache}: {headline}.{said}{_separator(said)} {_advice(result, mode)}",
+        " ".join(_ended(sentence) for sentence in sentences if sentence),
         cache=cache,
         execution_id=execution.id if execution else None,
         state=execution.status if execution else None,
@@ -27,101 +102,75 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
     )
 
 
-_SOURCE = {
-    Trouble.UNREADABLE: "The last try",
-    Trouble.NOT_TAKEN: "The last try",
-    Trouble.NOT_ALLOWED: "In detail",
-}
+def step_failure(failures: Mapping[str, PeakaError]) -> dg.Failure:
+    """One failure for all that went wrong in a step, by the key of the asset.
+
+    The step's retry policy stays on unless every reason is permanent.
+    """
+    retry = not all(error.permanent for error in failures.values())
+    if len(failures) == 1:
+        (error,) = failures.values()
+        return dg.Failure(description=str(error), metadata=_metadata(error), allow_retries=retry)
+    lines = [f"{len(failures)} caches failed:"]
+    room, unsaid = MAX_DESCRIPTION, list[str]()
+    for name, error in failures.items():
+        line = f"- {error}"
+        room -= len(line)
+        if room >= 0:
+            lines.append(line)
+        else:
+            unsaid.append(name)
+    if unsaid:
+        lines.append(f"- and {len(unsaid)} more, with their reasons in the log: {', '.join(unsaid)}")
+    return dg.Failure(description="\n".join(lines), allow_retries=retry)
 
 
-def _separator(said: str) -> str:
-    return "" if not said or said.endswith((".", "!", "?")) else "."
+def _metadata(error: PeakaError) -> dict[str, str]:
+    if not isinstance(error, PeakaSyncError):
+        return {}
+    known = {
+        "peaka/cache": error.cache,
+        "peaka/execution_id": error.execution_id,
+        "peaka/state": error.state,
+    }
+    return {name: value for name, value in known.items() if value}
 
 
-def _named(execution: CacheExecution | None) -> str:
-    return f"execution {execution.id}" if execution else "no execution"
-
-
-def _headline(result: Result, mode: SyncMode, rules: SyncRules) -> str:
-    execution = result.execution
-    named = _named(execution)
-    state = execution.status or "without a status" if execution else ""
-    if result.trouble is Trouble.FAILED:
-        return f"{mode.words} {named} FAILED"
-    if result.trouble is Trouble.CANCELLED:
-        return f"{mode.words} {named} was CANCELLED"
-    if result.trouble is Trouble.UNKNOWN_END:
-        return f"{mode.words} {named} has ended in state {state!r}, which is not known to be a success"
-    if result.trouble is Trouble.VANISHED:
-        return f"{mode.words} {named} (last seen {state}) is in neither status nor history any more"
-    if result.trouble is Trouble.GONE:
-        lost = f" while {named} was {state}" if execution else ""
-        return f"the cache does not exist or was deleted{lost}"
-    if result.trouble is Trouble.ALREADY_RUNNING:
-        return f"{mode.words} {named} was running already ({state}) and on_running is 'fail'"
-    if result.trouble is Trouble.REFUSED:
-        return f"Peaka refused to start a {mode.words}, twice"
-    if result.trouble is Trouble.NOT_ALLOWED:
-        return f"Peaka did not allow a {mode.words}"
-    if result.trouble is Trouble.NOT_TAKEN:
-        return (
-            f"the {mode.words} could not be triggered for {rules.outage_tolerance:g} s; nothing was started"
+def _fields(result: Result, mode: SyncMode, rules: SyncRules) -> dict[str, str | float]:
+    execution, triggers = result.execution, result.triggers
+    triggered = triggers > 0 or result.origin is Origin.ADOPTED
+    name = f"execution {execution.id}" if execution else "an execution"
+    state = (execution.status or "without a status") if execution else ""
+    incremental = mode is SyncMode.INCREMENTAL
+    mend = "Create it again in Peaka, if it is still wanted."
+    if execution:
+        seen = f"{name} was last seen {state}"
+        gone = f"the cache was deleted while {name} was {state}"
+    else:
+        seen = (
+            "the execution that was triggered had not appeared yet" if triggered else "nothing was triggered"
         )
-    if result.trouble is Trouble.NOT_STARTED:
-        return (
-            f"{result.triggers} triggers of a {mode.words} were sent, and no new execution appeared within "
-            f"{rules.start_timeout:g} s of each"
-        )
-    if result.trouble is Trouble.UNREADABLE:
-        return f"the status could not be read for {rules.outage_tolerance:g} s ({_last_seen(result)})"
-    return f"the {mode.words} has not ended within {rules.poll_timeout:g} s ({_last_seen(result)})"
+        gone = "the cache was deleted"
+    if not (execution or triggered):
+        gone, mend = "the project has no such cache", "Check the cache's id or table, and project_id."
+    return {
+        "mode": mode.words,
+        "a_mode": f"{'an' if incremental else 'a'} {mode.words}",
+        "execution": name,
+        "state": state,
+        "kept": "keeps the rows that were synced before" if incremental else "keeps its old data",
+        "gone": gone,
+        "mend": mend,
+        "seen": seen,
+        "still": "It may still run; nothing was cancelled." if execution or triggered else "",
+        "started": "the trigger before it may still start one" if triggers else "none was started",
+        "times": {1: "once", 2: "twice"}.get(triggers, f"{triggers} times"),
+        "outage_tolerance": rules.outage_tolerance,
+        "start_timeout": rules.start_timeout,
+        "poll_timeout": rules.poll_timeout,
+    }
 
 
-def _last_seen(result: Result) -> str:
-    if result.execution is not None:
-        return f"execution {result.execution.id}, last seen {result.execution.status or 'without a status'}"
-    return "triggered, its execution not yet identified" if result.triggers else "nothing triggered yet"
-
-
-def _advice(result: Result, mode: SyncMode) -> str:
-    trouble = result.trouble
-    if trouble is Trouble.FAILED:
-        return "Look at the cache and its source in Peaka, then materialize again."
-    if trouble is Trouble.CANCELLED:
-        kept = (
-            "keeps what was synced before"
-            if mode is SyncMode.INCREMENTAL
-            else "keeps the data from before it"
-        )
-        return f"Somebody cancelled it in Peaka; the cache {kept}. Materialize again when that is wanted."
-    if trouble is Trouble.UNKNOWN_END:
-        return "Look at the execution in Peaka; if it did succeed, materialize again and report this state."
-    if trouble is Trouble.VANISHED:
-        return "Look at the cache's history in Peaka, then materialize again."
-    if trouble is Trouble.GONE:
-        return "Check the cache's id or table, and project_id; create the cache again in Peaka if it was deleted."
-    if trouble is Trouble.ALREADY_RUNNING:
-        return "Wait for it to end, or set on_running to 'queue' or 'attach'."
-    if trouble is Trouble.REFUSED:
-        return f"Check in Peaka that the table supports a {mode.words}."
-    if trouble is Trouble.NOT_ALLOWED:
-        return "Check api_key, project_id and zone."
-    if trouble is Trouble.NOT_TAKEN:
-        return "Check that Peaka can be reached, then materialize again."
-    if trouble is Trouble.NOT_STARTED:
-        return (
-            "An execution may still start late. Look at the cache in Peaka before you materialize again, and raise "
-            "start_timeout if its queue is long."
-        )
-    still = (
-        f"Execution {result.execution.id} may still be running"
-        if result.execution is not None
-        else "An execution may still be running"
-        if result.triggers or result.origin is Origin.ADOPTED
-        else "Nothing was triggered"
-    )
-    if trouble is Trouble.UNREADABLE:
-        return f"{still}; nothing was cancelled. Check that Peaka can be reached, then materialize again."
-    return (
-        f"{still}; nothing was cancelled. Look at it in Peaka, and raise poll_timeout if it needs that long."
-    )
+def _ended(sentence: str) -> str:
+    sentence = sentence.strip()
+    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

@@ -1,34 +1,79 @@
 """PeakaResource: the connection to Peaka as Dagster configures it, and the syncs that a step does through it."""
 
-import logging
-import math
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import dagster as dg
-from pydantic import Field, field_validator
+import httpx
+from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from dagster_peaka.client import ZONES, PeakaClient
 from dagster_peaka.connection import checked_base_url, is_loopback
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.failures import sync_error
-from dagster_peaka.lookup import CacheReference, TableName, find_caches
+from dagster_peaka.lookup import CacheReference, TableName
 from dagster_peaka.models import CacheExecution, SyncMode
 from dagster_peaka.runner import Runner, SyncJob
-from dagster_peaka.steps import sync_step
+from dagster_peaka.steps import patient_find_caches, sync_step
 from dagster_peaka.sync import SyncRules
 
 ON_RUNNING = ("queue", "attach", "fail")
+VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("")))
+"""What stands for an environment variable in a field: Dagster reads it when a run begins, and validates again."""
+
+
+def _unless_variable(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, VARIABLES) else check(value)
+
+
+def _no_variable(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(value, VARIABLES):
+        raise ValueError(
+            "cannot be an EnvVar, because Dagster reads variables for texts and whole numbers only; write "
+            f"float(os.environ[{value.env_var_name!r}])."
+        )
+    return check(value)
+
+
+def _checked_zone(value: str) -> str:
+    if value.lower() not in ZONES:
+        raise ValueError(
+            f"zone must be one of {', '.join(map(repr, ZONES))}, not {value!r}; or set base_url."
+        )
+    return value.lower()
+
+
+def _checked_on_running(value: str) -> str:
+    if value not in ON_RUNNING:
+        raise ValueError(f"on_running must be one of {', '.join(map(repr, ON_RUNNING))}, not {value!r}.")
+    return value
+
+
+def _checked_mode(value: str) -> str:
+    return SyncMode.parse(value).value
+
+
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), WrapValidator(_no_variable)]
+Zone = Annotated[str, AfterValidator(_checked_zone), WrapValidator(_unless_variable)]
+Address = Annotated[str, AfterValidator(checked_base_url), WrapValidator(_unless_variable)]
+OnRunning = Annotated[str, AfterValidator(_checked_on_running), WrapValidator(_unless_variable)]
+Mode = Annotated[str, AfterValidator(_checked_mode), WrapValidator(_unless_variable)]
 
 
 class PeakaSyncConfig(dg.Config):
-    """What can be set for one run of a cache asset, in the launchpad or as run config."""
+    """What can be set for one run of a cache asset, in the launchpad or as run config.
 
-    mode: str | None = Field(
+    Example:
+        .. code-block:: python
+
+            dg.RunConfig(ops={"shop__public__orders": PeakaSyncConfig(mode="full_refresh")})
+    """
+
+    mode: Mode | None = Field(
         None, description="'incremental' or 'full_refresh', for this run; by default what the asset declares."
     )
-    on_running: str | None = Field(
+    on_running: OnRunning | None = Field(
         None,
         description=(
             "What to do about an execution of the mode that runs already: 'queue' (trigger another), 'attach' (follow "
@@ -36,21 +81,15 @@ class PeakaSyncConfig(dg.Config):
         ),
     )
 
-    @field_validator("mode")
-    @classmethod
-    def _known_mode(cls, value: str | None) -> str | None:
-        return value if value is None or isinstance(value, dg.EnvVar) else SyncMode.parse(value).value
-
-    @field_validator("on_running")
-    @classmethod
-    def _known_choice(cls, value: str | None) -> str | None:
-        return value if value is None else _checked_on_running(value)
-
 
 class PeakaResource(dg.ConfigurableResource[None]):
     """A connection to one project of Peaka.
 
-    Set ``api_key`` as an ``EnvVar``: Dagster then keeps the variable's name and not its value. All times are seconds.
+    Set ``api_key`` as an ``EnvVar``: Dagster then keeps the variable's name and not its value. Texts and whole
+    numbers may be an ``EnvVar``; all times are seconds.
+
+    Raises:
+        pydantic.ValidationError: a ``ValueError`` that names the field, for a value that cannot work.
 
     Example:
         .. code-block:: python
@@ -68,44 +107,49 @@ class PeakaResource(dg.ConfigurableResource[None]):
             )
     """
 
+    # A misspelt field is an error, and no error repeats what was given: it may be the key.
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
     api_key: str = Field(
         description="A Partner or Project API key. Give it as an EnvVar, so that its value is stored nowhere.",
         json_schema_extra={"dagster__is_secret": True},
         repr=False,
     )
     project_id: str = Field(description="The id of the Peaka project, as in its address.")
-    zone: str = Field(
+    zone: Zone = Field(
         "us", description="The zone of the account: 'us' or 'eu'. Ignored when base_url is given."
     )
-    base_url: str | None = Field(
+    base_url: Address | None = Field(
         None,
         description="The API's address, for another zone or a sandbox: https, or http for this machine only.",
     )
-    request_timeout: float = Field(
+    request_timeout: Seconds = Field(
         30.0, description="Seconds for one attempt at a request, to its last byte."
     )
-    request_max_retries: int = Field(
+    request_max_retries: Annotated[int, Field(ge=0), WrapValidator(_unless_variable)] = Field(
         4, description="Repetitions of a request at most, where repeating is safe."
     )
-    max_concurrent_requests: int = Field(16, description="Requests under way at once at most.")
-    poll_interval: float = Field(
+    max_concurrent_requests: Annotated[int, Field(ge=1), WrapValidator(_unless_variable)] = Field(
+        16, description="Requests under way at once at most."
+    )
+    poll_interval: Seconds = Field(
         1.0,
         description="Seconds between two looks at a status at least; the wait grows to a tenth of the time since the "
         "trigger.",
     )
-    poll_max_interval: float = Field(60.0, description="Seconds between two looks at a status at most.")
-    start_timeout: float = Field(
+    poll_max_interval: Seconds = Field(60.0, description="Seconds between two looks at a status at most.")
+    start_timeout: Seconds = Field(
         120.0,
         description="Seconds without a new execution, after the trigger and after all that ran has ended, before the "
         "one repetition of a trigger, and again before giving up.",
     )
-    poll_timeout: float = Field(
+    poll_timeout: Seconds = Field(
         86_400.0, description="Seconds for one sync in all. Nothing is cancelled after them."
     )
-    outage_tolerance: float = Field(
+    outage_tolerance: Seconds = Field(
         300.0, description="Seconds for which Peaka may not be readable before a sync is given up."
     )
-    on_running: str = Field(
+    on_running: OnRunning = Field(
         "queue",
         description="What to do about an execution of the mode that runs already: 'queue' (trigger another, because "
         "the running one may have read past the newest rows), 'attach' (follow it) or 'fail'.",
@@ -116,84 +160,64 @@ class PeakaResource(dg.ConfigurableResource[None]):
         "machines are taken away from runs.",
     )
 
-    @field_validator("zone")
-    @classmethod
-    def _known_zone(cls, value: str) -> str:
-        if not isinstance(value, dg.EnvVar) and value.lower() not in ZONES:
-            raise ValueError(
-                f"zone must be one of {', '.join(map(repr, ZONES))}, not {value!r}; or set base_url."
-            )
-        return value
-
-    @field_validator("on_running")
-    @classmethod
-    def _known_choice(cls, value: str) -> str:
-        return _checked_on_running(value)
-
-    @field_validator("base_url")
-    @classmethod
-    def _valid_address(cls, value: str | None) -> str | None:
-        return value if value is None or isinstance(value, dg.EnvVar) else checked_base_url(value)
-
-    @field_validator(
-        "request_timeout",
-        "poll_interval",
-        "poll_max_interval",
-        "start_timeout",
-        "poll_timeout",
-        "outage_tolerance",
-    )
-    @classmethod
-    def _finite_seconds(cls, value: float) -> float:
-        if isinstance(value, float) and not (math.isfinite(value) and value > 0):
-            raise ValueError("must be a finite number of seconds above 0.")
-        return value
-
-    @field_validator("request_max_retries", "max_concurrent_requests")
-    @classmethod
-    def _countable(cls, value: int) -> int:
-        if value < 0:
-            raise ValueError("must not be negative.")
-        return value
-
     def get_resource_definition(self) -> Any:
-        """Dagster's own form of this resource; warns when the key is a plain value."""
-        plain = not isinstance(self.api_key, dg.EnvVar)
-        base_url = self.base_url
-        if plain and (base_url is None or isinstance(base_url, dg.EnvVar) or not _is_local(base_url)):
+        """Dagster's own form of this resource; warns when the key is a plain value that leaves this machine."""
+        if not isinstance(self.api_key, dg.EnvVar) and not self._stays_here():
             warnings.warn(
-                "PeakaResource.api_key is a plain value, which Dagster keeps in job snapshots. Write "
-                "api_key=dg.EnvVar('PEAKA_API_KEY') instead.",
+                "PeakaResource.api_key is a plain value: Dagster's UI masks it, but it is kept in snapshots of jobs "
+                "and can be read there. Write api_key=dg.EnvVar('PEAKA_API_KEY') instead, and set that variable.",
                 stacklevel=2,
             )
         return super().get_resource_definition()
+
+    def _stays_here(self) -> bool:
+        address = self.base_url
+        return (
+            isinstance(address, str)
+            and not isinstance(address, dg.EnvVar)
+            and is_loopback(httpx.URL(address).host)
+        )
 
     def get_client(self) -> PeakaClient:
         """A new client with this resource's settings; use it in a ``with`` block.
 
         Raises:
-            PeakaConfigError: when a setting cannot work, or an ``EnvVar`` names a variable that is not set.
+            PeakaConfigError: when the key or the project id is empty, or an ``EnvVar`` names a variable that is not
+                set.
+            pydantic.ValidationError: when the value of a variable cannot work.
+
+        Example:
+            .. code-block:: python
+
+                with peaka.get_client() as client:
+                    client.execute_query('SELECT count(*) FROM "shop"."public"."orders"')
         """
-        base_url = _resolved(self.base_url, "base_url")
-        zone = _resolved(self.zone, "zone") or "us"
+        settings = self._with_variables_read()
         return PeakaClient(
-            _resolved(self.api_key, "api_key") or "",
-            _resolved(self.project_id, "project_id") or "",
-            base_url or ZONES[_zone_key(zone)],
-            request_timeout=self.request_timeout,
-            request_max_retries=self.request_max_retries,
-            max_concurrent_requests=self.max_concurrent_requests,
+            settings.api_key,
+            settings.project_id,
+            settings.base_url or ZONES[settings.zone],
+            request_timeout=settings.request_timeout,
+            request_max_retries=settings.request_max_retries,
+            max_concurrent_requests=settings.max_concurrent_requests,
         )
 
-    def sync_rules(self, on_running: str | None = None) -> SyncRules:
-        """The times and choices that a sync through this resource keeps."""
+    def _with_variables_read(self) -> "PeakaResource":
+        """Itself, for use outside of a run with variables read; inside a run Dagster has read them already."""
+        fields = {name: getattr(self, name) for name in PeakaResource.model_fields}
+        if not any(isinstance(value, VARIABLES) for value in fields.values()):
+            return self
+        return PeakaResource(**{name: _read(name, value) for name, value in fields.items()})
+
+    def _rules(self, on_running: str | None = None) -> SyncRules:
+        settings = self._with_variables_read()
         return SyncRules(
-            poll_interval=self.poll_interval,
-            poll_max_interval=max(self.poll_interval, self.poll_max_interval),
-            start_timeout=self.start_timeout,
-            poll_timeout=self.poll_timeout,
-            outage_tolerance=self.outage_tolerance,
-            on_running=on_running or _resolved(self.on_running, "on_running") or "queue",
+            poll_interval=settings.poll_interval,
+            poll_max_interval=settings.poll_max_interval,
+            start_timeout=settings.start_timeout,
+            poll_timeout=settings.poll_timeout,
+            outage_tolerance=settings.outage_tolerance,
+            on_running=on_running or settings.on_running,
         )
 
     def sync(self, cache_id_or_table: str, mode: str = "incremental") -> CacheExecution:
@@ -208,25 +232,27 @@ class PeakaResource(dg.ConfigurableResource[None]):
 
         Raises:
             PeakaSyncError: when the sync did not end in a COMPLETED execution of its own.
+            PeakaNotFoundError: when the project has no such cache.
+            PeakaConfigError: for a mode, an id or a table's name that makes no sense.
             PeakaError: when Peaka cannot be asked.
 
         Example:
             .. code-block:: python
 
                 @dg.op
-                def refresh_orders(peaka: PeakaResource) -> None:
+                def refresh_orders(context: dg.OpExecutionContext, peaka: PeakaResource) -> None:
                     execution = peaka.sync("shop.public.orders", mode="full_refresh")
+                    context.log.info(f"{execution.progress.cached} rows after {execution.duration_seconds} s")
         """
         sync_mode = SyncMode.parse(mode)
         reference = _reference(cache_id_or_table)
-        rules = self.sync_rules()
+        rules = self._rules()
         with self.get_client() as client:
-            target = find_caches(client, [reference])[reference]
+            log = dg.get_dagster_logger("peaka")
+            target = patient_find_caches(client, [reference], rules, log)[reference]
             if isinstance(target, PeakaError):
                 raise target
-            runner = Runner(
-                client, [SyncJob(target, sync_mode, rules)], log=logging.getLogger("dagster_peaka")
-            )
+            runner = Runner(client, [SyncJob(target, sync_mode, rules)], log=log)
             try:
                 (_, result), *_ = runner.run()
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
@@ -246,8 +272,20 @@ class PeakaResource(dg.ConfigurableResource[None]):
 
         Raises:
             dagster.Failure: at the end, naming every cache that failed and why. What succeeded has been recorded.
+
+        Example:
+            .. code-block:: python
+
+                @dg.multi_asset(
+                    specs=[
+                        dg.AssetSpec("orders", metadata={"peaka/table": "shop.public.orders"}),
+                        dg.AssetSpec("items", metadata={"peaka/table": "shop.public.items"}),
+                    ]
+                )
+                def shop(context: dg.AssetExecutionContext, peaka: PeakaResource):
+                    yield from peaka.sync_and_poll(context)
         """
-        rules = self.sync_rules(config.on_running if config else None)
+        rules = self._rules(config.on_running if config else None)
         mode = SyncMode.parse(config.mode) if config and config.mode else None
         yield from sync_step(context, self.get_client, rules, mode, cancel=self.cancel_on_termination)
 
@@ -257,31 +295,16 @@ def _reference(cache_id_or_table: str) -> CacheReference:
     return TableName.parse(cache_id_or_table) if "." in cache_id_or_table else cache_id_or_table
 
 
-def _checked_on_running(value: str) -> str:
-    if not isinstance(value, dg.EnvVar) and value not in ON_RUNNING:
-        raise ValueError(f"on_running must be one of {', '.join(map(repr, ON_RUNNING))}, not {value!r}.")
-    return value
-
-
-def _resolved(value: str | None, name: str) -> str | None:
-    """The value behind an EnvVar, for use outside a run; Dagster has resolved it inside one."""
-    if not isinstance(value, dg.EnvVar):
+def _read(name: str, value: Any) -> Any:
+    """The value behind an EnvVar, or ``value`` itself."""
+    if not isinstance(value, VARIABLES):
         return value
-    resolved = value.get_value()
-    if not resolved:
-        raise PeakaConfigError(f"{name}: environment variable {value.env_var_name} is not set.")
-    return resolved
-
-
-def _zone_key(zone: str) -> str:
-    key = zone.lower()
-    if key not in ZONES:
+    try:
+        found = value.get_value()
+    except ValueError:
         raise PeakaConfigError(
-            f"zone must be one of {', '.join(map(repr, ZONES))}, not {zone!r}; or set base_url."
-        )
-    return key
-
-
-def _is_local(base_url: str) -> bool:
-    host = base_url.split("://", 1)[-1].split("/", 1)[0].rsplit(":", 1)[0]
-    return is_loopback(host)
+            f"{name}: environment variable {value.env_var_name} is no whole number."
+        ) from None
+    if found in (None, ""):
+        raise PeakaConfigError(f"{name}: environment variable {value.env_var_name} is not set.")
+    return found

@@ -57,15 +57,22 @@ class Client(Protocol):
 
 @dataclass(frozen=True)
 class SyncTarget:
-    """The cache that a sync is for. ``name`` is ``catalog.schema.table`` where it is known."""
+    """The cache that a sync is for.
+
+    ``name`` is ``catalog.schema.table`` where it is known, ``shown_as`` what messages call the cache otherwise.
+    """
 
     cache_id: str
     name: str | None = None
     catalog_id: str | None = None
     schema_name: str | None = None
+    shown_as: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.cache_id})" if self.name else self.cache_id
+        shown = self.name or self.shown_as
+        if shown is None or (shown == self.shown_as and self.cache_id in shown):
+            return shown or self.cache_id
+        return f"{shown} ({self.cache_id})"
 
 
 @dataclass(frozen=True)

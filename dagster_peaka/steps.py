@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import dagster as dg
 from dagster_peaka.attempts import earlier_attempts, write_down
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
-from dagster_peaka.failures import sync_error
+from dagster_peaka.failures import step_failure, sync_error
 from dagster_peaka.lookup import CacheReference, TableName, find_caches
 from dagster_peaka.metadata import materialization
 from dagster_peaka.models import SyncMode
@@ -71,7 +71,7 @@ def sync_step(
             yield from _Step(context, client, rules, mode, cancel, failures).results()
     if failures:
         # Raised outside of any handler, so that the failure carries no other exception along.
-        raise _failure(failures)
+        raise step_failure(failures)
 
 
 @dataclass
@@ -98,9 +98,7 @@ class _Step:
                     yield materialization(key, job.target, job.mode, result)
                     continue
                 error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
-                self.failures[key.to_user_string()] = error
-                if len(jobs) > 1:
-                    self.context.log.error("%s", error)
+                self._failed(key, error, among=len(jobs))
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             runner.stop(cancel=self.cancel)
             raise
@@ -110,11 +108,16 @@ class _Step:
                 runner.stop(cancel=self.cancel)
             raise
 
+    def _failed(self, key: dg.AssetKey, error: PeakaError, *, among: int) -> None:
+        self.failures[key.to_user_string()] = error
+        if among > 1:
+            self.context.log.error("%s", error)
+
     def _jobs(self) -> dict[dg.AssetKey, SyncJob]:
         """The syncs to be done; what cannot be found is noted as failed."""
-        declared = declared_caches(self.context)
-        references = [cache.reference for cache in declared.values()]
         try:
+            declared = declared_caches(self.context)
+            references = [cache.reference for cache in declared.values()]
             targets = patient_find_caches(self.client, references, self.rules, self.context.log)
         except PeakaError as error:
             self.failures["Peaka"] = error
@@ -123,9 +126,9 @@ class _Step:
         for key, cache in declared.items():
             target = targets[cache.reference]
             if isinstance(target, PeakaError):
-                self.failures[key.to_user_string()] = target
+                self._failed(key, target, among=len(declared))
                 continue
-            named = target if target.name else replace(target, name=key.to_user_string())
+            named = target if target.name else replace(target, shown_as=key.to_user_string())
             found[key] = (named, self.mode or cache.mode)
         deps = {key: declared[key].deps for key in found}
         earlier = earlier_attempts(self.context, found, deps, self.rules.poll_timeout)
@@ -173,7 +176,7 @@ def patient_find_caches(
     named = ", ".join(str(reference) for reference in references[:NAMED_AT_MOST])
     more = f" and {len(references) - NAMED_AT_MOST} more" if len(references) > NAMED_AT_MOST else ""
     raise PeakaSyncError(
-        f"Peaka cache {named}{more}: not found out which cache that is; nothing was triggered. {problem}",
+        f"Peaka cache {named}{more} could not be looked up; nothing was triggered. {problem}",
         cache=named,
         permanent=problem.permanent,
     )
@@ -205,22 +208,3 @@ def _declared(spec: dg.AssetSpec) -> DeclaredCache:
         f"Asset {spec.key.to_user_string()} names no Peaka cache: its spec's metadata needs {CACHE_ID_METADATA!r} or "
         f"{TABLE_METADATA!r}."
     )
-
-
-def _failure(failures: Mapping[str, PeakaError]) -> dg.Failure:
-    """One failure for the whole step; its retries stay on unless every reason is permanent."""
-    permanent = all(error.permanent for error in failures.values())
-    errors = list(failures.values())
-    if len(errors) > 1:
-        lines = [f"{len(errors)} caches failed:", *(f"- {error}" for error in errors)]
-        return dg.Failure(description="\n".join(lines), allow_retries=not permanent)
-    (error,) = errors
-    metadata: dict[str, str] = {}
-    if isinstance(error, PeakaSyncError):
-        known = {
-            "peaka/cache": error.cache,
-            "peaka/execution_id": error.execution_id,
-            "peaka/state": error.state,
-        }
-        metadata = {name: value for name, value in known.items() if value}
-    return dg.Failure(description=str(error), metadata=metadata, allow_retries=not permanent)
