@@ -153,7 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     behaviour = parser.add_argument_group("behaviour", "How it plays what Peaka's contract leaves open.")
     for field in fields(Behaviour):
-        behaviour.add_argument(f"--{field.name.replace('_', '-')}", **_option(field.name, field.default))
+        says = str(field.metadata["help"]).replace("%", "%%")
+        behaviour.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            help=f"{says} (%(default)s)",
+            **_option(field.name, field.default),
+        )
     return parser
 
 

@@ -11,6 +11,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 Mode = Literal["INCREMENTAL", "FULL_REFRESH"]
 
 
+def _reading(default: Any, says: str) -> Any:
+    """A field of `Behaviour` with what it means, which the command's --help shows too."""
+    return field(default=default, metadata={"help": says})
+
+
 @dataclass(kw_only=True, slots=True)
 class Behaviour:
     """One reading of Peaka's contract. Every field may be assigned while the sandbox runs, and counts from then on.
@@ -20,44 +25,53 @@ class Behaviour:
     Example: `sandbox.behaviour.coalesce = True`
     """
 
-    execution_seconds: float = 0.0
-    """Least duration of every execution, in seconds."""
-    visible_after: float = 0.0
-    """Seconds until a new execution shows in status and history."""
-    hide_queued: bool = False
-    """An execution shows only when it leaves the queue."""
-    queued_status: str = "RUNNING"
-    """The status that a queued execution shows. Peaka's document has no word of its own for it."""
-    coalesce: bool = False
-    """A trigger while an execution of that mode runs or is queued starts nothing."""
-    other_mode: Literal["parallel", "queue", "coalesce", "refuse"] = "parallel"
-    """What a trigger does while the cache's other mode runs: go beside it, behind it, nowhere, or answer 409."""
-    first_sync_mode: Literal["incremental", "full_refresh"] = "incremental"
-    """The mode of the first sync of a cache that has no schedule. A table without a key is always refreshed."""
-    trigger_answer: Literal["object", "empty", "text"] = "object"
-    """The body that a trigger answers: a JSON object, nothing, or something that is not JSON."""
-    status_case: Literal["upper", "lower", "title"] = "upper"
-    """The letter case of every status."""
-    mode_spelling: Literal["upper", "lower", "kebab", "absent"] = "upper"
-    """How `executionMode` is spelled: FULL_REFRESH, full_refresh, full-refresh, or left out."""
-    cached_records: Literal["total", "handled"] = "total"
-    """`numberOfCachedRecords` of an incremental: the rows of the table, or the rows that this execution handled."""
-    timestamps: Literal["z", "offset", "no_fraction", "null", "absent"] = "z"
-    """How an execution's times are written. `null` breaks Peaka's document, which knows no null."""
-    error_shape: Literal["object", "string", "null"] = "object"
-    """What the `error` of a failed execution is. `string` and `null` break Peaka's document."""
-    ids_as_numbers: bool = False
-    """Catalog ids are JSON numbers (beyond 2^53), not strings. Breaks Peaka's document."""
-    clock_offset: float = 0.0
-    """Seconds by which the server's clock is ahead: in every time that it reports and in the Date header."""
-    date_header: bool = True
-    """Answers carry a Date header."""
-    schedule_update: Literal["patch", "replace"] = "patch"
-    """An update of a cache changes only the schedules that it names, or replaces both."""
-    extra_fields: bool = False
-    """Every object of an answer carries fields that no document names."""
-    drop_progress: bool = False
-    """Executions carry no `progress`."""
+    execution_seconds: float = _reading(0.0, "Least duration of every execution, in seconds.")
+    visible_after: float = _reading(0.0, "Seconds until a new execution shows in status and history.")
+    hide_queued: bool = _reading(False, "An execution shows only when it leaves the queue.")
+    queued_status: str = _reading(
+        "RUNNING", "The status that a queued execution shows. Peaka's document has no word of its own for it."
+    )
+    coalesce: bool = _reading(
+        False, "A trigger while an execution of that mode runs or is queued starts nothing."
+    )
+    other_mode: Literal["parallel", "queue", "coalesce", "refuse"] = _reading(
+        "parallel",
+        "What a trigger does while the cache's other mode runs: go beside it, behind it, nowhere, or answer 409.",
+    )
+    first_sync_mode: Literal["incremental", "full_refresh"] = _reading(
+        "incremental",
+        "The mode of the first sync of a cache that has no schedule. A table without a key is always refreshed.",
+    )
+    trigger_answer: Literal["object", "empty", "text"] = _reading(
+        "object", "The body that a trigger answers: a JSON object, nothing, or something that is not JSON."
+    )
+    status_case: Literal["upper", "lower", "title"] = _reading("upper", "The letter case of every status.")
+    mode_spelling: Literal["upper", "lower", "kebab", "absent"] = _reading(
+        "upper", "How `executionMode` is spelled: FULL_REFRESH, full_refresh, full-refresh, or left out."
+    )
+    cached_records: Literal["total", "handled"] = _reading(
+        "total",
+        "`numberOfCachedRecords` of an incremental: the rows of the table, or the rows that this execution handled.",
+    )
+    timestamps: Literal["z", "offset", "no_fraction", "null", "absent"] = _reading(
+        "z", "How an execution's times are written. `null` breaks Peaka's document, which knows no null."
+    )
+    error_shape: Literal["object", "string", "null"] = _reading(
+        "object", "What the `error` of a failed execution is. `string` and `null` break Peaka's document."
+    )
+    ids_as_numbers: bool = _reading(
+        False, "Catalog ids are JSON numbers (beyond 2^53), not strings. Breaks Peaka's document."
+    )
+    clock_offset: float = _reading(
+        0.0,
+        "Seconds by which the server's clock is ahead: in every time that it reports and in the Date header.",
+    )
+    date_header: bool = _reading(True, "Answers carry a Date header.")
+    schedule_update: Literal["patch", "replace"] = _reading(
+        "patch", "An update of a cache changes only the schedules that it names, or replaces both."
+    )
+    extra_fields: bool = _reading(False, "Every object of an answer carries fields that no document names.")
+    drop_progress: bool = _reading(False, "Executions carry no `progress`.")
 
     def __setattr__(self, name: str, value: Any) -> None:
         choices = CHOICES.get(name)

@@ -93,6 +93,7 @@ class Copier:
 
     def swap(self, job: Job) -> None:
         """Put what `full_refresh` built in the copy's place, at once."""
+        self._detach()
         old, new = quoted(copy_name(job.cache_id)), quoted(aside_name(job.cache_id))
         with self._store.transaction(self._db):
             self._db.execute(f"DROP TABLE IF EXISTS {old}")
@@ -101,6 +102,7 @@ class Copier:
 
     def discard(self, job: Job) -> None:
         """Forget what `full_refresh` built."""
+        self._detach()
         with self._store.transaction(self._db):
             self._db.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(job.cache_id))}")
 
@@ -113,29 +115,16 @@ class Copier:
             raise CopyError(
                 f"{job.table} has rows whose primary key is NULL, and no delta: run a full refresh."
             )
-        self._prepare_copy(job, table, copy)
-        (rows,) = self._db.execute(f"SELECT count(*) FROM {copy}").fetchone()
-        counts = replace(counts, cached=rows)
-        apply = _Delta(table, copy)
+        counts = yield from self._patiently(counts, self._prepare_copy, job, table, copy, counts)
+        delta = _Delta(table, copy)
         low: Key | None = None
         while True:
-            there = yield from self._patiently(counts, self._bound, source, apply.walk(table.collates), low)
-            high = self._lower(table, there, self._bound(copy, apply.walk(False), low))
-            yield from self._patiently(
-                counts, self._stage, source, table, apply.walk(table.collates), low, high
-            )
-            with self._store.transaction(self._db):
-                deleted = self._apply(apply.delete(low, high))
-                if low is None and table.key_may_be_null:
-                    deleted += self._apply((f"DELETE FROM {copy} WHERE {_any_null(table)}", ()))
-                updated, inserted = self._apply(apply.update(low, high)), self._apply(apply.insert())
-                counts = Counts(
-                    counts.inserted + inserted,
-                    counts.updated + updated,
-                    counts.deleted + deleted,
-                    counts.cached + inserted - deleted,
-                )
-                self._remember_counts(job, counts)
+            there = yield from self._patiently(counts, self._bound, source, delta.walk(table.collates), low)
+            here = yield from self._patiently(counts, self._bound, copy, delta.walk(False), low)
+            high = self._lower(table, there, here)
+            walk = delta.walk(table.collates)
+            yield from self._patiently(counts, self._stage, source, table, walk, low, high)
+            counts = yield from self._patiently(counts, self._merge, job, delta, low, high, counts)
             yield counts
             if high is None:
                 return
@@ -145,14 +134,12 @@ class Copier:
         counts = Counts()
         table = yield from self._patiently(counts, self._look, job)
         source, aside = f"src.{quoted(job.table)}", quoted(aside_name(job.cache_id))
-        names = _names(table)
-        with self._store.transaction(self._db):
-            self._db.execute(f"DROP TABLE IF EXISTS {aside}")
-            self._db.execute(f"CREATE TABLE {aside} ({_definitions(table)})")
-        if table.rowid:
-            walk = [table.rowid]
-        elif table.key:
+        yield from self._patiently(counts, self._prepare_aside, table, aside)
+        nulls = table.key_may_be_null and (yield from self._patiently(counts, self._null_keys, source, table))
+        if table.key and not nulls:  # rather than by rowid: a row that is replaced meanwhile gets a new one
             walk = _Delta(table, aside).walk(table.collates)
+        elif table.rowid:
+            walk = [table.rowid]
         else:  # a view has no order of its own that steps could follow: read it once, and walk what was read
             yield from self._patiently(counts, self._spool, source, table)
             source, walk = "temp.spool", ["rowid"]
@@ -160,21 +147,20 @@ class Copier:
         while True:
             high = yield from self._patiently(counts, self._bound, source, walk, low)
             yield from self._patiently(counts, self._stage, source, table, walk, low, high)
-            with self._store.transaction(self._db):
-                copied = self._apply((f"INSERT INTO {aside} ({names}) SELECT {names} FROM temp.stage", ()))
-                counts = replace(counts, inserted=counts.inserted + copied, cached=counts.cached + copied)
-                self._remember_counts(job, counts)
+            counts = yield from self._patiently(counts, self._append, job, table, aside, counts)
             yield counts
             if high is None:
                 return
             low = high
 
-    def _patiently(self, counts: Counts, read: Callable[..., T], *values: Any) -> Steps[T]:
-        """What `read` returns, tried again while the source's writer locks it."""
+    def _patiently(self, counts: Counts, do: Callable[..., T], *values: Any) -> Steps[T]:
+        """What `do` returns, tried again while the source's writer locks it. While a source is attached, SQLite may
+        want to look into it for any statement.
+        """
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                return read(*values)
+                return do(*values)
             except sqlite3.OperationalError as error:
                 if "locked" not in str(error):
                     raise
@@ -192,9 +178,7 @@ class Copier:
             raise CopyError(f"The source {job.source} cannot be read: {error.strerror}.") from None
         wanted = (job.source, stat.st_dev, stat.st_ino)
         if self._attached != wanted:
-            if self._attached is not None:
-                self._db.execute("DETACH src")
-                self._attached = None
+            self._detach()
             self._db.execute("ATTACH ? AS src", (read_only(job.source),))
             self._attached = wanted
         table = describe(self._db, job.table, "src")
@@ -208,11 +192,16 @@ class Copier:
         job.found = table
         return table
 
+    def _detach(self) -> None:
+        if self._attached is not None:
+            self._db.execute("DETACH src")
+            self._attached = None
+
     def _null_keys(self, source: str, table: Table) -> bool:
         found = self._db.execute(f"SELECT 1 FROM {source} WHERE {_any_null(table)} LIMIT 1").fetchall()
         return bool(found)
 
-    def _prepare_copy(self, job: Job, table: Table, copy: str) -> None:
+    def _prepare_copy(self, job: Job, table: Table, copy: str, counts: Counts) -> Counts:
         saved = self._db.execute(
             "SELECT shape FROM peaka_copy WHERE cache_id = ?", (job.cache_id,)
         ).fetchone()
@@ -222,6 +211,38 @@ class Copier:
                 self._remember_shape(job)
         elif (difference := _difference(json.loads(saved[0]), shape_of(table))) is not None:
             raise CopyError(f"The source table {job.table} changed ({difference}): run a full refresh.")
+        (rows,) = self._db.execute(f"SELECT count(*) FROM {copy}").fetchone()
+        return replace(counts, cached=rows)
+
+    def _prepare_aside(self, table: Table, aside: str) -> None:
+        with self._store.transaction(self._db):
+            self._db.execute(f"DROP TABLE IF EXISTS {aside}")
+            self._db.execute(f"CREATE TABLE {aside} ({_definitions(table)})")
+
+    def _merge(self, job: Job, delta: "_Delta", low: Key | None, high: Key | None, counts: Counts) -> Counts:
+        """Make a range of the copy what `temp.stage` is."""
+        with self._store.transaction(self._db):
+            deleted = self._apply(delta.delete(low, high)) + (
+                self._apply(delta.delete_nulls()) if low is None else 0
+            )
+            updated, inserted = self._apply(delta.update(low, high)), self._apply(delta.insert())
+            counts = Counts(
+                counts.inserted + inserted,
+                counts.updated + updated,
+                counts.deleted + deleted,
+                counts.cached + inserted - deleted,
+            )
+            self._remember_counts(job, counts)
+        return counts
+
+    def _append(self, job: Job, table: Table, aside: str, counts: Counts) -> Counts:
+        """Add `temp.stage` to what is built aside."""
+        names = _names(table)
+        with self._store.transaction(self._db):
+            copied = self._apply((f"INSERT INTO {aside} ({names}) SELECT {names} FROM temp.stage", ()))
+            counts = replace(counts, inserted=counts.inserted + copied, cached=counts.cached + copied)
+            self._remember_counts(job, counts)
+        return counts
 
     def _bound(self, relation: str, walk: Sequence[str], low: Key | None) -> Key | None:
         """The place at which a step that begins after `low` ends, None for the last step."""
@@ -273,7 +294,7 @@ class _Delta:
     """The statements that make a range of a copy, from after `low` up to `high`, equal to `temp.stage`."""
 
     def __init__(self, table: Table, copy: str) -> None:
-        self._key, self._copy = table.key, copy
+        self._key, self._copy, self._nulls = table.key, copy, _any_null(table)
         self._names = [quoted(column.name) for column in table.columns]
         self._same_key = " AND ".join(f"stage.{k} = {copy}.{k}" for k in self.walk(False))
 
@@ -288,6 +309,10 @@ class _Delta:
         within, values = self._range(low, high)
         gone = f"NOT EXISTS (SELECT 1 FROM temp.stage WHERE {self._same_key})"
         return f"DELETE FROM {self._copy} {within} AND {gone}", values
+
+    def delete_nulls(self) -> tuple[str, Key]:
+        """Deletes what a full refresh has copied without a key: the source has no such rows any more."""
+        return f"DELETE FROM {self._copy} WHERE {self._nulls}", ()
 
     def update(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
         """Overwrites what the source has changed. Without its range it would walk the whole copy."""

@@ -74,17 +74,18 @@ class Engine:
         self._dirty_executions: set[Execution] = set()
         self._expired: set[str] = set()
         self._closing = False
-
-    # Opening and closing
-
-    async def open(self) -> None:
-        """Take up what the store holds, executions that were not finished included."""
+        self._saver: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(_THREADS, "peaka-sandbox-copy")
         self._seats = asyncio.Semaphore(_COPYING_AT_ONCE)
         self._idle = asyncio.Event()
         self._idle.set()
         self._dirty = asyncio.Event()
         self._saving = asyncio.Lock()
+
+    # Opening and closing
+
+    async def open(self) -> None:
+        """Take up what the store holds, executions that were not finished included."""
         caches, executions, shapes = self._store.load()
         for body in caches:
             self._admit(Cache.load(body, shapes.get(body["id"])))
@@ -106,8 +107,9 @@ class Engine:
             for execution in cache.active:
                 self._stop(execution)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._saver.cancel()
-        await asyncio.gather(self._saver, return_exceptions=True)
+        if self._saver is not None:
+            self._saver.cancel()
+            await asyncio.gather(self._saver, return_exceptions=True)
         await self._save()
         for copier in self._copiers:
             copier.close()

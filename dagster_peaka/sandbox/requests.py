@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 Sink = Callable[["RequestRecord"], None]
 
+_KEPT = 200_000
+"""Requests that are remembered, so that a sandbox may serve for weeks."""
+
 
 @dataclass(frozen=True)
 class RequestRecord:
@@ -26,7 +29,7 @@ class RequestRecord:
 
 
 class RequestLog:
-    """All requests since the last `clear`, in the order of their arrival. Their numbers go on."""
+    """The requests since the last `clear`, the latest 200,000, in the order of their arrival. Their numbers go on."""
 
     def __init__(self, sink: Sink | None = None) -> None:
         self._records: dict[int, RequestRecord] = {}
@@ -38,6 +41,7 @@ class RequestLog:
         self._last += 1
         record = RequestRecord(self._last, method, path, query, operation, time.time())
         self._records[record.number] = record
+        self._records.pop(record.number - _KEPT, None)
         return record
 
     def close(self, record: RequestRecord, status: int) -> None:

@@ -374,3 +374,36 @@ def test_deleting_a_cache_drops_its_copy(kept: PeakaSandbox, store: Path) -> Non
         assert connection.execute("SELECT count(*) FROM peaka_execution").fetchone() == (0,)
     assert [execution.status for execution in kept.executions(deleted)] == ["COMPLETED", "CANCELLED"]
     assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("key", ["NOT NULL", ""])
+def test_a_full_refresh_of_rows_that_are_being_replaced(
+    kept: PeakaSandbox,
+    source: sqlite3.Connection,
+    store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str,
+) -> None:
+    """A row that gets another place in its file while it is copied is copied once."""
+    monkeypatch.setattr(copying, "STEP_ROWS", 500)
+    source.executescript(
+        f"CREATE TABLE big (id TEXT {key} PRIMARY KEY, x);"
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)"
+        "INSERT INTO big SELECT 'row ' || i, i FROM n"
+    )
+    kept.behaviour.first_sync_mode = "full_refresh"
+    cache = kept.create_cache("ops.public.big")
+    written = 0
+    with closing(sqlite3.connect(tmp_path / "ops.db", isolation_level=None, timeout=5)) as writer:
+        while kept.executions(cache)[-1].finished_at is None:
+            written += 1
+            writer.execute(
+                "INSERT OR REPLACE INTO big VALUES ('row ' || ?, -1)", (written * 7919 % 30000 + 1,)
+            )
+            time.sleep(0.001)
+    assert written > 3
+    (done,) = kept.executions(cache)
+    assert (done.status, done.error, done.cached) == ("COMPLETED", None, 30_000)
+    assert sync(kept, cache).status == "COMPLETED"
+    assert copy_of(store, cache) == rows(source, "big")
