@@ -30,6 +30,12 @@ def shortened(text: str, length: int = MAX_REASON_LENGTH) -> str:
     return text if len(text) <= length else text[: length - 15] + " … (cut short)"
 
 
+def sentence(text: str) -> str:
+    """``text`` with a full stop, unless it ends as a sentence does."""
+    text = text.strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
 class PeakaError(Exception):
     """Whatever this package raises about Peaka."""
 

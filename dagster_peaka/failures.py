@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import dagster as dg
 
-from dagster_peaka.errors import PeakaError, PeakaSyncError, shortened
+from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
 from dagster_peaka.models import SyncMode
 from dagster_peaka.sync import Origin, Result, SyncRules, Trouble
 
@@ -87,14 +87,14 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
     """The exception for a sync that failed. ``cache`` is how the cache is shown: its name and id."""
     assert result.trouble is not None
     words, fields = _WORDS[result.trouble], _fields(result, mode, rules)
-    sentences = [
+    parts = [
         f"Peaka cache {cache}: {words.headline.format(**fields)}",
         f"{words.source}: {shortened(result.reason)}" if result.reason else "",
         words.advice.format(**fields),
     ]
     execution = result.execution
     return PeakaSyncError(
-        " ".join(_ended(sentence) for sentence in sentences if sentence),
+        " ".join(sentence(part) for part in parts if part),
         cache=cache,
         execution_id=execution.id if execution else None,
         state=execution.status if execution else None,
@@ -169,8 +169,3 @@ def _fields(result: Result, mode: SyncMode, rules: SyncRules) -> dict[str, str |
         "start_timeout": rules.start_timeout,
         "poll_timeout": rules.poll_timeout,
     }
-
-
-def _ended(sentence: str) -> str:
-    sentence = sentence.strip()
-    return sentence if sentence.endswith((".", "!", "?")) else f"{sentence}."

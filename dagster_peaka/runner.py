@@ -138,7 +138,7 @@ class Runner:
             _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age))
             for job in jobs
         ]
-        self._progress = Progress(log, len(self._runs), clock)
+        self._progress = Progress(log, [run.sync for run in self._runs], clock)
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._out: set[Future[Any]] = set()
         self._listing = False
@@ -256,7 +256,7 @@ class Runner:
                     run.alone = True
                     self._look_at_one(run)
             self._next_sweep = min(self._next_sweep, self._clock())
-            self._progress.looked_at_many([run.sync for run in self._runs])
+            self._progress.looked_at_many()
 
         self._send(calls.list_cache_statuses(*_scope(runs)), handle)
 
@@ -271,7 +271,7 @@ class Runner:
 
     def _told(self, run: _Run) -> None:
         self._touched[run] = None
-        self._progress.told(run.job.target, run.sync)
+        self._progress.told(run.job.target, run.sync, run.look)
 
     # Histories
 
@@ -325,6 +325,7 @@ class Runner:
             run.sync.posted(Posted.ACCEPTED, now, server_time=future.result().server_time)
         else:
             run.sync.posted(_posted(error), now, reason=str(error))
+            self._progress.not_accepted(run.job.target, run.sync, str(error))
         self._told(run)
 
     # The end before the end
