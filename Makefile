@@ -10,7 +10,7 @@ PORT ?= 3000
 STATE ?= .demo
 
 PINS := pyproject.toml example_project/pyproject.toml constraints.txt
-PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt
 
 # Recipes of commands that serve say exec, so that a signal to make reaches the command and not a shell around it.
 .DEFAULT_GOAL := help

@@ -12,8 +12,11 @@ import pytest
 from machine import free_port, taken
 
 from dagster_peaka.sandbox import PeakaSandbox
-from flights.database import create_tables
-from flights.defs.landing import FLIGHTS_DAYS, flights
+from flights.commands.demo import run_next_day
+from flights.commands.processes import Processes
+from flights.commands.surroundings import CommandError, State, peaka
+from flights.database import DatabaseError, create_tables
+from flights.defs.landing import FLIGHTS_DAYS, flights, next_day
 
 
 def demo(state: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -78,16 +81,19 @@ def test_each_run_lands_the_next_day_and_counts_exactly(tmp_path: Path, environm
         assert not taken(int(port))
 
 
-def test_after_the_last_day_it_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
-    """With every day landed nothing is left to do, which is no failure."""
-    home = tmp_path / "dagster"
-    home.mkdir()
-    with dg.DagsterInstance.local_temp(str(home)) as instance:
-        for day in FLIGHTS_DAYS.get_partition_keys():
-            instance.report_runless_asset_event(dg.AssetMaterialization(flights.key, partition=day))
-    done = demo(tmp_path, environment)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "Every day of 2013 has landed. `make clean` starts over." in done.stdout
+def test_the_first_day_that_has_not_landed_is_next_and_after_the_last_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Days that landed out of order are not landed again; with all landed the demo says so and is content."""
+    days = FLIGHTS_DAYS.get_partition_keys()
+    with dg.DagsterInstance.ephemeral() as instance:
+        for expected, landed in ((days[0], [days[0], days[2]]), (days[1], [days[1], *days[3:]])):
+            assert next_day(instance) == expected
+            for day in landed:
+                instance.report_runless_asset_event(dg.AssetMaterialization(flights.key, partition=day))
+        assert next_day(instance) is None
+        run_next_day(instance)
+    assert capsys.readouterr().out == "Every day of 2013 has landed. `make clean` starts over.\n"
 
 
 def assert_one_sentence(done: subprocess.CompletedProcess[str], expected: str) -> None:
@@ -101,11 +107,11 @@ def test_a_wrong_key_is_one_sentence_without_the_key(tmp_path: Path, environment
     """Nothing lands, and the setting is named; the key is not."""
     source = tmp_path / "source.db"
     create_tables(source)
-    with PeakaSandbox(sources={"ops": {"public": str(source)}}) as peaka:
+    with PeakaSandbox(sources={"ops": {"public": str(source)}}) as server:
         account = {
             "PEAKA_API_KEY": "mistyped-key",
-            "PEAKA_PROJECT_ID": peaka.project_id,
-            "PEAKA_BASE_URL": peaka.base_url,
+            "PEAKA_PROJECT_ID": server.project_id,
+            "PEAKA_BASE_URL": server.base_url,
         }
         done = demo(tmp_path / "state", {**environment, **account})
     assert_one_sentence(done, "401.*api_key")
@@ -136,19 +142,25 @@ def test_a_server_that_is_down_is_one_sentence(tmp_path: Path, environment: dict
         ({"PEAKA_API_KEY": "k1", "PEAKA_PROJECT_ID": "p1", "PEAKA_ZONE": "mars"}, "zone"),
     ],
 )
-def test_a_setting_that_cannot_work_is_one_sentence(
-    tmp_path: Path, environment: dict[str, str], settings: dict[str, str], expected: str
+def test_a_setting_that_cannot_work_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], expected: str
 ) -> None:
-    """The variable at fault is named, before anything is started or landed."""
-    assert_one_sentence(demo(tmp_path, {**environment, **settings}), expected)
+    """Before anything is started or landed, one sentence says which variable is at fault."""
+    for name in ("PEAKA_API_KEY", "PEAKA_PROJECT_ID", "PEAKA_ZONE", "PEAKA_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises((CommandError, DatabaseError), match=expected) as error:
+        with State(tmp_path).held() as state, Processes() as processes:
+            peaka(processes, state)
+    assert "\n" not in str(error.value)
 
 
-def test_two_commands_do_not_share_a_state(tmp_path: Path, environment: dict[str, str]) -> None:
+def test_two_commands_do_not_share_a_state(tmp_path: Path) -> None:
     """While one command uses the folder, a second one says so and leaves it alone."""
-    from flights.commands.surroundings import State
-
-    with State(tmp_path).held():
-        assert_one_sentence(demo(tmp_path, environment), "Another .* is using .*STATE=")
+    with State(tmp_path).held(), pytest.raises(CommandError, match=r"Another .* is using .*STATE="):
+        with State(tmp_path).held():
+            pass
 
 
 def test_a_missing_data_set_fails_the_landing_in_one_sentence(

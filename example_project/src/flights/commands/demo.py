@@ -42,7 +42,8 @@ def main() -> int:
             environment, description = peaka(processes, state)
             os.environ.update({**environment, **state.environment()})
             print(description, flush=True)
-            _land_sync_report()
+            with dg.DagsterInstance.get() as instance:
+                run_next_day(instance)
     except KeyboardInterrupt:
         print("\nStopped.", file=sys.stderr)
         return 130
@@ -60,27 +61,29 @@ def main() -> int:
     return 0
 
 
-def _land_sync_report() -> None:
+def run_next_day(instance: dg.DagsterInstance) -> None:
+    """Land the first day that the instance has not materialized, sync, report and print, if one is left.
+
+    Raises CommandError where a step fails, PeakaError where Peaka cannot be asked.
+    """
     # Imported only now: the definitions read the environment when they load.
     from flights.definitions import defs
     from flights.defs.landing import next_day
 
+    day = next_day(instance)
+    if day is None:
+        print("Every day of 2013 has landed. `make clean` starts over.")
+        return
     _check_peaka()
-    with dg.DagsterInstance.get() as instance:
-        day = next_day(instance)
-        if day is None:
-            print("Every day of 2013 has landed. `make clean` starts over.")
-            return
-        selection = _selection(instance)
-        print(f"\nLanding {day}, syncing {len(TABLES)} caches, making the report:", flush=True)
-        definitions = dg.Definitions.merge(defs(), dg.Definitions(loggers={"brief": _brief_logger}))
-        result = definitions.resolve_job_def("chain").execute_in_process(
-            instance=instance,
-            partition_key=day,
-            asset_selection=selection,
-            run_config={"loggers": {"brief": {}}},
-            raise_on_error=False,
-        )
+    print(f"\nLanding {day}, syncing {len(TABLES)} caches, making the report:", flush=True)
+    definitions = dg.Definitions.merge(defs(), dg.Definitions(loggers={"brief": _brief_logger}))
+    result = definitions.resolve_job_def("chain").execute_in_process(
+        instance=instance,
+        partition_key=day,
+        asset_selection=_selection(instance),
+        run_config={"loggers": {"brief": {}}},
+        raise_on_error=False,
+    )
     metadata = {
         event.asset_key: event.materialization.metadata
         for event in result.get_asset_materialization_events()
