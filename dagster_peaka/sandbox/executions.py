@@ -70,7 +70,7 @@ class Engine:
         self._unfinished = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._copiers: list[Copier] = []
-        self._dirty_caches: set[Cache] = set()
+        self._dirty_caches: dict[str, Cache] = {}
         self._dirty_executions: set[Execution] = set()
         self._expired: set[str] = set()
         self._closing = False
@@ -151,7 +151,7 @@ class Engine:
         cache = Cache(str(uuid.uuid4()), name, table.modes)
         cache.schedules = {mode: Schedule.of(text, time.time()) for mode, text in given.items()}
         self._admit(cache)
-        self._dirty_caches.add(cache)
+        self._dirty_caches[cache.id] = cache
         self._touch()
         first: Mode = "FULL_REFRESH" if self.behaviour.first_sync_mode == "full_refresh" else "INCREMENTAL"
         if given:
@@ -173,14 +173,14 @@ class Engine:
             else:
                 cache.schedules[mode] = Schedule.of(text, time.time())
             self._set_timers(cache, mode)
-        self._dirty_caches.add(cache)
+        self._dirty_caches[cache.id] = cache
         self._touch()
 
     def delete(self, cache: Cache) -> None:
         """Forget a cache: what runs is cancelled, what waits never starts, its copy is dropped."""
         del self.caches[cache.id], self.by_table[cache.name]
         self._stop_timers(cache)
-        self._dirty_caches.discard(cache)
+        self._dirty_caches.pop(cache.id, None)
         for execution in list(cache.active):
             self._stop(execution)
             if execution.started_at is None:
@@ -399,7 +399,7 @@ class Engine:
             cache.copied = tuple((column.name, column.trino_type) for column in table.columns)
             if cache.modes != table.modes:
                 cache.modes = table.modes
-                self._dirty_caches.add(cache)
+                self._dirty_caches[cache.id] = cache
 
     def _take_copier(self) -> Copier:
         return self._copiers.pop() if self._copiers else Copier(self._store)
@@ -475,7 +475,7 @@ class Engine:
 
     async def _save(self) -> None:
         async with self._saving:
-            caches = {cache.id: cache.saved() for cache in self._dirty_caches}
+            caches = {cache.id: cache.saved() for cache in self._dirty_caches.values()}
             executions = [e.saved() for e in self._dirty_executions if e.cache_id in self.caches]
             expired, self._expired = self._expired, set()
             self._dirty_caches.clear()

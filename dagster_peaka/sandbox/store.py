@@ -19,7 +19,7 @@ from dagster_peaka.sandbox.sources import SandboxError, quoted
 
 _LAYOUT = 1
 _TABLES = """
-CREATE TABLE IF NOT EXISTS peaka_cache (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS peaka_cache (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS peaka_execution (
     id TEXT PRIMARY KEY, cache_id TEXT NOT NULL, sequence INTEGER NOT NULL, body TEXT NOT NULL,
     finished INTEGER NOT NULL, inserted INTEGER NOT NULL, updated INTEGER NOT NULL, deleted INTEGER NOT NULL,
@@ -141,8 +141,10 @@ class Store:
                 raise
 
     def load(self) -> tuple[list[dict[str, Any]], list[SavedExecution], dict[str, dict[str, Any]]]:
-        """The caches, the executions in the order in which they were created, and the shapes of the copies."""
-        caches = [json.loads(body) for (body,) in self._keep.execute("SELECT body FROM peaka_cache")]
+        """Caches and executions, each in the order of their creation, and the shapes of the copies."""
+        caches = [
+            json.loads(body) for (body,) in self._keep.execute("SELECT body FROM peaka_cache ORDER BY number")
+        ]
         executions = [
             SavedExecution(
                 execution_id, cache_id, sequence, json.loads(body), bool(finished), Counts(*counts)
@@ -164,7 +166,7 @@ class Store:
             return
         with closing(self.connect()) as connection, self.transaction(connection):
             connection.executemany(
-                "INSERT OR REPLACE INTO peaka_cache VALUES (?, ?)",
+                "INSERT INTO peaka_cache (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
                 [(cache_id, json.dumps(body)) for cache_id, body in caches.items()],
             )
             connection.executemany(

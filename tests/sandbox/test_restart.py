@@ -31,6 +31,9 @@ def test_caches_history_schedules_and_copies_survive(
     with PeakaSandbox(ops, [FLIGHTS], store=store) as sandbox:
         sandbox.wait_idle()
         notes = sandbox.create_cache("ops.public.notes", full_refresh_schedule="P1D")
+        for table in ("late", "airlines"):
+            sandbox.create_cache(f"ops.public.{table}")
+        Api(sandbox)("PUT", f"cache/{sandbox.caches[FLIGHTS]}", json={})
         sandbox.plan(FLIGHTS, fail={"code": 7})
         sandbox.start_execution(FLIGHTS)
         sandbox.wait_idle()
@@ -40,7 +43,7 @@ def test_caches_history_schedules_and_copies_survive(
     source.execute("DELETE FROM flights WHERE id = 1")
     with PeakaSandbox(ops, [FLIGHTS], store=store) as sandbox:
         api = Api(sandbox)
-        assert (sandbox.caches, sandbox.executions()) == (caches, truth)
+        assert (list(sandbox.caches.items()), sandbox.executions()) == (list(caches.items()), truth)
         assert (api.get("cache/status"), api.history(), api.get(f"cache/{notes}")) == said
         assert api.query("SELECT count(*) FROM ops.public.flights") == [[3]]
         api.trigger()
