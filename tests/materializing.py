@@ -1,0 +1,81 @@
+"""Runs of cache assets against a sandbox, and what they left in Dagster."""
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from dagster_peaka import PeakaResource
+from dagster_peaka.sandbox import PeakaSandbox
+
+
+def peaka_for(sandbox: PeakaSandbox, **settings: Any) -> PeakaResource:
+    """A resource for `sandbox` that is quick to look and quick to give up."""
+    quick: dict[str, Any] = {
+        "api_key": sandbox.api_key,
+        "project_id": sandbox.project_id,
+        "base_url": sandbox.base_url,
+        "poll_interval": 0.05,
+        "start_timeout": 2.0,
+        "poll_timeout": 60.0,
+        "request_max_retries": 0,
+    }
+    return PeakaResource(**{**quick, **settings})
+
+
+def run_of(
+    asset: dg.AssetsDefinition,
+    peaka: PeakaResource,
+    *,
+    config: Mapping[str, Any] | None = None,
+    instance: dg.DagsterInstance | None = None,
+) -> dg.ExecuteInProcessResult:
+    """The finished run of one asset, whether it succeeded or not."""
+    run_config = {"ops": {asset.op.name: {"config": dict(config)}}} if config else None
+    return dg.materialize(
+        [asset], resources={"peaka": peaka}, run_config=run_config, raise_on_error=False, instance=instance
+    )
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What Dagster recorded of a failed step."""
+
+    description: str
+    metadata: dict[str, Any]
+    tries: int
+
+
+def failure_of(result: dg.ExecuteInProcessResult) -> Failed:
+    """The only failed step of a run, and how many times its retry policy let it try."""
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    failure = event.step_failure_data.user_failure_data
+    assert failure is not None, event.step_failure_data.error
+    metadata = {name: value.value for name, value in failure.metadata.items()}
+    retries = [event for event in result.all_events if event.is_step_up_for_retry]
+    return Failed(failure.description or "", metadata, 1 + len(retries))
+
+
+def log_of(asset: dg.AssetsDefinition, peaka: PeakaResource) -> list[tuple[str, str]]:
+    """The lines, each with its level, that a run of `asset` wrote to its log beside Dagster's own events."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = run_of(asset, peaka, instance=instance)
+        return [
+            (logging.getLevelName(int(entry.level)), entry.user_message)
+            for entry in instance.all_logs(result.run_id)
+            if entry.dagster_event is None
+        ]
+
+
+def sqlite_tables(path: Path, names: Iterable[str]) -> Path:
+    """A SQLite file with tables of these names, each of three rows."""
+    with closing(sqlite3.connect(path)) as database, database:
+        for name in names:
+            database.execute(f'CREATE TABLE "{name}" (id INTEGER PRIMARY KEY, v TEXT)')
+            database.executemany(f'INSERT INTO "{name}" VALUES (?, ?)', [(1, "a"), (2, "b"), (3, "c")])
+    return path
