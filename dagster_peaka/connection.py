@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import ipaddress
+import math
 import random
 import re
 import threading
@@ -85,16 +86,6 @@ def _is_host(host: str) -> bool:
     return ":" in host or re.fullmatch(rf"{name}(\.{name})*\.?", host) is not None
 
 
-class _Retry(Retry):
-    """When a request is sent again: ``httpx_retries``, but no ``Retry-After`` raises what it does not expect."""
-
-    def parse_retry_after(self, retry_after: str) -> float:
-        try:
-            return super().parse_retry_after(retry_after)
-        except OverflowError:  # a date beyond all calendars
-            return MAX_WAIT
-
-
 class _Pace:
     """After a 429 no request of the connection leaves before the time that Peaka asked for.
 
@@ -102,8 +93,7 @@ class _Pace:
     requests that were under way together count once.
     """
 
-    def __init__(self, retry: Retry) -> None:
-        self._retry = retry
+    def __init__(self) -> None:
         self._not_before = 0.0
         self._refusals = 0
 
@@ -112,21 +102,18 @@ class _Pace:
         while (left := self._not_before - time.monotonic()) > 0:
             await asyncio.sleep(left)
 
-    def note(self, response: httpx.Response) -> None:
-        """Take in what Peaka answered."""
-        if response.status_code != 429:
-            self._refusals = 0
-            return
+    def refused(self, asked: float | None) -> None:
+        """Take in a 429, and the seconds that it asked to wait."""
         now = time.monotonic()
         if now >= self._not_before:
             self._refusals += 1
-        self._not_before = max(self._not_before, now + self._pause(response.headers.get("Retry-After", "")))
+        if asked is None:
+            asked = min(MAX_WAIT, 0.5 * 2 ** min(self._refusals, 10)) * random.uniform(0.5, 1)
+        self._not_before = max(self._not_before, now + asked)
 
-    def _pause(self, asked: str) -> float:
-        try:
-            return min(MAX_WAIT, self._retry.parse_retry_after(asked))
-        except ValueError:
-            return min(MAX_WAIT, 0.5 * 2 ** min(self._refusals, 10)) * random.uniform(0.5, 1)
+    def accepted(self) -> None:
+        """Take in any other answer."""
+        self._refusals = 0
 
 
 class _Attempt(httpx.AsyncBaseTransport):
@@ -135,9 +122,9 @@ class _Attempt(httpx.AsyncBaseTransport):
     Reading the body here puts a connection that breaks half way under the same retry rules as one that never opened.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport, pace: _Pace) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
-        self._pace = pace
+        self._pace = _Pace()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         await self._pace.wait()
@@ -146,7 +133,11 @@ class _Attempt(httpx.AsyncBaseTransport):
             response = await asyncio.wait_for(self._exchange(request), seconds)
         except asyncio.TimeoutError:
             raise httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request) from None
-        self._pace.note(response)
+        asked = _retry_after(response)
+        if response.status_code == 429:
+            self._pace.refused(asked)
+        else:
+            self._pace.accepted()
         return response
 
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
@@ -156,6 +147,49 @@ class _Attempt(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """The seconds that an answer asks to wait, capped; leaves its header as whole seconds or not at all."""
+    header = response.headers.pop("Retry-After", "")
+    try:
+        asked = min(MAX_WAIT, Retry().parse_retry_after(header))
+    except OverflowError:  # a date beyond all calendars
+        asked = MAX_WAIT
+    except ValueError:
+        return None
+    response.headers["Retry-After"] = str(math.ceil(asked))
+    return asked
+
+
+class _Retries(httpx.AsyncBaseTransport):
+    """Sends a read again where that may help, and a change only where it surely was not taken."""
+
+    def __init__(self, attempt: _Attempt, most: int) -> None:
+        self._attempt = attempt
+        reads = Retry(
+            total=most,
+            allowed_methods=["GET"],
+            status_forcelist=[429, 502, 503, 504],
+            backoff_factor=0.5,
+            max_backoff_wait=MAX_WAIT,
+        )
+        changes = Retry(
+            total=most,
+            allowed_methods=["POST", "PUT", "DELETE"],
+            status_forcelist=[429],
+            retry_on_exceptions=[httpx.ConnectError, httpx.ConnectTimeout],
+            backoff_factor=0.5,
+            max_backoff_wait=MAX_WAIT,
+        )
+        self._reads, self._changes = RetryTransport(attempt, reads), RetryTransport(attempt, changes)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        rules = self._changes if request.extensions["changes"] else self._reads
+        return await rules.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._attempt.aclose()
 
 
 class Connection:
@@ -188,22 +222,7 @@ class Connection:
         self._base_url = checked_base_url(base_url)
         self._reader = Reader(key, project_id, self._base_url)
         self._request_timeout = request_timeout
-        self._read_retry = _Retry(
-            total=request_max_retries,
-            allowed_methods=["GET"],
-            status_forcelist=[429, 502, 503, 504],
-            backoff_factor=0.5,
-            max_backoff_wait=MAX_WAIT,
-        )
-        self._change_retry = _Retry(
-            total=request_max_retries,
-            allowed_methods=["POST", "PUT", "DELETE"],
-            status_forcelist=[429],
-            retry_on_exceptions=[httpx.ConnectError, httpx.ConnectTimeout],
-            backoff_factor=0.5,
-            max_backoff_wait=MAX_WAIT,
-        )
-        self._http = self._new_http(key)
+        self._http = self._new_http(key, request_max_retries)
         self._slots = asyncio.Semaphore(max_concurrent_requests)
         self._lock = threading.Lock()
         self._closed = False
@@ -272,10 +291,9 @@ class Connection:
         finally:
             loop.stop()
 
-    def _new_http(self, key: str) -> httpx.AsyncClient:
-        attempt = _Attempt(_transport(self._base_url), _Pace(self._read_retry))
+    def _new_http(self, key: str, max_retries: int) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            transport=RetryTransport(attempt, self._read_retry),
+            transport=_Retries(_Attempt(_transport(self._base_url)), max_retries),
             # wait_for in _Attempt bounds the whole attempt; only connecting has a bound of its own, because
             # a connect timeout is the one kind that surely had no effect.
             timeout=httpx.Timeout(None, connect=min(CONNECT_TIMEOUT, self._request_timeout / 2)),
@@ -289,10 +307,7 @@ class Connection:
         )
 
     def _request(self, call: Call[Any], path: str) -> httpx.Request:
-        extensions = {
-            "retry": self._change_retry if call.changes else self._read_retry,
-            "attempt_seconds": self._request_timeout + call.takes,
-        }
+        extensions = {"changes": call.changes, "attempt_seconds": self._request_timeout + call.takes}
         try:
             return self._http.build_request(
                 call.method,
