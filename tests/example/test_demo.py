@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from machine import free_port, taken
 
 from dagster_peaka.sandbox import PeakaSandbox
 from flights.commands.demo import run_next_day
@@ -17,6 +16,7 @@ from flights.commands.processes import Processes
 from flights.commands.surroundings import CommandError, State, peaka
 from flights.database import DatabaseError, create_tables
 from flights.defs.landing import FLIGHTS_DAYS, flights, next_day
+from tests.example.machine import free_port, taken
 
 
 def demo(state: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

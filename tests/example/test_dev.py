@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from machine import descendants, free_port, runs, soon, taken
+
+from tests.example.machine import descendants, free_port, runs, soon, taken
 
 REPOSITORY = Path(__file__).parents[2]
 

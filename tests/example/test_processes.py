@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from machine import runs, soon
 
 from flights.commands import processes
 from flights.commands.processes import ProcessError, Processes
+from tests.example.machine import runs, soon
 
 # Starts a process of its own, says so, and stays; "deaf" ignores interrupts, as does what it starts.
 PARENT = """

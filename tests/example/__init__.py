@@ -1,0 +1,1 @@
+"""The example project and the commands, run as a user runs them."""
