@@ -58,7 +58,10 @@ def step(base_url: str, caches: int) -> dict[str, float]:
     spent = 0.0
 
     @dg.multi_asset(
-        specs=[dg.AssetSpec(["bench", f"t{n}"], metadata={"peaka/table": f"bench.public.t{n}"}) for n in range(caches)],
+        specs=[
+            dg.AssetSpec(["bench", f"t{n}"], metadata={"peaka/table": f"bench.public.t{n}"})
+            for n in range(caches)
+        ],
         required_resource_keys={"peaka"},
     )
     def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:

@@ -1,0 +1,103 @@
+"""What one step costs, what it leaves behind, and what happens when Dagster closes it while it records a result."""
+
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_peaka import PeakaResource
+from dagster_peaka.sandbox import PeakaSandbox
+
+MANY = 40
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Iterator[PeakaSandbox]:
+    """A sandbox with forty caches, idle."""
+    path = tmp_path / "many.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        for number in range(MANY):
+            database.execute(f"CREATE TABLE t{number} (id INTEGER PRIMARY KEY)")
+    with PeakaSandbox({"ops": {"public": path}}, caches=["ops.public.*"]) as sandbox:
+        sandbox.wait_idle()
+        sandbox.clear_requests()
+        yield sandbox
+
+
+def peaka(sandbox: PeakaSandbox, **settings: Any) -> PeakaResource:
+    """The resource for a sandbox."""
+    return PeakaResource(
+        api_key=sandbox.api_key, project_id=sandbox.project_id, base_url=sandbox.base_url, **settings
+    )
+
+
+def specs(tables: list[str]) -> list[dg.AssetSpec]:
+    """An asset for each table."""
+    return [dg.AssetSpec(table.split("."), metadata={"peaka/table": table}) for table in tables]
+
+
+def test_looks_depend_on_time_and_not_on_the_number_of_caches(many: PeakaSandbox) -> None:
+    """Forty caches of two seconds each: a trigger for each, and a handful of listings."""
+    many.behaviour.execution_seconds = 2.0
+
+    @dg.multi_asset(
+        specs=specs([f"ops.public.t{number}" for number in range(MANY)]), required_resource_keys={"peaka"}
+    )
+    def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from context.resources.peaka.sync_and_poll(context)
+
+    assert dg.materialize([fleet], resources={"peaka": peaka(many)}).success
+    operations = Counter(record.operation for record in many.requests)
+    assert operations["incrementalUpdateCache"] == MANY
+    assert sum(operations.values()) <= MANY + 30
+    assert set(operations) == {"listCatalogs", "getCacheStatusBySchema", "incrementalUpdateCache"}
+
+
+def test_no_thread_outlives_the_step(sandbox: PeakaSandbox) -> None:
+    """After a step, whether it succeeded or failed, the threads are those of before."""
+    before = set(threading.enumerate())
+
+    @dg.multi_asset(specs=specs(["ops.public.t", "ops.public.none"]), required_resource_keys={"peaka"})
+    def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from context.resources.peaka.sync_and_poll(context)
+
+    result = dg.materialize([fleet], resources={"peaka": peaka(sandbox)}, raise_on_error=False)
+    assert not result.success
+    assert [thread for thread in set(threading.enumerate()) - before if "peaka" in thread.name] == []
+
+
+@pytest.mark.parametrize("terminated", [True, False])
+def test_a_step_that_is_closed_cancels_only_when_its_run_is_terminated(
+    sandbox: PeakaSandbox, terminated: bool
+) -> None:
+    """While a result is recorded the body gets GeneratorExit, for a termination and for Dagster's own errors alike."""
+    sandbox.plan("ops.public.u", hold=True)
+
+    @dg.multi_asset(specs=specs(["ops.public.t", "ops.public.u"]), required_resource_keys={"peaka"})
+    def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        results = context.resources.peaka.sync_and_poll(context)
+        yield next(results)
+        run = context.instance.get_run_by_id(context.run.run_id)
+        assert run is not None
+        if terminated:
+            context.instance.report_run_canceling(run)
+        results.close()
+        raise dg.Failure("closed by the test")
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            [fleet], instance=instance, resources={"peaka": peaka(sandbox)}, raise_on_error=False
+        )
+    assert len(result.asset_materializations_for_node("fleet")) == 1
+    cancels = sum(record.operation == "cancelIncrementalCache" for record in sandbox.requests)
+    assert cancels == (1 if terminated else 0)
+    if terminated:
+        sandbox.wait_idle()
+    expected = "CANCELLED" if terminated else "RUNNING"
+    assert sandbox.executions("ops.public.u")[-1].status == expected

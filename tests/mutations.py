@@ -1,0 +1,263 @@
+"""The mutation check: each rule of the engine is removed or inverted, one at a time, and a test has to notice.
+
+`python -m tests.mutations` changes a copy of the package, runs the tests that are to catch the change, and prints a
+table; it fails when a mutant survives. `python -m tests.mutations baseline` runs one by name.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WORLDS = "tests/engine/test_worlds.py"
+READINGS = "tests/engine/test_readings.py"
+TERMINATION = "tests/engine/test_termination.py"
+MACHINE = "tests/engine/test_machine.py"
+CRASH = "tests/engine/test_crash.py"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One rule taken away: in `file` the text `old` becomes `new`, and a test among `tests` has to fail."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...] = (WORLDS,)
+
+
+MUTATIONS = [
+    Mutation(
+        "baseline: an execution from before the look counts",
+        "sync.py",
+        "if execution.id == self.baseline.id or execution.id in self._older:\n            return True",
+        "if execution.id in self._older:\n            return True",
+    ),
+    Mutation(
+        "baseline: what is older by its creation is not recognized",
+        "sync.py",
+        "return execution.created_at < self.baseline.created_at",
+        "return False",
+        (MACHINE,),
+    ),
+    Mutation(
+        "mode: the other mode's execution counts",
+        "sync.py",
+        "return cls(status.last(mode), status.last(mode.other), server_time, status.deleted)",
+        "return cls(status.last(mode.other), status.last(mode), server_time, status.deleted)",
+        (f"{READINGS}::test_visible_at_once",),
+    ),
+    Mutation(
+        "mode: the history's candidates are not filtered by mode",
+        "sync.py",
+        "if self._mode_of(entry) is self.mode and not self._was_late(entry):",
+        "if not self._was_late(entry):",
+    ),
+    Mutation(
+        "success: any end counts",
+        "models.py",
+        "return self.status == COMPLETED",
+        "return self.ended",
+    ),
+    Mutation(
+        "success: an unknown status with an end counts as FAILED at once",
+        "sync.py",
+        'elif execution.status in ("FAILED", CANCELLED):',
+        "elif execution.ended:",
+    ),
+    Mutation(
+        "late to show: the rule is gone",
+        "sync.py",
+        "return execution.created_at < self.baseline.looked_at - LATE_TOLERANCE",
+        "return False",
+    ),
+    Mutation(
+        "late to show: the rule never ends",
+        "sync.py",
+        "if self.triggers > 1 or execution.created_at is None",
+        "if execution.created_at is None",
+    ),
+    Mutation(
+        "history: not read when an earlier one may hide",
+        "sync.py",
+        "return execution.created_at >= self._post_time + DATE_RESOLUTION",
+        "return False",
+        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks",),
+    ),
+    Mutation(
+        "history: not read before a failure is believed",
+        "sync.py",
+        "elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):",
+        "elif not self._order_is_known(newest):",
+        (WORLDS, f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks"),
+    ),
+    Mutation(
+        "history: ours is the newest new one, not the oldest",
+        "sync.py",
+        "ours = candidates[-1]\n        if ours.ended",
+        "ours = candidates[0]\n        if ours.ended",
+        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks",),
+    ),
+    Mutation(
+        "second trigger: no look before it",
+        "sync.py",
+        "if now < max(self._posted_at, self._quiet_since) + self.rules.start_timeout:\n            return",
+        "pass",
+    ),
+    Mutation(
+        "second trigger: what runs is not waited for",
+        "sync.py",
+        "        else:\n            self._quiet_since = None\n        if self.state",
+        "        if self._quiet_since is None:\n            self._quiet_since = now\n        if self.state",
+    ),
+    Mutation(
+        "second trigger: repeated for ever",
+        "sync.py",
+        "elif self.triggers < 2:",
+        "elif self.triggers < 9:",
+    ),
+    Mutation(
+        "second trigger: never (no grace after coalescing)",
+        "sync.py",
+        "elif self.triggers < 2:",
+        "elif self.triggers < 1:",
+        (f"{READINGS}::test_a_trigger_while_one_runs_is_coalesced",),
+    ),
+    Mutation(
+        "trigger: repeated at once after an unknown outcome",
+        "runner.py",
+        "    return Posted.UNKNOWN\n\n\ndef _scope",
+        "    return Posted.NOT_TAKEN\n\n\ndef _scope",
+        (f"{READINGS}::test_a_lost_answer_of_a_trigger_that_was_taken",),
+    ),
+    Mutation(
+        "deadline: poll_timeout does not end a sync",
+        "sync.py",
+        "if now >= self._deadline:\n            return self._fail(Trouble.TIMED_OUT)",
+        "pass",
+    ),
+    Mutation(
+        "outage: given up at once",
+        "sync.py",
+        "if now - self._unreadable_since >= self.rules.outage_tolerance:",
+        "if True:",
+        (WORLDS, f"{READINGS}::test_a_short_outage"),
+    ),
+    Mutation(
+        "outage: never given up",
+        "sync.py",
+        "if now - self._unreadable_since >= self.rules.outage_tolerance:",
+        "if False:",
+        (f"{READINGS}::test_a_long_outage",),
+    ),
+    Mutation(
+        "cancel: whatever runs",
+        "sync.py",
+        "all(entry.id == ours.id for entry in unfinished)",
+        "True",
+        (WORLDS, f"{TERMINATION}::test_a_queued_execution_is_left_alone_and_named"),
+    ),
+    Mutation(
+        "cancel: also one created outside the trigger's window",
+        "sync.py",
+        "if not self._created_in_window(ours):\n            return False",
+        "pass",
+    ),
+    Mutation(
+        "cancel: also when an earlier one may have been ours",
+        "sync.py",
+        "and candidates[-1].id == ours.id",
+        "and True",
+        (MACHINE,),
+    ),
+    Mutation(
+        "adoption: the record is not read",
+        "attempts.py",
+        "    for run_id in _lineage(context):",
+        "    for run_id in ():",
+        (f"{CRASH}::test_a_completed_execution_of_a_killed_run_is_adopted",),
+    ),
+    Mutation(
+        "adoption: the record is written after the trigger",
+        "runner.py",
+        "if unannounced and self._before_triggers is not None:",
+        "if False and unannounced and self._before_triggers is not None:",
+        (f"{CRASH}::test_a_completed_execution_of_a_killed_run_is_adopted",),
+    ),
+    Mutation(
+        "adoption: also after new rows upstream",
+        "attempts.py",
+        "return event is not None and event.timestamp > moment",
+        "return False",
+        (f"{CRASH}::test_new_rows_upstream_end_the_adoption",),
+    ),
+    Mutation(
+        "adoption: however old",
+        "attempts.py",
+        "or time.time() - written_at >= max_age",
+        "",
+        (f"{CRASH}::test_an_old_trigger_is_not_adopted",),
+    ),
+    Mutation(
+        "adoption: a failed execution is adopted",
+        "sync.py",
+        "        elif self.origin is Origin.ADOPTED:\n            # The earlier",
+        "        elif False:\n            # The earlier",
+        (f"{CRASH}::test_an_execution_that_came_to_nothing_is_not_adopted",),
+    ),
+    Mutation(
+        "termination: a terminated run's retry triggers again",
+        "steps.py",
+        "    if _being_cancelled(context):\n        # Dagster",
+        "    if False:\n        # Dagster",
+        (f"{TERMINATION}::test_a_terminated_step_is_not_retried_into_a_new_trigger",),
+    ),
+]
+
+
+def survives(mutation: Mutation) -> bool:
+    """True when no test notices the mutation."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder)
+        for name in ("dagster_peaka", "tests"):
+            shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        path = copy / "dagster_peaka" / mutation.file
+        text = path.read_text()
+        if text.count(mutation.old) != 1:
+            raise SystemExit(
+                f"{mutation.name}: its text stands {text.count(mutation.old)} times in {mutation.file}"
+            )
+        path.write_text(text.replace(mutation.old, mutation.new))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutation.tests]
+        environment = {**os.environ, "PYTHONPATH": folder}
+        result = subprocess.run(
+            command, cwd=copy, env=environment, capture_output=True, text=True, check=False
+        )
+    if result.returncode not in (0, 1):
+        raise SystemExit(
+            f"{mutation.name}: the tests did not run\n{result.stdout[-2000:]}{result.stderr[-2000:]}"
+        )
+    return result.returncode == 0
+
+
+def main(wanted: str) -> None:
+    """Try each mutation whose name holds ``wanted``."""
+    survivors = 0
+    for mutation in MUTATIONS:
+        if wanted in mutation.name:
+            survived = survives(mutation)
+            survivors += survived
+            sys.stdout.write(f"{'SURVIVES' if survived else 'caught  '}  {mutation.name}\n")
+            sys.stdout.flush()
+    if survivors:
+        raise SystemExit(f"{survivors} mutations were not noticed by any test")
+
+
+if __name__ == "__main__":
+    main(" ".join(sys.argv[1:]))
