@@ -2,8 +2,9 @@
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,41 @@ def log_of(asset: dg.AssetsDefinition, peaka: PeakaResource) -> list[tuple[str, 
             for entry in instance.all_logs(result.run_id)
             if entry.dagster_event is None
         ]
+
+
+@contextmanager
+def acting_when(condition: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
+    """Beside the block, wait for `condition` and then `act`; the block is over when that is."""
+    given_up = threading.Event()
+
+    def watch() -> None:
+        while not condition():
+            if given_up.wait(0.01):
+                return
+        act()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield
+    finally:
+        given_up.set()
+        thread.join()
+
+
+def triggers(sandbox: PeakaSandbox) -> int:
+    """How many triggers were sent."""
+    return sum(request.operation in TRIGGERS for request in sandbox.requests)
+
+
+def is_followed(sandbox: PeakaSandbox) -> bool:
+    """Whether somebody has seen what runs: a second reading of the status shows that the first one's answer came."""
+    operations = [request.operation for request in sandbox.requests]
+    since = max((number for number, name in enumerate(operations) if name in TRIGGERS), default=-1)
+    return operations[since + 1 :].count("getCacheStatus") >= 2
+
+
+TRIGGERS = ("incrementalUpdateCache", "fullRefreshCache")
 
 
 def sqlite_tables(path: Path, names: Iterable[str]) -> Path:

@@ -1,7 +1,7 @@
 """What the log of a run says about its syncs."""
 
 import logging
-import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -15,7 +15,7 @@ from dagster_peaka import CacheExecution, PeakaResource, SyncMode, build_peaka_c
 from dagster_peaka.progress import PROGRESS_INTERVAL, Progress
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync import Look, Posted, Sync, SyncRules
-from tests.materializing import log_of, peaka_for, sqlite_tables
+from tests.materializing import acting_when, is_followed, log_of, peaka_for, sqlite_tables, triggers
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_what_runs_already_is_named_before_another_is_triggered(sandbox: PeakaSa
     """With on_running="queue" the log says behind which execution ours comes."""
     sandbox.plan("ops.public.t", hold=True)
     stranger = sandbox.start_execution("ops.public.t")
-    threading.Timer(0.5, lambda: sandbox.release("ops.public.t")).start()
 
-    lines = log_of(build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox))
+    with acting_when(lambda: triggers(sandbox) > 0, lambda: sandbox.release("ops.public.t")):
+        lines = log_of(build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox))
 
     assert says(lines[0][1], sandbox) == (
         f"execution {stranger} is RUNNING already; triggering an incremental update to follow it"
@@ -87,9 +87,10 @@ def test_attaching_names_the_execution_that_is_followed(sandbox: PeakaSandbox) -
     """With on_running="attach" the log says to which execution."""
     sandbox.plan("ops.public.t", hold=True)
     stranger = sandbox.start_execution("ops.public.t")
-    threading.Timer(0.5, lambda: sandbox.release("ops.public.t")).start()
+    asset, peaka = build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox, on_running="attach")
 
-    lines = log_of(build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox, on_running="attach"))
+    with acting_when(lambda: is_followed(sandbox), lambda: sandbox.release("ops.public.t")):
+        lines = log_of(asset, peaka)
 
     assert says(lines[0][1], sandbox).startswith(f"attached to execution {stranger} (RUNNING)")
     assert says(lines[-1][1], sandbox).startswith(f"execution {stranger} COMPLETED")
@@ -146,16 +147,14 @@ def test_an_outage_is_two_lines(sandbox: PeakaSandbox) -> None:
     """The log says when Peaka could no longer be read, and when it answers again."""
     sandbox.plan("ops.public.t", hold=True)
 
-    def go_away() -> None:
+    def away_for_a_while() -> None:
         sandbox.stop()
-        threading.Timer(0.5, come_back).start()
-
-    def come_back() -> None:
+        time.sleep(0.8)  # many times poll_interval
         sandbox.start()
         sandbox.release("ops.public.t")
 
-    threading.Timer(0.6, go_away).start()
-    lines = log_of(build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox, outage_tolerance=20))
+    with acting_when(lambda: triggers(sandbox) > 0 and is_followed(sandbox), away_for_a_while):
+        lines = log_of(build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox, outage_tolerance=20))
 
     told = [(level, says(text, sandbox)) for level, text in lines]
     (lost,) = [text for level, text in told if level == "WARNING"]
