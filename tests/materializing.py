@@ -3,7 +3,7 @@
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +74,7 @@ def log_of(asset: dg.AssetsDefinition, peaka: PeakaResource) -> list[tuple[str, 
 
 
 @contextmanager
-def acting_when(condition: Callable[[], bool], act: Callable[[], object]) -> Iterator[None]:
+def acting_when(condition: Callable[[], bool], act: Callable[[], object]) -> Generator[None, None, None]:
     """Beside the block, wait for `condition` and then `act`; the block is over when that is."""
     given_up = threading.Event()
 

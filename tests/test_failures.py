@@ -1,6 +1,6 @@
 """Guarantee 5: a sync that fails says why, in words that suffice, and cancels nothing."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,9 +21,9 @@ def nothing_is_cancelled(sandbox: PeakaSandbox) -> Iterator[None]:
     assert [request for request in sandbox.requests if "cancel" in (request.operation or "").lower()] == []
 
 
-def failed(peaka: PeakaResource, *, retries: int = 0, **asset: Any) -> Failed:
+def failed(peaka: PeakaResource, asset: Mapping[str, Any] | None = None, *, retries: int = 0) -> Failed:
     """How the materialization of one cache failed, by default that of `ops.public.t`."""
-    asset = asset or {"table": TABLE}
+    asset = {"table": TABLE} if asset is None else asset
     policy = dg.RetryPolicy(max_retries=retries) if retries else None
     return failure_of(run_of(build_peaka_cache_asset(**asset, retry_policy=policy), peaka))
 
@@ -39,7 +39,7 @@ def newest(sandbox: PeakaSandbox) -> str:
 
 
 @contextmanager
-def once_followed(sandbox: PeakaSandbox, act: Callable[[], object]) -> Iterator[None]:
+def once_followed(sandbox: PeakaSandbox, act: Callable[[], object]) -> Generator[None, None, None]:
     """Hold the next execution, and act when the step has seen it run."""
     sandbox.plan(TABLE, hold=True)
     with acting_when(lambda: triggers(sandbox) > 0 and is_followed(sandbox), act):
@@ -108,7 +108,7 @@ def test_an_execution_that_a_stranger_cancelled_fails_the_step(
 ) -> None:
     """The message says that it was cancelled in Peaka, and what the cache holds now."""
     with once_followed(sandbox, lambda: sandbox.cancel(TABLE, mode)):
-        description = failed(peaka_for(sandbox), table=TABLE, mode=mode).description
+        description = failed(peaka_for(sandbox), {"table": TABLE, "mode": mode}).description
 
     assert f"execution {newest(sandbox)} was CANCELLED" in description
     assert f"Somebody cancelled it in Peaka; the cache {kept}." in description
@@ -221,7 +221,7 @@ def test_a_cache_that_is_deleted_on_the_way_fails_the_step(sandbox: PeakaSandbox
 
 def test_an_unknown_cache_id_says_what_to_check(sandbox: PeakaSandbox) -> None:
     """An id that the project does not have is named, with the settings that may be wrong."""
-    failure = failed(peaka_for(sandbox), cache_id="f00", key="orders")
+    failure = failed(peaka_for(sandbox), {"cache_id": "f00", "key": "orders"})
 
     assert failure.description == (
         "Peaka cache orders (f00): the project has no such cache. Check the cache's id or table, and project_id."
@@ -231,7 +231,7 @@ def test_an_unknown_cache_id_says_what_to_check(sandbox: PeakaSandbox) -> None:
 @pytest.mark.parametrize("table", ["ops.public.tt", "opps.public.t", "ops.publik.t"])
 def test_an_unknown_table_is_named_with_what_is_near(sandbox: PeakaSandbox, table: str) -> None:
     """A table, catalog or schema that is misspelt: the message names it and the project."""
-    description = failed(peaka_for(sandbox), table=table).description
+    description = failed(peaka_for(sandbox), {"table": table}).description
 
     assert table in description
     assert "sandbox" in description
@@ -240,7 +240,7 @@ def test_an_unknown_table_is_named_with_what_is_near(sandbox: PeakaSandbox, tabl
 
 def test_a_misspelt_table_is_answered_with_near_matches(sandbox: PeakaSandbox) -> None:
     """The caches whose names are near are listed."""
-    assert "Near matches: ops.public.t" in failed(peaka_for(sandbox), table="ops.public.tt").description
+    assert "Near matches: ops.public.t" in failed(peaka_for(sandbox), {"table": "ops.public.tt"}).description
 
 
 @pytest.mark.parametrize("by", ["table", "cache_id"])
@@ -248,7 +248,7 @@ def test_a_wrong_key_says_which_setting_to_check(sandbox: PeakaSandbox, by: str)
     """A 401 names the cache, api_key and zone or base_url, and not the key."""
     address = TABLE if by == "table" else sandbox.caches[TABLE]
 
-    description = failed(peaka_for(sandbox, api_key="key-of-another-zone"), **{by: address}).description
+    description = failed(peaka_for(sandbox, api_key="key-of-another-zone"), {by: address}).description
 
     assert address in description
     assert "api_key" in description
@@ -272,7 +272,7 @@ def test_a_server_that_is_away_from_the_start_fails_after_outage_tolerance(
     address = TABLE if by == "table" else sandbox.caches[TABLE]
     sandbox.stop()
 
-    description = failed(peaka_for(sandbox, outage_tolerance=0.3), **{by: address}).description
+    description = failed(peaka_for(sandbox, outage_tolerance=0.3), {by: address}).description
 
     assert address in description
     assert "nothing was triggered" in description
@@ -339,7 +339,7 @@ def test_the_retry_policy_stops_for_what_cannot_pass(
     sandbox: PeakaSandbox, settings: dict[str, Any], asset: dict[str, Any]
 ) -> None:
     """A missing cache and a wrong key fail at once: no retry helps against them."""
-    assert failed(peaka_for(sandbox, **settings), retries=2, **asset).tries == 1
+    assert failed(peaka_for(sandbox, **settings), asset, retries=2).tries == 1
 
 
 # Many caches in one step
