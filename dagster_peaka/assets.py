@@ -70,6 +70,8 @@ def build_peaka_cache_asset(
     sync_mode = SyncMode.parse(mode)
     identity, default_key = _identity(cache_id, table)
     spec = dg.AssetSpec(
+        # Dagster materializes an asset that is not skippable by itself when its step ends without a result.
+        skippable=True,
         key=default_key if key is None else key,
         description=description or _description(identity, sync_mode),
         metadata={**(metadata or {}), **identity, MODE_METADATA: sync_mode.value},

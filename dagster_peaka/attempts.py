@@ -71,7 +71,7 @@ def earlier_attempts(
         records = _records(context.instance, run_id)
         if not records:
             continue
-        materialized = _materialized(context.instance, run_id)
+        materialized = materializations_of(context.instance, run_id)
         for key, (target, mode) in caches.items():
             if key in settled:
                 continue
@@ -140,8 +140,8 @@ def _latest(
     return None
 
 
-def _materialized(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, float]:
-    """When the run last materialized each of its assets, in epoch seconds."""
+def materializations_of(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, float]:
+    """When a run last materialized each of its assets, in epoch seconds."""
     return {
         entry.asset_materialization.asset_key: entry.timestamp
         for entry in _events(instance, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION)

@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from dagster_peaka.errors import sentence
 from dagster_peaka.models import TERMINAL_STATUSES, CacheExecution, SyncMode
@@ -47,7 +46,7 @@ class Progress:
 
     def __init__(
         self,
-        log: logging.Logger | logging.LoggerAdapter[Any],
+        log: logging.Logger,
         syncs: Sequence[Sync],
         clock: Callable[[], float],
     ) -> None:

@@ -125,7 +125,7 @@ class Runner:
         client: Client,
         jobs: Iterable[SyncJob],
         *,
-        log: logging.Logger | logging.LoggerAdapter[Any],
+        log: logging.Logger,
         before_triggers: Callable[[Sequence[tuple[SyncJob, Baseline]]], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

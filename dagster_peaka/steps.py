@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
 
-from dagster_peaka.attempts import earlier_attempts, write_down
+from dagster_peaka.attempts import earlier_attempts, materializations_of, write_down
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.failures import step_failure, sync_error
@@ -108,6 +108,18 @@ class _Step:
                 runner.stop(cancel=self.cancel)
             raise
 
+    def _without_recorded(
+        self, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> dict[dg.AssetKey, DeclaredCache]:
+        """What an earlier attempt of this step has not recorded yet: a retry syncs and emits nothing again."""
+        recorded = materializations_of(self.context.instance, self.context.run.run_id)
+        done = [key.to_user_string() for key in declared if key in recorded]
+        if done:
+            self.context.log.info(
+                "Materialized already by an earlier attempt of this run: %s.", ", ".join(done)
+            )
+        return {key: cache for key, cache in declared.items() if key not in recorded}
+
     def _failed(self, key: dg.AssetKey, error: PeakaError, *, among: int) -> None:
         self.failures[key.to_user_string()] = error
         if among > 1:
@@ -116,7 +128,7 @@ class _Step:
     def _jobs(self) -> dict[dg.AssetKey, SyncJob]:
         """The syncs to be done; what cannot be found is noted as failed."""
         try:
-            declared = declared_caches(self.context)
+            declared = self._without_recorded(declared_caches(self.context))
             references = [cache.reference for cache in declared.values()]
             targets = patient_find_caches(self.client, references, self.rules, self.context.log)
         except PeakaError as error:
@@ -155,7 +167,7 @@ def patient_find_caches(
     client: PeakaClient,
     references: Sequence[CacheReference],
     rules: SyncRules,
-    log: logging.Logger | logging.LoggerAdapter[Any],
+    log: logging.Logger,
 ) -> dict[CacheReference, SyncTarget | PeakaError]:
     """As :func:`find_caches`, but an outage is tolerated for ``outage_tolerance`` as everywhere in a sync.
 

@@ -101,3 +101,30 @@ def test_a_step_that_is_closed_cancels_only_when_its_run_is_terminated(
         sandbox.wait_idle()
     expected = "CANCELLED" if terminated else "RUNNING"
     assert sandbox.executions("ops.public.u")[-1].status == expected
+
+
+def test_a_step_retry_repeats_only_what_failed(sandbox: PeakaSandbox) -> None:
+    """A retry of the step neither syncs nor emits again what the run has recorded; what is downstream runs."""
+    sandbox.plan("ops.public.u", fail={"message": "source is locked"})
+    both = [spec.replace_attributes(skippable=True) for spec in specs(["ops.public.t", "ops.public.u"])]
+
+    @dg.multi_asset(specs=both, required_resource_keys={"peaka"}, retry_policy=dg.RetryPolicy(max_retries=1))
+    def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from context.resources.peaka.sync_and_poll(context)
+
+    @dg.asset(deps=[dg.AssetKey(["ops", "public", "t"])])
+    def report() -> None:
+        pass
+
+    result = dg.materialize([fleet, report], resources={"peaka": peaka(sandbox)})
+    assert result.success
+    emitted = [
+        event.asset_key.to_user_string()
+        for event in result.all_events
+        if event.is_step_materialization and event.asset_key is not None
+    ]
+    assert sorted(emitted) == ["ops/public/t", "ops/public/u", "report"]
+    triggers = Counter(
+        record.path for record in sandbox.requests if record.operation == "incrementalUpdateCache"
+    )
+    assert sorted(triggers.values()) == [1, 2]
