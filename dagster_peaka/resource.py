@@ -71,10 +71,11 @@ class PeakaSyncConfig(dg.Config):
     """
 
     mode: Mode | None = Field(
-        None, description="'incremental' or 'full_refresh', for this run; by default what the asset declares."
+        default=None,
+        description="'incremental' or 'full_refresh', for this run; by default what the asset declares.",
     )
     on_running: OnRunning | None = Field(
-        None,
+        default=None,
         description=(
             "What to do about an execution of the mode that runs already: 'queue' (trigger another), 'attach' (follow "
             "it) or 'fail'; by default what the resource says."
@@ -117,45 +118,47 @@ class PeakaResource(dg.ConfigurableResource[None]):
     )
     project_id: str = Field(description="The id of the Peaka project, as in its address.")
     zone: Zone = Field(
-        "us", description="The zone of the account: 'us' or 'eu'. Ignored when base_url is given."
+        default="us", description="The zone of the account: 'us' or 'eu'. Ignored when base_url is given."
     )
     base_url: Address | None = Field(
-        None,
+        default=None,
         description="The API's address, for another zone or a sandbox: https, or http for this machine only.",
     )
     request_timeout: Seconds = Field(
-        30.0, description="Seconds for one attempt at a request, to its last byte."
+        default=30.0, description="Seconds for one attempt at a request, to its last byte."
     )
     request_max_retries: Annotated[int, Field(ge=0), WrapValidator(_unless_variable)] = Field(
-        4, description="Repetitions of a request at most, where repeating is safe."
+        default=4, description="Repetitions of a request at most, where repeating is safe."
     )
     max_concurrent_requests: Annotated[int, Field(ge=1), WrapValidator(_unless_variable)] = Field(
-        16, description="Requests under way at once at most."
+        default=16, description="Requests under way at once at most."
     )
     poll_interval: Seconds = Field(
-        1.0,
+        default=1.0,
         description="Seconds between two looks at a status at least; the wait grows to a tenth of the time since the "
         "trigger.",
     )
-    poll_max_interval: Seconds = Field(60.0, description="Seconds between two looks at a status at most.")
+    poll_max_interval: Seconds = Field(
+        default=60.0, description="Seconds between two looks at a status at most."
+    )
     start_timeout: Seconds = Field(
-        120.0,
+        default=120.0,
         description="Seconds without a new execution, after the trigger and after all that ran has ended, before the "
         "one repetition of a trigger, and again before giving up.",
     )
     poll_timeout: Seconds = Field(
-        86_400.0, description="Seconds for one sync in all. Nothing is cancelled after them."
+        default=86_400.0, description="Seconds for one sync in all. Nothing is cancelled after them."
     )
     outage_tolerance: Seconds = Field(
-        300.0, description="Seconds for which Peaka may not be readable before a sync is given up."
+        default=300.0, description="Seconds for which Peaka may not be readable before a sync is given up."
     )
     on_running: OnRunning = Field(
-        "queue",
+        default="queue",
         description="What to do about an execution of the mode that runs already: 'queue' (trigger another, because "
         "the running one may have read past the newest rows), 'attach' (follow it) or 'fail'.",
     )
     cancel_on_termination: bool = Field(
-        True,
+        default=True,
         description="Whether terminating a run cancels the execution that it triggered. Set it to False where "
         "machines are taken away from runs.",
     )
