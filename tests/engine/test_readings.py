@@ -23,7 +23,12 @@ def sync(sandbox: PeakaSandbox) -> Sync:
     """Sync the cache through the resource, with short times; settings may be given."""
 
     def run(mode: str = "incremental", **settings: Any) -> CacheExecution:
-        fields: dict[str, Any] = {"poll_interval": 0.05, "start_timeout": 5.0, "poll_timeout": 60.0, **settings}
+        fields: dict[str, Any] = {
+            "poll_interval": 0.05,
+            "start_timeout": 5.0,
+            "poll_timeout": 60.0,
+            **settings,
+        }
         peaka = PeakaResource(
             api_key=sandbox.api_key, project_id=sandbox.project_id, base_url=sandbox.base_url, **fields
         )
