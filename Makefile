@@ -14,7 +14,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 
 # Recipes of commands that serve say exec, so that a signal to make reaches the command and not a shell around it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint clean
+.PHONY: help demo dev test lint bench mutations nightly clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
@@ -33,6 +33,18 @@ lint: $(VENV)/.dev ## check format, lint, types and the direction of imports
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
+
+bench: $(VENV)/.dev ## measure requests, times and memory; prints the tables of the README
+	@$(VENV)/bin/python -m benchmarks.fleet
+	@$(VENV)/bin/python -m benchmarks.notice
+	@$(VENV)/bin/python -m benchmarks.loading
+
+mutations: $(VENV)/.dev ## take each rule of the engine away, one at a time: a test has to notice
+	@$(VENV)/bin/python -m tests.mutations
+
+nightly: $(VENV)/.dev ## a hundred thousand generated worlds, and forty campaigns of faults over HTTP
+	@PEAKA_WORLDS=100000 PEAKA_CAMPAIGNS=40 $(VENV)/bin/python -m pytest -n 2 -s --timeout 3600 \
+		tests/engine/test_worlds.py tests/engine/test_campaign.py
 
 clean: ## forget the demo's state and everything built; the virtual environment stays
 	rm -rf "$(STATE)" build dist .pytest_cache .ruff_cache .hypothesis
