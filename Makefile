@@ -17,7 +17,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 .PHONY: help demo dev test lint bench mutations nightly clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
 
 demo: $(VENV)/.example ## land the next day of flights, sync the caches, print what happened and the report
 	@exec $(VENV)/bin/python -m flights.commands.demo --state "$(STATE)"
