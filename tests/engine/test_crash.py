@@ -38,7 +38,7 @@ def test_a_killed_step_is_adopted_by_the_re_execution(steps: Steps) -> None:
     assert ended.success
     assert steps.triggers() == 1
     assert executions_named(steps, ended.run_id) == [steps.sandbox.executions(CACHE)[-1].id]
-    assert "adopted" in ended.log
+    assert "an earlier attempt" in ended.log
 
 
 def test_a_completed_execution_of_a_killed_run_is_adopted(steps: Steps) -> None:
