@@ -94,8 +94,8 @@ def acting_when(condition: Callable[[], bool], act: Callable[[], object]) -> Gen
 
 
 def triggers(sandbox: PeakaSandbox) -> int:
-    """How many triggers were sent."""
-    return sum(request.operation in TRIGGERS for request in sandbox.requests)
+    """How many triggers were answered."""
+    return sum(request.operation in TRIGGERS and request.status > 0 for request in sandbox.requests)
 
 
 def is_followed(sandbox: PeakaSandbox) -> bool:

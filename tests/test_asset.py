@@ -1,6 +1,5 @@
 """One Peaka cache as one Dagster asset: what it is made of, and what materializing it records."""
 
-import socket
 import sqlite3
 from contextlib import closing
 from datetime import timedelta
@@ -12,7 +11,7 @@ import pytest
 
 from dagster_peaka import PeakaConfigError, PeakaResource, PeakaSyncConfig, build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
-from tests.materializing import TRIGGERS, peaka_for, run_of, sqlite_tables
+from tests.materializing import TRIGGERS, acting_when, is_followed, peaka_for, run_of, sqlite_tables
 
 TABLE = "ops.public.t"
 NOWHERE = PeakaResource(api_key=dg.EnvVar("PEAKA_API_KEY"), project_id="p")
@@ -141,12 +140,12 @@ def test_a_full_refresh_records_the_tables_row_count(
 
 def test_a_run_can_attach_where_the_resource_queues(sandbox: PeakaSandbox) -> None:
     """on_running in run config counts for that run; the metadata says that the execution was not triggered by it."""
-    sandbox.plan(TABLE, duration=0.6)
+    sandbox.plan(TABLE, hold=True)
     stranger = sandbox.start_execution(TABLE)
+    asset = build_peaka_cache_asset(table=TABLE)
 
-    materialization = materialized(
-        build_peaka_cache_asset(table=TABLE), peaka_for(sandbox), on_running="attach"
-    )
+    with acting_when(lambda: is_followed(sandbox), lambda: sandbox.release(TABLE)):
+        materialization = materialized(asset, peaka_for(sandbox), on_running="attach")
 
     assert materialization.metadata["peaka/execution_id"].value == stranger
     assert materialization.metadata["peaka/origin"].value == "attached"
@@ -282,17 +281,13 @@ def test_the_defaults_say_what_the_asset_is() -> None:
     assert rebuilt.description == "Peaka's copy of cache f00, rebuilt by a full refresh."
 
 
-def test_defining_an_asset_opens_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Definitions load without a network, a key or a project that exists."""
+def test_loading_definitions_asks_peaka_nothing(sandbox: PeakaSandbox) -> None:
+    """Definitions load without a request, so an outage of Peaka takes no code location down."""
+    assets = [build_peaka_cache_asset(table=TABLE), build_peaka_cache_asset(cache_id=sandbox.caches[TABLE])]
 
-    def refuse(*_: object) -> None:
-        raise AssertionError("a connection was opened")
+    dg.Definitions.validate_loadable(dg.Definitions(assets=assets, resources={"peaka": peaka_for(sandbox)}))
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.delenv("PEAKA_API_KEY", raising=False)
-    assets = [build_peaka_cache_asset(table="shop.public.orders"), build_peaka_cache_asset(cache_id="f00")]
-
-    dg.Definitions.validate_loadable(dg.Definitions(assets=assets, resources={"peaka": NOWHERE}))
+    assert sandbox.requests == []
 
 
 @pytest.mark.parametrize(

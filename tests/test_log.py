@@ -99,10 +99,12 @@ def test_attaching_names_the_execution_that_is_followed(sandbox: PeakaSandbox) -
 def test_a_second_trigger_says_why(sandbox: PeakaSandbox) -> None:
     """After a coalesced trigger the log says for how long nothing appeared and that it is triggered once more."""
     sandbox.behaviour.coalesce = True
-    sandbox.plan("ops.public.t", duration=0.5)
+    sandbox.plan("ops.public.t", hold=True)
     sandbox.start_execution("ops.public.t")
+    asset, peaka = build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox, start_timeout=0.3)
 
-    lines = log_of(build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox, start_timeout=0.3))
+    with acting_when(lambda: triggers(sandbox) > 0, lambda: sandbox.release("ops.public.t")):
+        lines = log_of(asset, peaka)
 
     told = [says(text, sandbox) for _, text in lines]
     assert "no new execution has appeared for 0.3 s; triggering an incremental update once more" in told
