@@ -80,9 +80,11 @@ class Progress:
 
     def not_accepted(self, target: object, sync: Sync, problem: str) -> None:
         """A trigger was refused, may have been lost, or was surely not taken; ``problem`` says which and why."""
-        if sync.result is not None or target in self._not_taken:
+        if sync.result is not None:
             return
         if sync.state is State.TRIGGER:
+            if target in self._not_taken:
+                return
             alike, then = self._not_taken, "Trying again."
         else:
             alike, then = self._unconfirmed, "Watching whether it started an execution all the same."

@@ -145,6 +145,20 @@ def test_a_trigger_that_was_surely_not_taken_is_warned_of_once(sandbox: PeakaSan
     assert told[1].endswith("Trying again.")
 
 
+def test_a_trigger_that_was_lost_after_others_were_not_taken_has_its_own_warning(
+    sandbox: PeakaSandbox,
+) -> None:
+    """What is true of the last try is said, not only what was true of the first."""
+    sandbox.fault("incrementalUpdateCache", status=429, times=2, headers={"Retry-After": "0"})
+    sandbox.fault("incrementalUpdateCache", lose_reply=True)
+
+    lines = log_of(build_peaka_cache_asset(table="ops.public.t"), peaka_for(sandbox))
+
+    not_taken, lost = [text for level, text in lines if level == "WARNING"]
+    assert "was answered with 429" in not_taken
+    assert "its answer was lost" in lost
+
+
 def test_an_outage_is_two_lines(sandbox: PeakaSandbox) -> None:
     """The log says when Peaka could no longer be read, and when it answers again."""
     sandbox.plan("ops.public.t", hold=True)
