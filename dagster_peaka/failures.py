@@ -98,7 +98,7 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
         cache=cache,
         execution_id=execution.id if execution else None,
         state=execution.status if execution else None,
-        permanent=result.trouble in PERMANENT,
+        permanent=result.trouble in PERMANENT or result.lasting,
     )
 
 

@@ -29,7 +29,6 @@ from dagster_peaka.errors import (
     PeakaPermissionError,
     PeakaRateLimitError,
     PeakaResponseError,
-    PeakaUnknownOutcomeError,
 )
 from dagster_peaka.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.progress import Progress
@@ -455,8 +454,8 @@ def _posted(error: PeakaError) -> Posted:
         return Posted.NOT_FOUND
     if isinstance(error, (PeakaAuthenticationError, PeakaPermissionError, PeakaResponseError)):
         return Posted.NOT_ALLOWED
-    if isinstance(error, PeakaApiError) and not isinstance(error, PeakaUnknownOutcomeError):
-        return Posted.REFUSED
+    if isinstance(error, PeakaApiError):
+        return Posted.REFUSED_FOR_GOOD if error.status_code in (400, 405, 422) else Posted.REFUSED
     return Posted.UNKNOWN
 
 

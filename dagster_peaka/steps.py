@@ -120,6 +120,18 @@ class _Step:
             )
         return {key: cache for key, cache in declared.items() if key not in recorded}
 
+    def _are_distinct(self, found: Mapping[dg.AssetKey, tuple[SyncTarget, SyncMode]]) -> bool:
+        """True when each cache is meant by one asset of the step; otherwise nothing is triggered."""
+        keys: dict[str, dg.AssetKey] = {}
+        for key, (target, _) in found.items():
+            other = keys.setdefault(target.cache_id, key)
+            if other != key:
+                self.failures["Peaka"] = PeakaConfigError(
+                    f"Assets {other.to_user_string()} and {key.to_user_string()} of one step mean the same Peaka "
+                    f"cache {target.cache_id}: nothing was triggered. Leave one of them out."
+                )
+        return "Peaka" not in self.failures
+
     def _failed(self, key: dg.AssetKey, error: PeakaError, *, among: int) -> None:
         self.failures[key.to_user_string()] = error
         if among > 1:
@@ -142,6 +154,8 @@ class _Step:
                 continue
             named = target if target.name else replace(target, shown_as=key.to_user_string())
             found[key] = (named, self.mode or cache.mode)
+        if not self._are_distinct(found):
+            return {}
         deps = {key: declared[key].deps for key in found}
         earlier = earlier_attempts(self.context, found, deps, self.rules.poll_timeout)
         jobs: dict[dg.AssetKey, SyncJob] = {}

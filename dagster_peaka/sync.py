@@ -104,6 +104,8 @@ class Posted(Enum):
     """No answer, or a 5xx: it may have been taken."""
     NOT_TAKEN = "not taken"
     """It surely had no effect: no connection, or 429."""
+    REFUSED_FOR_GOOD = "refused for good"
+    """A 4xx that says that the request itself is wrong, such as 400: the table may not support the mode."""
     NOT_ALLOWED = "not allowed"
     """401 or 403: repeating it cannot help."""
     NOT_FOUND = "not found"
@@ -198,6 +200,8 @@ class Result:
     trouble: Trouble | None = None
     reason: str = ""
     """Peaka's words, or what could not be read; may be empty."""
+    lasting: bool = False
+    """True when Peaka refused the trigger for a reason that no repetition removes, such as the mode."""
 
     @property
     def ok(self) -> bool:
@@ -334,9 +338,10 @@ class Sync:
         if answer is Posted.NOT_TAKEN:
             return self._not_taken(now, reason)
         self._not_taken_since = None
-        if answer is Posted.REFUSED and self._refusal is not None:
-            return self._fail(Trouble.REFUSED, reason)
-        self._refusal = reason if answer is Posted.REFUSED else None
+        refused = answer in (Posted.REFUSED, Posted.REFUSED_FOR_GOOD)
+        if refused and self._refusal is not None:
+            return self._fail(Trouble.REFUSED, reason, lasting=answer is Posted.REFUSED_FOR_GOOD)
+        self._refusal = reason if refused else None
         self._post_time = self._time_of_answer(server_time, now)
         self._posted_at = self._anchor = now
         self._quiet_since = None
@@ -536,7 +541,8 @@ class Sync:
         assert ours is not None
         if newest is not None and newest.id == ours.id:
             self._update(newest, now)
-        elif newest is not None and not self._is_old(newest) and not _precedes(newest, ours):
+        else:
+            # Replaced by a later one, or gone from a status that is stale or has lost it: the history tells.
             self._history_wanted = True
 
     def _update(self, execution: CacheExecution, now: float) -> None:
@@ -612,10 +618,6 @@ class Sync:
         self.state = State.DONE
         self.result = Result(execution, self.origin, self.triggers)
 
-    def _fail(self, trouble: Trouble, reason: str = "") -> None:
+    def _fail(self, trouble: Trouble, reason: str = "", *, lasting: bool = False) -> None:
         self.state = State.DONE
-        self.result = Result(self.execution, self.origin, self.triggers, trouble, reason)
-
-
-def _precedes(one: CacheExecution, other: CacheExecution) -> bool:
-    return one.created_at is not None and other.created_at is not None and one.created_at < other.created_at
+        self.result = Result(self.execution, self.origin, self.triggers, trouble, reason, lasting)

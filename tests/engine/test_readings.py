@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from dagster_peaka import CacheExecution, PeakaResource, PeakaSyncError
-from dagster_peaka.sandbox import PeakaSandbox
-from dagster_peaka.sandbox.executions import ExecutionRecord
+from dagster_peaka.sandbox import ExecutionRecord, PeakaSandbox
 
 CACHE = "ops.public.t"
 Sync = Callable[..., CacheExecution]
@@ -179,6 +178,18 @@ def test_a_trigger_that_was_answered_with_5xx_and_not_taken(
     assert triggers(sandbox) == 2
 
 
+@pytest.mark.parametrize(("status", "permanent"), [(400, True), (409, False)])
+def test_a_trigger_that_is_refused_twice(
+    sandbox: PeakaSandbox, sync: Sync, status: int, permanent: bool
+) -> None:
+    """The failure repeats Peaka's reason; only a request that is wrong in itself makes it permanent."""
+    sandbox.fault("incrementalUpdateCache", status=status, body={"message": "no such mode"}, times=None)
+    with pytest.raises(PeakaSyncError, match="no such mode") as raised:
+        sync(start_timeout=0.3)
+    assert raised.value.permanent is permanent
+    assert triggers(sandbox) == 2
+
+
 def test_triggers_that_start_nothing(sandbox: PeakaSandbox, sync: Sync) -> None:
     """After two triggers without an execution the sync fails, and says that one may still start."""
     sandbox.fault("incrementalUpdateCache", status=500, times=None)
@@ -304,6 +315,14 @@ def test_a_long_outage(sandbox: PeakaSandbox, sync: Sync) -> None:
     sandbox.start()
     assert raised.value.execution_id == triggered(sandbox)[0].id
     assert not [record for record in sandbox.requests if (record.operation or "").startswith("cancel")]
+
+
+def test_an_execution_that_vanishes(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """Gone from status and history, it is waited for as long as for a new one, and then named."""
+    sandbox.plan(CACHE, vanish=True, duration=0.5)
+    with pytest.raises(PeakaSyncError, match="neither") as raised:
+        sync(start_timeout=0.5)
+    assert raised.value.execution_id == triggered(sandbox)[0].id
 
 
 def test_two_syncs_of_one_cache_at_the_same_time(sandbox: PeakaSandbox, sync: Sync) -> None:

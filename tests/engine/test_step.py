@@ -128,3 +128,25 @@ def test_a_step_retry_repeats_only_what_failed(sandbox: PeakaSandbox) -> None:
         record.path for record in sandbox.requests if record.operation == "incrementalUpdateCache"
     )
     assert sorted(triggers.values()) == [1, 2]
+
+
+def test_two_assets_of_a_step_that_mean_one_cache_are_refused(sandbox: PeakaSandbox) -> None:
+    """Nothing is triggered, and the failure names both assets and the cache."""
+    cache_id = sandbox.caches["ops.public.t"]
+    both = [
+        dg.AssetSpec("by_table", metadata={"peaka/table": "ops.public.t"}),
+        dg.AssetSpec("by_id", metadata={"peaka/cache_id": cache_id}),
+    ]
+
+    @dg.multi_asset(specs=both, required_resource_keys={"peaka"})
+    def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from context.resources.peaka.sync_and_poll(context)
+
+    result = dg.materialize([fleet], resources={"peaka": peaka(sandbox)}, raise_on_error=False)
+    failure = result.failure_data_for_node("fleet")
+    assert failure is not None
+    assert failure.user_failure_data is not None
+    assert f"by_table and by_id of one step mean the same Peaka cache {cache_id}" in str(
+        failure.user_failure_data.description
+    )
+    assert not [record for record in sandbox.requests if record.operation == "incrementalUpdateCache"]
