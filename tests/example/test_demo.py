@@ -1,6 +1,7 @@
 """`make demo`, run as the Makefile runs it: what it counts, what it prints, how it fails."""
 
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from flights.commands.processes import Processes
 from flights.commands.surroundings import CommandError, State, peaka
 from flights.database import DatabaseError, create_tables
 from flights.defs.landing import FLIGHTS_DAYS, flights, next_day
-from tests.example.machine import free_port, taken
+from tests.example.machine import free_port, soon, taken
 
 
 def demo(state: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -101,6 +102,35 @@ def assert_one_sentence(done: subprocess.CompletedProcess[str], expected: str) -
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert re.fullmatch(rf"make demo: .*{expected}.*\n", done.stderr)
+
+
+def test_an_interrupt_cancels_the_execution_and_ends_quietly(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    """Ctrl-C in the middle of a sync says what became of it, without a traceback."""
+    operational = tmp_path / "operational.db"
+    create_tables(operational)
+    with PeakaSandbox({"ops": {"public": str(operational)}}, caches=["ops.public.*"]) as server:
+        server.wait_idle()
+        server.plan("ops.public.airlines", hold=True)
+        account = {"PEAKA_API_KEY": server.api_key, "PEAKA_PROJECT_ID": server.project_id}
+        command = subprocess.Popen(
+            [sys.executable, "-m", "flights.commands.demo", "--state", str(tmp_path)],
+            env={**environment, **account, "PEAKA_BASE_URL": server.base_url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert soon(lambda: any(e.origin == "api" for e in server.executions()), seconds=120)
+        server.clear_requests()
+        looks = 2  # after the first, the step knows the execution as its own
+        assert soon(lambda: [r.operation for r in server.requests].count("getCacheStatus") >= looks)
+        command.send_signal(signal.SIGINT)
+        output, errors = command.communicate(timeout=60)
+        (ours,) = (execution for execution in server.executions() if execution.origin == "api")
+    assert (command.returncode, errors) == (130, "\nStopped.\n")
+    assert ours.status == "CANCELLED"
+    assert f"asked to cancel ops.public.airlines ({ours.cache_id}): execution {ours.id}" in output
 
 
 def test_a_wrong_key_is_one_sentence_without_the_key(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -91,7 +91,7 @@ def run_next_day(instance: dg.DagsterInstance) -> None:
     }
     _print_caches(metadata)
     if not result.success:
-        raise CommandError(_reasons(result))
+        raise _failure(result)
     print(f"\nPunctuality of the flights up to {day}, asked of Peaka's SQL:\n")
     print(metadata[dg.AssetKey("punctuality")]["report"].value)
 
@@ -128,23 +128,32 @@ def _brief_logger(_: dg.InitLoggerContext) -> logging.Logger:
 
 
 class _BriefHandler(logging.Handler):
-    _SILENCE = 10.0  # seconds after which what an asset says is shown too: somebody is waiting
+    """Keeps what an asset says until it fails, warns, or takes long; a materialized asset needs no words."""
+
+    _SILENCE = 10.0  # seconds after which somebody wonders what goes on
 
     def __init__(self) -> None:
         super().__init__()
+        self._kept: list[str] = []
         self._printed_at = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
         meta: Mapping[str, Any] = getattr(record, "dagster_meta", {})
         event: dg.DagsterEvent | None = meta.get("dagster_event")
-        if event is not None:
-            if event.is_step_materialization and event.asset_key:
-                self._print(f"materialized {event.asset_key.to_user_string()}")
-        elif record.levelno >= logging.WARNING or time.monotonic() - self._printed_at > self._SILENCE:
-            self._print(str(meta.get("orig_message", record.getMessage())))
+        if event is None:
+            self._kept.append(str(meta.get("orig_message", record.getMessage())))
+            if record.levelno >= logging.WARNING or time.monotonic() - self._printed_at > self._SILENCE:
+                self._print_kept()
+        elif event.is_step_materialization and event.asset_key:
+            self._kept = [f"materialized {event.asset_key.to_user_string()}"]
+            self._print_kept()
+        elif event.is_step_failure:
+            self._print_kept()
 
-    def _print(self, line: str) -> None:
-        print(f"  {line}", flush=True)
+    def _print_kept(self) -> None:
+        for line in self._kept:
+            print(f"  {line}", flush=True)
+        self._kept = []
         self._printed_at = time.monotonic()
 
 
@@ -156,6 +165,8 @@ def _print_caches(metadata: Mapping[dg.AssetKey, Mapping[str, dg.MetadataValue]]
             rows.append(
                 [key.to_user_string(), *(_cell(metadata[key].get(name)) for name in _COLUMNS.values())]
             )
+    if len(rows) == 1:
+        return
     print()
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -177,8 +188,8 @@ def _aligned(cell: str, width: int, column: int) -> str:
     return cell.ljust(width) if column < 3 else cell.rjust(width)
 
 
-def _reasons(result: dg.ExecuteInProcessResult) -> str:
-    """Why steps failed, each in a line."""
+def _failure(result: dg.ExecuteInProcessResult) -> CommandError | KeyboardInterrupt:
+    """Why steps failed, each in a line; an interrupt reaches a step as an error of Dagster's."""
     reasons: list[str] = []
     for event in result.filter_events(lambda event: event.is_step_failure):
         failure = event.step_failure_data
@@ -188,8 +199,12 @@ def _reasons(result: dg.ExecuteInProcessResult) -> str:
             cause = failure.error
             while cause.cause:
                 cause = cause.cause
+            if cause.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+                return KeyboardInterrupt()
             reasons.append(re.sub(r"^[\w.]+: ", "", cause.message.strip()))  # without the class
-    return "\n".join(reasons) or "the run failed, and said nothing: see it in the UI, `make dev`."
+    return CommandError(
+        "\n".join(reasons) or "the run failed, and said nothing: see it in the UI, `make dev`."
+    )
 
 
 if __name__ == "__main__":
