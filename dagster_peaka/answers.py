@@ -103,7 +103,7 @@ class Reader:
         )
 
     def _misfit(self, call: Call[Any], path: str, response: httpx.Response, problem: str) -> PeakaError:
-        beginning = shortened(self._safe(response.text), SHOWN_BEGINNING)
+        beginning = shortened(self._safe(_text(response)), SHOWN_BEGINNING)
         message = self._safe(
             f"{call.method} {path} was answered with {response.status_code}, but {problem}: check that base_url is "
             "that of Peaka's API."
@@ -178,14 +178,14 @@ def _reason(response: httpx.Response) -> tuple[str, str | None]:
     try:
         data = _decoded(response)
     except PeakaResponseError:
-        text = " ".join(response.text.split())
+        text = " ".join(_text(response).split())
         return (text if text.isprintable() and not _is_page(response) else ""), None
     code = cast("dict[str, Any]", data).get("errorCode") if isinstance(data, dict) else None
     return error_words(data), str(code) if isinstance(code, (str, int)) else None
 
 
 def _is_page(response: httpx.Response) -> bool:
-    return response.text.lstrip()[:9].lower().startswith(("<!doctype", "<html"))
+    return _text(response).lstrip()[:9].lower().startswith(("<!doctype", "<html"))
 
 
 def _server_time(response: httpx.Response) -> datetime | None:
@@ -194,3 +194,8 @@ def _server_time(response: httpx.Response) -> datetime | None:
     except (TypeError, ValueError, IndexError, OverflowError):
         return None
     return moment if moment.tzinfo is not None else None
+
+
+def _text(response: httpx.Response) -> str:
+    """The body as text, whatever its charset claims: some names of charsets are codecs that no text has."""
+    return response.content.decode("utf-8", "replace")

@@ -69,18 +69,18 @@ def earlier_attempts(
     settled: set[dg.AssetKey] = set()
     for run_id in _lineage(context):
         records = _records(context.instance, run_id)
-        if not records:
-            continue
         materialized = materializations_of(context.instance, run_id)
         for key, (target, mode) in caches.items():
             if key in settled:
                 continue
             record = _latest(records, target, mode)
-            if record is None:
+            if key in materialized and (record is None or materialized[key] >= record[0]):
+                settled.add(key)  # what an earlier run had triggered has been recorded since
+            if record is None or key in settled:
                 continue
             settled.add(key)
             written_at, baseline = record
-            if materialized.get(key, 0.0) >= written_at or time.time() - written_at >= max_age:
+            if time.time() - written_at >= max_age:
                 continue
             if not any(_materialized_since(context.instance, dep, written_at) for dep in deps.get(key, ())):
                 found[key] = Attempt(baseline, max(0.0, time.time() - written_at))

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from dagster_peaka import calls
 from dagster_peaka.calls import Call
@@ -29,6 +29,7 @@ from dagster_peaka.errors import (
     PeakaPermissionError,
     PeakaRateLimitError,
     PeakaResponseError,
+    PeakaUnknownOutcomeError,
 )
 from dagster_peaka.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.progress import Progress
@@ -44,6 +45,9 @@ HISTORY_PAGE = 25
 
 STOP_BUDGET = 5.0
 """Seconds that stopping may take, for all syncs together."""
+
+SIDE_BY_SIDE = 32
+"""Requests that stopping has under way at once at most."""
 
 
 class Client(Protocol):
@@ -92,8 +96,6 @@ class _Run:
     job: SyncJob
     sync: Sync
     busy: bool = False
-    alone: bool = False
-    """True when listings do not show this cache, so that it is read by itself."""
     history: list[CacheExecution] = field(default_factory=list[CacheExecution])
     look: Look | None = None
     announced: Baseline | None = None
@@ -147,31 +149,28 @@ class Runner:
     def run(self) -> Iterator[tuple[SyncJob, Result]]:
         """Yield each job with its result as soon as that is known, until all are done."""
         unfinished = dict.fromkeys(self._runs)
-        try:
-            while unfinished:
-                touched, self._touched = self._touched, {}
-                for run in touched:
-                    if run.sync.result is not None and run in unfinished:
-                        del unfinished[run]
-                        yield run.job, run.sync.result
+        while unfinished:
+            touched, self._touched = self._touched, {}
+            for run in touched:
+                if run.sync.result is not None and run in unfinished:
+                    del unfinished[run]
+                    yield run.job, run.sync.result
+            self._next_sweep = min(
+                [self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))]
+            )
+            if self._clock() >= self._next_sweep:
+                self._start_what_is_due(unfinished)
                 self._next_sweep = min(
-                    [self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))]
+                    (run.sync.due for run in unfinished if self._acts_alone(run)), default=math.inf
                 )
-                if self._clock() >= self._next_sweep:
-                    self._start_what_is_due(unfinished)
-                    self._next_sweep = min(
-                        (run.sync.due for run in unfinished if self._acts_alone(run)), default=math.inf
-                    )
-                if unfinished and not self._touched:
-                    self._await_events()
-        finally:
-            self._drop_requests()
+            if unfinished and not self._touched:
+                self._await_events()
 
     # What is due
 
     def _acts_alone(self, run: _Run) -> bool:
         """True when nothing is under way that would move this sync on."""
-        return _is_due_once(run) and not (self._listing and run.sync.task is Task.LOOK and not run.alone)
+        return _is_due_once(run) and not (self._listing and run.sync.task is Task.LOOK)
 
     def _start_what_is_due(self, runs: Iterable[_Run]) -> None:
         now = self._clock()
@@ -183,12 +182,11 @@ class Runner:
                 self._read_history(run)
         self._trigger([run for run in idle if run.sync.task is Task.TRIGGER])
         due = [run for run in waiting if run.sync.due <= now]
-        together = [run for run in waiting if not run.alone]
-        for run in due:
-            if run.alone or len(together) <= FEW:
+        if len(waiting) <= FEW:
+            for run in due:
                 self._look_at_one(run)
-        if len(together) > FEW and not self._listing and any(not run.alone for run in due):
-            self._look_at_many(together)
+        elif due and not self._listing:
+            self._look_at_many(waiting)
 
     def _await_events(self) -> None:
         """Wait for the next answer, but no longer than until something is due; take in all that has come."""
@@ -201,12 +199,20 @@ class Runner:
             pass
 
     def _handle(self, event: _Event) -> None:
+        if event.future not in self._out:
+            return  # dropped by stop()
         self._out.discard(event.future)
-        if not event.future.cancelled():
-            event.handle(event.future)
+        event.handle(
+            _failed(PeakaUnknownOutcomeError("The request was dropped."))
+            if event.future.cancelled()
+            else event.future
+        )
 
     def _send(self, call: Call[T], handle: Callable[[Future[Answer[T]]], None]) -> None:
-        future = self._client.start(call)
+        try:
+            future = self._client.start(call)
+        except PeakaError as error:
+            future = cast("Future[Answer[T]]", _failed(error))
         self._out.add(future)
         future.add_done_callback(lambda done: self._events.put(_Event(done, handle)))
 
@@ -239,7 +245,15 @@ class Runner:
 
         def handle(future: Future[Answer[list[CacheStatus]]]) -> None:
             self._listing = False
+            # Syncs that came due meanwhile were left out of the next sweep's time.
+            self._next_sweep = min(self._next_sweep, self._clock())
             error = _error_of(future)
+            if isinstance(error, (PeakaNotFoundError, PeakaPermissionError)):
+                # The listing is not to be had, but its caches may be.
+                for run in runs:
+                    if run.sync.task is Task.LOOK and not run.busy:
+                        self._look_at_one(run)
+                return
             if error is not None:
                 for run in runs:
                     self._unreadable(run, error)
@@ -252,9 +266,7 @@ class Runner:
                     self._looked(run, status, answer)
                 elif run.sync.task is Task.LOOK and not run.busy:
                     # Not listed is no proof of anything: the cache itself is asked.
-                    run.alone = True
                     self._look_at_one(run)
-            self._next_sweep = min(self._next_sweep, self._clock())
             self._progress.looked_at_many()
 
         self._send(calls.list_cache_statuses(*_scope(runs)), handle)
@@ -290,6 +302,7 @@ class Runner:
                 if len(page) >= HISTORY_PAGE and not run.sync.history_suffices(run.history):
                     return self._read_history(run)
                 run.sync.history_read(run.history, self._clock())
+                run.history = []
             self._told(run)
 
         call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, len(run.history))
@@ -332,27 +345,39 @@ class Runner:
     def stop(self, *, cancel: bool) -> None:
         """Leave the syncs where they are; with ``cancel``, cancel those whose own execution is the one that runs.
 
-        Takes at most :data:`STOP_BUDGET` seconds. Everything that may still run or start is named in the log.
+        Takes at most :data:`STOP_BUDGET` seconds. Everything that may still run or start is named in the log. Raises
+        nothing of its own, so that the interrupt that ends the step goes on.
         """
-        deadline = time.monotonic() + STOP_BUDGET
         live = [
-            run for run in self._runs if run.sync.result is None and (run.sync.triggers or run.sync.execution)
+            run
+            for run in self._runs
+            if run.sync.result is None
+            and (run.sync.triggers or run.sync.execution or run.sync.state is State.IDENTIFY)
         ]
-        if not live:
-            self._drop_requests()
-            return
-        if not cancel:
-            self._drop_requests()
-            self._progress.left([(run.job.target, run.sync, "cancel_on_termination is off") for run in live])
-            return
+        left = dict.fromkeys(live, "cancel_on_termination is off")
+        try:
+            if cancel and live:
+                left = self._stop(live, time.monotonic() + STOP_BUDGET)
+        except Exception:
+            self._log.exception("The run was terminated, and cancelling in Peaka failed half way.")
+        self._drop_requests()
+        self._progress.left(
+            [(run.job.target, run.sync, why) for run, why in left.items() if not run.sync.result]
+        )
+
+    def _stop(self, live: Sequence[_Run], deadline: float) -> dict[_Run, str]:
+        """Cancel what is surely ours; returns what was left alone, and why."""
         self._settle_triggers(live, deadline)
         self._drop_requests()
+        left = dict.fromkeys(live, "not known to be running")
         running = self._look_again(live, deadline)
-        left = [(run.job.target, run.sync, "not known to be running") for run in live if run not in running]
-        ours = self._surely_ours(running, deadline)
-        left += [(run.job.target, run.sync, "not surely ours") for run in running if run not in ours]
-        left += self._cancel(ours, deadline)
-        self._progress.left([entry for entry in left if entry[1].result is None])
+        left.update(dict.fromkeys(running, "not surely ours"))
+        asked, reached = self._cancel_ours(running, deadline)
+        left.update(dict.fromkeys(asked, "the cancel was not answered"))
+        for run in reached:
+            del left[run]
+        self._progress.cancelled([(run.job.target, run.sync) for run in reached])
+        return left
 
     def _settle_triggers(self, runs: Sequence[_Run], deadline: float) -> None:
         """Give triggers under way a moment to be answered; after that their outcome is unknown."""
@@ -376,46 +401,68 @@ class Runner:
         else:
             wanted = {self._client.start(calls.list_cache_statuses(*_scope(runs))): runs}
         running: list[_Run] = []
+        unlisted: list[_Run] = []
+
+        def looked(run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
+            run.look = Look.of(status, run.job.mode, answer.server_time)
+            run.sync.looked(run.look, self._clock())
+            if run.sync.result is None and run.look.newest is not None and not run.look.newest.ended:
+                running.append(run)
+
         for future, concerned in _answered(wanted, deadline):
             answer: Answer[CacheStatus | list[CacheStatus]] = future.result()
-            value = answer.value
-            statuses = {status.id: status for status in (value if isinstance(value, list) else [value])}
+            if not isinstance(answer.value, list):
+                looked(concerned[0], answer.value, answer)
+                continue
+            statuses = {status.id: status for status in answer.value}
             for run in concerned:
                 status = statuses.get(run.job.target.cache_id)
-                if status is None:
-                    continue
-                run.look = Look.of(status, run.job.mode, answer.server_time)
-                run.sync.looked(run.look, self._clock())
-                if run.sync.result is None and run.look.newest is not None and not run.look.newest.ended:
-                    running.append(run)
+                if status is not None:
+                    looked(run, status, answer)
+                else:
+                    unlisted.append(run)
+        single = {
+            self._client.start(calls.get_cache_status(run.job.target.cache_id)): run for run in unlisted
+        }
+        for future, run in _answered(single, deadline):
+            looked(run, future.result().value, future.result())
         return running
 
-    def _surely_ours(self, runs: Sequence[_Run], deadline: float) -> list[_Run]:
-        wanted = {
-            self._client.start(calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, 0)): run
-            for run in runs
-        }
-        ours: list[_Run] = []
-        for future, run in _answered(wanted, deadline):
-            entries: list[CacheExecution] = future.result().value
-            if run.sync.task is Task.HISTORY:
-                run.sync.history_read(entries, self._clock())
-            if run.look is not None and run.sync.result is None and run.sync.may_cancel(run.look, entries):
-                ours.append(run)
-        return ours
+    def _cancel_ours(self, runs: Sequence[_Run], deadline: float) -> tuple[list[_Run], list[_Run]]:
+        """Cancel each as soon as its own history says that it is ours: those asked to stop, and those that answered."""
+        waiting = list(reversed(runs))
+        histories: dict[Future[Answer[list[CacheExecution]]], _Run] = {}
+        cancels: dict[Future[Answer[None]], _Run] = {}
+        asked: list[_Run] = []
+        reached: list[_Run] = []
+        while (waiting or histories or cancels) and (time_left := deadline - time.monotonic()) > 0:
+            while waiting and len(histories) + len(cancels) < SIDE_BY_SIDE:
+                run = waiting.pop()
+                call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, 0)
+                histories[self._client.start(call)] = run
+            pending: list[Future[Any]] = [*histories, *cancels]
+            done, _ = concurrent.futures.wait(
+                pending, timeout=time_left, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                failed = future.cancelled() or _error_of(future) is not None
+                if future in cancels:
+                    run = cancels.pop(future)
+                    if not failed:
+                        reached.append(run)
+                    continue
+                run = histories.pop(future)
+                if not failed and self._is_ours(run, future.result().value):
+                    asked.append(run)
+                    cancels[self._client.start(calls.cancel(run.job.target.cache_id, run.job.mode))] = run
+        for future in (*histories, *cancels):
+            future.cancel()
+        return asked, reached
 
-    def _cancel(self, runs: Sequence[_Run], deadline: float) -> list[tuple[SyncTarget, Sync, str]]:
-        """Cancel these, and return those that were not reached."""
-        wanted = {
-            self._client.start(calls.cancel(run.job.target.cache_id, run.job.mode)): run for run in runs
-        }
-        reached: set[_Run] = set()
-        for _, run in _answered(wanted, deadline):
-            reached.add(run)
-        self._progress.cancelled([(run.job.target, run.sync) for run in runs if run in reached])
-        return [
-            (run.job.target, run.sync, "the cancel was not answered") for run in runs if run not in reached
-        ]
+    def _is_ours(self, run: _Run, entries: list[CacheExecution]) -> bool:
+        if run.sync.task is Task.HISTORY:
+            run.sync.history_read(entries, self._clock())
+        return run.look is not None and run.sync.result is None and run.sync.may_cancel(run.look, entries)
 
 
 def _is_due_once(run: _Run) -> bool:
@@ -437,6 +484,12 @@ def _answered(wanted: dict[Future[Any], R], deadline: float) -> Iterator[tuple[F
     finally:
         for future in wanted:
             future.cancel()
+
+
+def _failed(error: PeakaError) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
 
 
 def _error_of(future: Future[Any]) -> PeakaError | None:

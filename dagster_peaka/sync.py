@@ -64,6 +64,9 @@ DATE_RESOLUTION = timedelta(seconds=1)
 EARLIER_WINDOW = timedelta(seconds=30)
 """How long after its look an earlier attempt that died may have sent its trigger."""
 
+FRESH_LOOK = 5.0
+"""Seconds after which a trigger that was not taken is repeated only after another look."""
+
 MAX_HISTORY = 500
 """Entries of a history that are read at most in search of the baseline."""
 
@@ -249,6 +252,8 @@ class Sync:
         self._looked_at = self.now
         self._posted_at = self.now
         self._post_time: datetime | None = None
+        self._window_start: datetime | None = None
+        self._history_failing = False
         self._refusal: str | None = None
         self._not_taken_since: float | None = None
         self._unreadable_since: float | None = None
@@ -261,6 +266,7 @@ class Sync:
             self.origin = Origin.ADOPTED
             self.baseline = self.earlier
             self._posted_at = self._anchor = self.now - self.earlier_age
+            self._window_start = self.earlier.looked_at
             if self.earlier.looked_at is not None:
                 self._post_time = self.earlier.looked_at + EARLIER_WINDOW
 
@@ -283,7 +289,8 @@ class Sync:
         """The status was read."""
         if self.state is State.DONE:
             return
-        self._readable()
+        if not self._history_failing:
+            self._readable()
         if look.deleted:
             return self._fail(Trouble.GONE)
         self._learn_modes(look)
@@ -297,6 +304,9 @@ class Sync:
             self._identify(look, now)
         elif self.state is State.FOLLOW:
             self._follow_newest(look, now)
+        if not self._history_wanted:
+            self._history_failing = False
+            self._readable()
         self._schedule(now)
 
     def unreadable(self, reason: str, now: float, *, permanent: bool = False) -> None:
@@ -305,6 +315,9 @@ class Sync:
             return
         if permanent and self.state is State.LOOK:
             return self._fail(Trouble.NOT_ALLOWED, reason)
+        if self._history_wanted:
+            # A look may settle what the history does not tell; the outage counts on until one of them does.
+            self._history_wanted, self._history_failing = False, True
         self.unreadable_reason = reason
         if self._unreadable_since is None:
             self._unreadable_since = now
@@ -366,12 +379,13 @@ class Sync:
         """The history, newest first, as far as it suffices or goes."""
         if self.state is State.DONE:
             return
+        self._history_failing = False
         self._readable()
         self._history_wanted = False
         if self.state is State.FOLLOW and (self.verified or self.origin is Origin.ATTACHED):
             self._find_again(entries, now)
         elif self.state in (State.IDENTIFY, State.FOLLOW):
-            self._choose(self._candidates(entries), now)
+            self._choose(entries, now)
         self._schedule(now)
 
     def may_cancel(self, look: Look, entries: Iterable[CacheExecution]) -> bool:
@@ -404,6 +418,7 @@ class Sync:
     def _begin(self, look: Look, now: float) -> None:
         newest = look.newest
         self._looked_at = now
+        self._window_start = look.server_time
         self.baseline = (
             Baseline(newest.id, newest.created_at, look.server_time)
             if newest
@@ -427,11 +442,13 @@ class Sync:
         self.due = now
 
     def _not_taken(self, now: float, reason: str) -> None:
-        self.triggers -= 1
+        self.triggers = max(0, self.triggers - 1)
         self._not_taken_since = now if self._not_taken_since is None else self._not_taken_since
         if now - self._not_taken_since >= self.rules.outage_tolerance or now >= self._deadline:
             return self._fail(Trouble.NOT_TAKEN, reason)
         self._trigger(now)
+        if self.triggers == 0 and now - self._looked_at >= FRESH_LOOK:
+            self.state = State.LOOK  # the trigger's window must not grow with the outage
         self.due = now + self.rules.poll_interval
 
     # IDENTIFY
@@ -442,7 +459,9 @@ class Sync:
             self._nothing_new(look, now)
         elif self._was_late(newest):
             self._late_to_show(newest, now)
-        elif self._order_is_known(newest) and newest.succeeded:
+        elif (
+            self._order_is_known(newest) and newest.succeeded and not self._may_be_later_than_adopted(newest)
+        ):
             self._succeed(newest)
         elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
             self.execution = newest
@@ -458,6 +477,7 @@ class Sync:
         if self.origin is Origin.ADOPTED:
             self._begin(look, now)
         elif self.triggers < 2:
+            self._window_start = look.server_time
             self._trigger(now)
         else:
             self._fail(Trouble.NOT_STARTED, self._refusal or "")
@@ -497,9 +517,13 @@ class Sync:
 
     def _created_in_window(self, execution: CacheExecution) -> bool:
         """True when ``execution`` was created between our look and the POST's answer, to the second."""
-        if self._may_hide_an_earlier(execution) or self.baseline.looked_at is None:
+        if self._may_hide_an_earlier(execution) or self._window_start is None:
             return False
-        return execution.created_at is not None and execution.created_at >= self.baseline.looked_at
+        return execution.created_at is not None and execution.created_at >= self._window_start
+
+    def _may_be_later_than_adopted(self, execution: CacheExecution) -> bool:
+        """True when a COMPLETED execution may be a stranger's after the earlier attempt's own came to nothing."""
+        return self.origin is Origin.ADOPTED and self._may_hide_an_earlier(execution)
 
     def _candidates(self, entries: Iterable[CacheExecution]) -> list[CacheExecution]:
         """The entries of our mode that are newer than the baseline and were not late to show, newest first."""
@@ -507,39 +531,70 @@ class Sync:
         for entry in entries:
             if self._is_old(entry) and self._mode_of(entry) is not self.mode.other:
                 break
-            if self._mode_of(entry) is self.mode and not self._was_late(entry):
+            if (
+                self._mode_of(entry) is self.mode
+                and not self._was_late(entry)
+                and self._is_surely_newer(entry)
+            ):
                 candidates.setdefault(entry.id, entry)
         return list(candidates.values())
 
-    def _choose(self, candidates: list[CacheExecution], now: float) -> None:
-        """Ours is the oldest candidate; if it failed, the oldest that COMPLETED, which began after our look as well."""
+    def _is_surely_newer(self, entry: CacheExecution) -> bool:
+        """Without a baseline the history's order tells nothing: only the execution in question and what is dated."""
+        if self.baseline.id is not None or (self.execution is not None and entry.id == self.execution.id):
+            return True
+        if entry.created_at is None or self.baseline.looked_at is None:
+            return False
+        return entry.created_at >= self.baseline.looked_at - LATE_TOLERANCE
+
+    def _choose(self, entries: Sequence[CacheExecution], now: float) -> None:
+        """Ours is the oldest candidate; if it failed, the oldest that COMPLETED, which began after our look as well.
+
+        What an earlier attempt triggered is its own execution only, whatever came after it.
+        """
+        candidates = self._candidates(entries)
         tentative = self.execution
-        if tentative is not None and tentative.id not in {candidate.id for candidate in candidates}:
-            if not self._order_is_known(tentative):
-                # The history does not list it as newer than the baseline: the status that showed it was stale.
-                self._older.add(tentative.id)
-            elif not self._was_late(tentative) and not self._is_old(tentative):
-                candidates.insert(0, tentative)
+        listed = {candidate.id for candidate in candidates}
+        if (
+            tentative is not None
+            and tentative.id not in listed
+            and self._counts_anyway(tentative, entries, now)
+        ):
+            candidates.insert(0, tentative)
         if not candidates:
             self.execution = None
             self.state = State.IDENTIFY
             return
         self.verified = True
         ours = candidates[-1]
-        if ours.ended and not ours.succeeded:
+        if ours.ended and not ours.succeeded and self.origin is not Origin.ADOPTED:
             ours = next((candidate for candidate in reversed(candidates) if candidate.succeeded), ours)
         self._follow(ours, now)
+
+    def _counts_anyway(
+        self, tentative: CacheExecution, entries: Sequence[CacheExecution], now: float
+    ) -> bool:
+        """Whether the execution that the status shows counts although the history does not list it as new."""
+        if self._order_is_known(tentative):
+            return not self._was_late(tentative) and not self._is_old(tentative)
+        if any(entry.id == tentative.id for entry in entries):
+            # Listed, but behind the baseline: the status that showed it was stale.
+            self._older.add(tentative.id)
+            return False
+        # Not listed: the history lags behind the status, for a while.
+        self._odd_since = now if self._odd_since is None else self._odd_since
+        return now - self._odd_since >= self.rules.start_timeout
 
     # FOLLOW
 
     def _follow(self, execution: CacheExecution, now: float) -> None:
+        self.execution = execution  # before the state: an interrupt may come between the two
         self.state = State.FOLLOW
         self._update(execution, now)
 
     def _follow_newest(self, look: Look, now: float) -> None:
         newest, ours = look.newest, self.execution
-        assert ours is not None
-        if newest is not None and newest.id == ours.id:
+        if newest is not None and ours is not None and newest.id == ours.id:
             self._update(newest, now)
         else:
             # Replaced by a later one, or gone from a status that is stale or has lost it: the history tells.
