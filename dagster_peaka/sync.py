@@ -28,7 +28,8 @@ IDENTIFY  nothing newer than the baseline             wait; after ``start_timeou
                                                       since all that ran has ended: TRIGGER once more, then fail
 IDENTIFY  newer, but created before the first look    it was only late to show: counts as already running. This
                                                       rule ends with the second trigger
-IDENTIFY  newer, COMPLETED                            DONE: it began after the look
+IDENTIFY  newer, COMPLETED                            DONE: it began after the look; after an earlier attempt's
+                                                      trigger the history tells whether it is that one's
 IDENTIFY  newer, running, an earlier one possible     read the history; ours is the oldest new one
 IDENTIFY  newer, FAILED or CANCELLED                  read the history; an earlier or later one may have COMPLETED
 IDENTIFY  newer, running                              FOLLOW
@@ -459,9 +460,7 @@ class Sync:
             self._nothing_new(look, now)
         elif self._was_late(newest):
             self._late_to_show(newest, now)
-        elif (
-            self._order_is_known(newest) and newest.succeeded and not self._may_be_later_than_adopted(newest)
-        ):
+        elif self._order_is_known(newest) and newest.succeeded and self.origin is not Origin.ADOPTED:
             self._succeed(newest)
         elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
             self.execution = newest
@@ -520,10 +519,6 @@ class Sync:
         if self._may_hide_an_earlier(execution) or self._window_start is None:
             return False
         return execution.created_at is not None and execution.created_at >= self._window_start
-
-    def _may_be_later_than_adopted(self, execution: CacheExecution) -> bool:
-        """True when a COMPLETED execution may be a stranger's after the earlier attempt's own came to nothing."""
-        return self.origin is Origin.ADOPTED and self._may_hide_an_earlier(execution)
 
     def _candidates(self, entries: Iterable[CacheExecution]) -> list[CacheExecution]:
         """The entries of our mode that are newer than the baseline and were not late to show, newest first."""

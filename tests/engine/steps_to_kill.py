@@ -1,7 +1,8 @@
 """A Dagster project whose step is interrupted, killed and re-executed by tests, each run in a process of its own.
 
 `python -m tests.engine.steps_to_kill` runs the job with the executor, Peaka and settings that the environment names;
-with `AGAIN=<run id>` it re-executes that run from failure. It prints `run <id>` and, last, `success` or `failure`.
+with `AGAIN=<run id>` it re-executes that run from failure, with `AGAIN_ALL=<run id>` the whole of it. It
+prints `run <id>` and, last, `success` or `failure`.
 """
 
 import os
@@ -76,6 +77,8 @@ def main() -> None:
     again = os.environ.get("AGAIN")
     with dg.DagsterInstance.get() as instance:
         options = dg.ReexecutionOptions.from_failure(again, instance) if again else None
+        if os.environ.get("AGAIN_ALL"):
+            options = dg.ReexecutionOptions(parent_run_id=os.environ["AGAIN_ALL"])
         result = dg.execute_job(
             dg.reconstructable(job), instance=instance, reexecution_options=options, raise_on_error=False
         )

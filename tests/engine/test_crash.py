@@ -85,6 +85,34 @@ def test_an_execution_that_came_to_nothing_is_not_adopted(steps: Steps, how: str
     assert executions_named(steps, ended.run_id) == [steps.sandbox.executions(CACHE)[-1].id]
 
 
+def test_an_adopted_execution_is_adopted_once(steps: Steps) -> None:
+    """Once a re-execution has recorded it, re-executing that one as a whole triggers anew."""
+    run_id = crashed(steps, EXECUTOR="in_process")
+    steps.sandbox.release(CACHE)
+    steps.sandbox.wait_idle()
+    adopting = steps.run(EXECUTOR="in_process", AGAIN=run_id)
+    ended = steps.run(EXECUTOR="in_process", AGAIN_ALL=adopting.run_id)
+    assert (ended.success, steps.triggers()) == (True, 2)
+    assert executions_named(steps, ended.run_id) != executions_named(steps, adopting.run_id)
+
+
+def test_a_strangers_success_after_ours_failed_is_not_adopted(steps: Steps) -> None:
+    """What an earlier attempt triggered is its own execution only: that one FAILED, so the re-execution triggers."""
+    steps.sandbox.plan(CACHE, hold=True, fail={"message": "source is locked"})
+    process = steps.start(EXECUTOR="in_process")
+    wait_until(lambda: steps.triggers() == 1 and len(steps.sandbox.executions(CACHE)) == 2, "the trigger")
+    run_id = steps.last_run_id()
+    steps.kill(process)
+    steps.mark_failed(run_id)
+    steps.sandbox.release(CACHE)
+    steps.sandbox.wait_idle()
+    stranger = steps.sandbox.start_execution(CACHE)
+    steps.sandbox.wait_idle()
+    ended = steps.run(EXECUTOR="in_process", AGAIN=run_id)
+    assert (ended.success, steps.triggers()) == (True, 2)
+    assert stranger not in executions_named(steps, ended.run_id)
+
+
 def test_new_rows_upstream_end_the_adoption(steps: Steps) -> None:
     """A dependency materialized after the earlier trigger needs a sync of its own."""
     run_id = crashed(steps, EXECUTOR="in_process")

@@ -128,3 +128,17 @@ def test_a_fleet_is_cancelled_side_by_side(steps: Steps) -> None:
     steps.sandbox.wait_idle()
     assert steps.cancels() == 2
     assert [execution.status for execution in steps.sandbox.executions()].count("CANCELLED") == 2
+
+
+def test_one_slow_history_stops_no_other_cancel(steps: Steps) -> None:
+    """Each cancel goes out as soon as its own cache is known to run ours."""
+    for table in ("t", "u"):
+        steps.sandbox.plan(f"ops.public.{table}", hold=True)
+    process = steps.start(EXECUTOR="in_process", TABLES="ops.public.t,ops.public.u")
+    wait_until(lambda: steps.triggers() == 2 and steps.looks() >= 8, "the looks that follow the triggers")
+    steps.sandbox.fault("getCacheExecutionHistory", "ops.public.u", delay=25.0, status=None, times=None)
+    ended = steps.interrupt(process)
+    assert steps.cancels() == 1
+    assert newest_status(steps.sandbox) in ("CANCELLED", "RUNNING")
+    assert "asked to cancel ops.public.t" in ended.log
+    assert "left alone" in ended.log
