@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.lookup import TableName
+from dagster_peaka.lookup import TableName, checked_cache_id
 from dagster_peaka.models import SyncMode
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.steps import CACHE_ID_METADATA, MODE_METADATA, TABLE_METADATA
@@ -125,9 +125,7 @@ def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[
         name = TableName.parse(table)
         return {TABLE_METADATA: str(name), "dagster/table_name": str(name)}, dg.AssetKey(list(name))
     assert cache_id is not None
-    if cache_id.strip() in ("", ".", ".."):
-        raise PeakaConfigError(f"cache_id {cache_id!r} is no id: copy it from the cache's page in Peaka.")
-    return {CACHE_ID_METADATA: cache_id}, dg.AssetKey(["peaka", cache_id])
+    return {CACHE_ID_METADATA: checked_cache_id(cache_id)}, dg.AssetKey(["peaka", cache_id])
 
 
 def _description(identity: Mapping[str, str], mode: SyncMode) -> str:

@@ -163,3 +163,14 @@ def _near(name: str, names: Iterable[str]) -> str:
     by_folded = {known.casefold(): known for known in sorted(names)}
     near = difflib.get_close_matches(name.casefold(), by_folded, n=NAMED_AT_MOST)
     return f" Near matches: {', '.join(by_folded[folded] for folded in near)}." if near else ""
+
+
+def checked_cache_id(cache_id: str) -> str:
+    """``cache_id``, when it may be one.
+
+    Raises:
+        PeakaConfigError: for an empty one, ``.`` and ``..``, which no path can carry.
+    """
+    if cache_id.strip() in ("", ".", ".."):
+        raise PeakaConfigError(f"cache_id {cache_id!r} is no id: copy it from the cache's page in Peaka.")
+    return cache_id

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import dagster as dg
 import httpx
@@ -12,7 +12,7 @@ from dagster_peaka.client import ZONES, PeakaClient
 from dagster_peaka.connection import checked_base_url, is_loopback
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.failures import sync_error
-from dagster_peaka.lookup import CacheReference, TableName
+from dagster_peaka.lookup import CacheReference, TableName, checked_cache_id
 from dagster_peaka.models import CacheExecution, SyncMode
 from dagster_peaka.runner import Runner, SyncJob
 from dagster_peaka.steps import patient_find_caches, sync_step
@@ -83,6 +83,9 @@ class PeakaSyncConfig(dg.Config):
     )
 
 
+KEY_DESCRIPTION = "A Partner or Project API key. Give it as an EnvVar, so that its value is stored nowhere."
+
+
 class PeakaResource(dg.ConfigurableResource[None]):
     """A connection to one project of Peaka.
 
@@ -112,7 +115,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     api_key: str = Field(
-        description="A Partner or Project API key. Give it as an EnvVar, so that its value is stored nowhere.",
+        description=KEY_DESCRIPTION,
         json_schema_extra={"dagster__is_secret": True},
         repr=False,
     )
@@ -163,6 +166,16 @@ class PeakaResource(dg.ConfigurableResource[None]):
         "machines are taken away from runs.",
     )
 
+    if not TYPE_CHECKING:  # the constructor's signature is that of the fields
+
+        def __new__(cls, **fields: Any) -> "PeakaResource":
+            """The resource, of the kind that masks its key or of the one whose key is a variable."""
+            # Dagster masks the default of a secret field also where it names a variable, and the launchpad would send
+            # the mask back as the key. The name of a variable is no secret.
+            if cls is PeakaResource and isinstance(fields.get("api_key"), dg.EnvVar):
+                return super().__new__(PeakaResourceOfVariable)
+            return super().__new__(cls)
+
     def get_resource_definition(self) -> Any:
         """Dagster's own form of this resource; warns when the key is a plain value that leaves this machine."""
         if not isinstance(self.api_key, dg.EnvVar) and not self._stays_here():
@@ -196,6 +209,11 @@ class PeakaResource(dg.ConfigurableResource[None]):
                     client.execute_query('SELECT count(*) FROM "shop"."public"."orders"')
         """
         settings = self._with_variables_read()
+        if set(settings.api_key) == {"*"}:
+            raise PeakaConfigError(
+                "api_key is a row of asterisks, as Dagster's launchpad shows a secret: remove `resources` from the "
+                "run's config, or write `api_key: {env: PEAKA_API_KEY}` there."
+            )
         return PeakaClient(
             settings.api_key,
             settings.project_id,
@@ -293,9 +311,19 @@ class PeakaResource(dg.ConfigurableResource[None]):
         yield from sync_step(context, self.get_client, rules, mode, cancel=self.cancel_on_termination)
 
 
+class PeakaResourceOfVariable(PeakaResource):
+    """What a :class:`PeakaResource` is when its key is an ``EnvVar``: the same, with nothing to mask."""
+
+    api_key: str = Field(description=KEY_DESCRIPTION, repr=False)
+
+
 def _reference(cache_id_or_table: str) -> CacheReference:
     """A text with dots is a table's full name; an id has none."""
-    return TableName.parse(cache_id_or_table) if "." in cache_id_or_table else cache_id_or_table
+    return (
+        TableName.parse(cache_id_or_table)
+        if "." in cache_id_or_table
+        else checked_cache_id(cache_id_or_table)
+    )
 
 
 def _read(name: str, value: Any) -> Any:

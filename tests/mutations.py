@@ -55,8 +55,8 @@ MUTATIONS = [
     Mutation(
         "mode: the history's candidates are not filtered by mode",
         "sync.py",
-        "if self._mode_of(entry) is self.mode and not self._was_late(entry):",
-        "if not self._was_late(entry):",
+        "self._mode_of(entry) is self.mode\n",
+        "True\n",
     ),
     Mutation(
         "success: any end counts",
@@ -199,8 +199,8 @@ MUTATIONS = [
     Mutation(
         "adoption: however old",
         "attempts.py",
-        "or time.time() - written_at >= max_age",
-        "",
+        "if time.time() - written_at >= max_age:",
+        "if False:",
         (f"{CRASH}::test_an_old_trigger_is_not_adopted",),
     ),
     Mutation(

@@ -328,6 +328,20 @@ def test_no_error_about_a_setting_repeats_the_key(settings: dict[str, Any]) -> N
     assert KEY not in f"{raised.value} {raised.value!r}"
 
 
+def test_a_variable_is_not_flagged_as_a_secret() -> None:
+    """The launchpad shows which variable holds the key, instead of a mask that a run would take for the key."""
+    peaka = PeakaResource(api_key=dg.EnvVar("PEAKA_API_KEY"), project_id="p")
+    assert "dagster__is_secret" not in type(peaka).model_json_schema()["properties"]["api_key"]
+    assert isinstance(peaka, PeakaResource)
+
+
+def test_the_mask_of_a_secret_is_not_taken_for_a_key() -> None:
+    """What the launchpad shows in place of a plain key is refused in words, before Peaka is asked."""
+    peaka = PeakaResource(api_key="********", project_id="p", base_url="http://127.0.0.1:1/api/v1")
+    with pytest.raises(PeakaConfigError, match="asterisks"):
+        peaka.get_client()
+
+
 def test_a_plain_key_is_flagged_as_a_secret() -> None:
     """Dagster's UI masks fields with this flag on the resource's page and in the launchpad."""
     assert PeakaResource.model_json_schema()["properties"]["api_key"]["dagster__is_secret"] is True
