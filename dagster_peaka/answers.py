@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 import httpx
 
-from dagster_peaka.calls import Call
+from dagster_peaka.calls import Answer, Call
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,
@@ -31,14 +30,6 @@ T = TypeVar("T")
 
 SHOWN_BEGINNING = 200
 """Characters of an answer that could not be understood which an error shows."""
-
-
-@dataclass(frozen=True)
-class Answer(Generic[T]):
-    """A call's result, and Peaka's clock (the ``Date`` header, whole seconds) when it was given, if it said so."""
-
-    value: T
-    server_time: datetime | None
 
 
 class Reader:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 from urllib.parse import quote
 
@@ -63,6 +64,14 @@ class Call(Generic[T]):
             _encoded(part, self.subject if position else "the project id")
             for position, part in enumerate((project_id, *self.segments))
         )
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """A call's result, and Peaka's clock (the ``Date`` header, whole seconds) when it was given, if it said so."""
+
+    value: T
+    server_time: datetime | None
 
 
 def _encoded(part: str, subject: str) -> str:

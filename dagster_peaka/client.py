@@ -9,8 +9,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from dagster_peaka import calls
-from dagster_peaka.calls import Call
-from dagster_peaka.connection import Answer, Connection
+from dagster_peaka.calls import Answer, Call
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.models import (
     CacheCreation,
@@ -85,6 +84,10 @@ class PeakaClient:
             raise PeakaConfigError("request_max_retries must be 0 or more.")
         if max_concurrent_requests < 1:
             raise PeakaConfigError("max_concurrent_requests must be 1 or more.")
+        # Not before it is needed: httpx takes longer to import than all of this package, and a code location that
+        # only loads its definitions sends nothing.
+        from dagster_peaka.connection import Connection
+
         self._connection = Connection(
             api_key,
             project_id,

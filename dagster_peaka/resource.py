@@ -3,13 +3,13 @@
 import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
 
 import dagster as dg
-import httpx
 from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
+from dagster_peaka.addresses import checked_base_url, is_loopback
 from dagster_peaka.client import ZONES, PeakaClient
-from dagster_peaka.connection import checked_base_url, is_loopback
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.failures import sync_error
 from dagster_peaka.lookup import CacheReference, TableName, checked_cache_id
@@ -191,7 +191,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
         return (
             isinstance(address, str)
             and not isinstance(address, dg.EnvVar)
-            and is_loopback(httpx.URL(address).host)
+            and is_loopback(urlsplit(address).hostname or "")
         )
 
     def get_client(self) -> PeakaClient:

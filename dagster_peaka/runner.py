@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 from dagster_peaka import calls
-from dagster_peaka.calls import Call
-from dagster_peaka.connection import Answer
+from dagster_peaka.calls import Answer, Call
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,

@@ -49,7 +49,7 @@ A failure never cancels anything. Whether an execution may be cancelled when a r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -389,7 +389,7 @@ class Sync:
             self._choose(entries, now)
         self._schedule(now)
 
-    def may_cancel(self, look: Look, entries: Iterable[CacheExecution]) -> bool:
+    def may_cancel(self, look: Look, entries: Sequence[CacheExecution]) -> bool:
         """Whether what runs is surely ours, from a status and a history read just now.
 
         Peaka's cancel takes no id: it stops whichever runs. So ours must be the newest of its mode, be RUNNING, be
@@ -520,24 +520,24 @@ class Sync:
             return False
         return execution.created_at is not None and execution.created_at >= self._window_start
 
-    def _candidates(self, entries: Iterable[CacheExecution]) -> list[CacheExecution]:
+    def _candidates(self, entries: Sequence[CacheExecution]) -> list[CacheExecution]:
         """The entries of our mode that are newer than the baseline and were not late to show, newest first."""
+        reaches_back = any(self._is_old(entry) for entry in entries)
         candidates: dict[str, CacheExecution] = {}
         for entry in entries:
             if self._is_old(entry) and self._mode_of(entry) is not self.mode.other:
                 break
-            if (
-                self._mode_of(entry) is self.mode
-                and not self._was_late(entry)
-                and self._is_surely_newer(entry)
-            ):
+            surely_newer = reaches_back or self._is_dated_newer(entry)
+            if self._mode_of(entry) is self.mode and not self._was_late(entry) and surely_newer:
                 candidates.setdefault(entry.id, entry)
         return list(candidates.values())
 
-    def _is_surely_newer(self, entry: CacheExecution) -> bool:
-        """Without a baseline the history's order tells nothing: only the execution in question and what is dated."""
-        if self.baseline.id is not None or (self.execution is not None and entry.id == self.execution.id):
+    def _is_dated_newer(self, entry: CacheExecution) -> bool:
+        """Where the history does not reach back to the baseline: the execution in question, or one dated newer."""
+        if self.execution is not None and entry.id == self.execution.id:
             return True
+        if self.baseline.id is not None:
+            return self._order_is_known(entry)
         if entry.created_at is None or self.baseline.looked_at is None:
             return False
         return entry.created_at >= self.baseline.looked_at - LATE_TOLERANCE

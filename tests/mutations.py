@@ -55,8 +55,8 @@ MUTATIONS = [
     Mutation(
         "mode: the history's candidates are not filtered by mode",
         "sync.py",
-        "self._mode_of(entry) is self.mode\n",
-        "True\n",
+        "if self._mode_of(entry) is self.mode and not self._was_late(entry) and surely_newer:",
+        "if not self._was_late(entry) and surely_newer:",
     ),
     Mutation(
         "success: any end counts",

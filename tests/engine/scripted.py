@@ -9,8 +9,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dagster_peaka import CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.answers import Answer
-from dagster_peaka.calls import Call
+from dagster_peaka.calls import Answer, Call
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 Script = Callable[[Call[Any], float], tuple[float, Any]]
