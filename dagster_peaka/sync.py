@@ -533,11 +533,11 @@ class Sync:
         return list(candidates.values())
 
     def _is_dated_newer(self, entry: CacheExecution) -> bool:
-        """Where the history does not reach back to the baseline: the execution in question, or one dated newer."""
-        if self.execution is not None and entry.id == self.execution.id:
-            return True
+        """Where the history does not reach back to the baseline, only dates tell, and without a baseline the status."""
         if self.baseline.id is not None:
             return self._order_is_known(entry)
+        if self.execution is not None and entry.id == self.execution.id:
+            return True
         if entry.created_at is None or self.baseline.looked_at is None:
             return False
         return entry.created_at >= self.baseline.looked_at - LATE_TOLERANCE
@@ -572,11 +572,13 @@ class Sync:
         """Whether the execution that the status shows counts although the history does not list it as new."""
         if self._order_is_known(tentative):
             return not self._was_late(tentative) and not self._is_old(tentative)
-        if any(entry.id == tentative.id for entry in entries):
+        if any(entry.id == tentative.id for entry in entries) and any(
+            self._is_old(entry) for entry in entries
+        ):
             # Listed, but behind the baseline: the status that showed it was stale.
             self._older.add(tentative.id)
             return False
-        # Not listed: the history lags behind the status, for a while.
+        # The history lags behind the status, or is as stale as it may be: believed only when that does not change.
         self._odd_since = now if self._odd_since is None else self._odd_since
         return now - self._odd_since >= self.rules.start_timeout
 
