@@ -463,10 +463,17 @@ class Sync:
         elif self._order_is_known(newest) and newest.succeeded and self.origin is not Origin.ADOPTED:
             self._succeed(newest)
         elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
-            self.execution = newest
-            self._history_wanted = True
+            self._ask_history(newest)
+        elif self.origin is Origin.ADOPTED:
+            self._ask_history(
+                newest
+            )  # when the dead attempt's trigger was answered is not known: its window is wide
         else:
             self._follow(newest, now)
+
+    def _ask_history(self, newest: CacheExecution) -> None:
+        self.execution = newest
+        self._history_wanted = True
 
     def _nothing_new(self, look: Look, now: float) -> None:
         if self._quiet_since is None:

@@ -1,4 +1,4 @@
-"""What one step costs, what it leaves behind, and what happens when Dagster closes it while it records a result."""
+"""Guarantees 6 and 7: one bad cache harms no other, and what a step costs; what it leaves behind when it is closed."""
 
 import sqlite3
 import threading

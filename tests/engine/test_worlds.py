@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import os
+import random
 from collections import Counter
 
 import pytest
 
 from dagster_peaka.sync import DATE_RESOLUTION, LATE_TOLERANCE, Origin, Posted, Trouble
-from tests.engine.world import Truth, World, generated
+from tests.engine.world import Open, Truth, World, generated
 
 WORLDS = int(os.environ.get("PEAKA_WORLDS", "4000"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
@@ -160,3 +161,53 @@ def test_every_guarantee_holds_in_every_generated_world(part: int) -> None:
             "the generator makes too few worlds in which a sync succeeds"
         )
         assert {"failed", "cancelled", "interrupted", "already running", "gone"} <= set(ended)
+
+
+def test_nothing_starts_twice_after_a_crash() -> None:
+    """Guarantee 4: the next attempt follows what the dead one triggered, if that is good, and else triggers."""
+    ended: Counter[str] = Counter()
+    for seed in range(FIRST, FIRST + max(1, WORLDS // 2)):
+        ended[judge_after_a_crash(seed)] += 1
+    if WORLDS >= 1000:
+        assert min(ended["adopted"], ended["triggered anew"]) > ended.total() / 50, ended
+
+
+def judge_after_a_crash(seed: int) -> str:
+    """One world in which the first attempt dies; returns what became of the second."""
+    world = generated(seed)
+    world.interrupt_at = None
+    pick = random.Random(seed + 7)
+    left = world.crash(pick.choice([0.6, 2.0, 10.0, 100.0]))
+    if left is None:
+        return "nothing written down"
+    baseline, written_at = left
+    dead_posts, dead_look = len(world.posts), world.first_look
+    world.advance(world.now + pick.choice([0.1, 5.0, 60.0]))
+    began = world.now
+    result = world.run(earlier=baseline, earlier_age=began - written_at)
+    assert result is not None
+    truth = {execution.id: execution for execution in world.executions}
+    if not result.ok:
+        return "failed"
+    assert result.execution is not None
+    followed = truth[result.execution.id]
+    assert dead_look is not None
+    assert followed.outcome == "COMPLETED", f"seed {seed}: not completed"
+    assert followed.mode is world.mode, f"seed {seed}: another mode's execution"
+    if result.origin is Origin.ATTACHED:
+        return "attached"
+    if world.open.shows_times and world.open.has_date and len(world.posts) - dead_posts < 2:
+        slack = (LATE_TOLERANCE + DATE_RESOLUTION).total_seconds() + max(0.0, world.open.clock_skew)
+        begun = followed.started if world.open.created_when_started else followed.created
+        assert begun is not None
+        assert begun >= dead_look - slack, f"seed {seed}: began before the dead attempt's look"
+    ours = [execution for execution in world.executions if execution.ours and execution.created <= began]
+    plain = world.open == Open(
+        shows_mode=True, shows_times=True, has_date=True, queued_status=world.open.queued_status
+    )
+    if plain and ours and not world.outages and followed.outcome == ours[0].outcome == "COMPLETED":
+        assert len(world.posts) == dead_posts, (
+            f"seed {seed}: triggered although the dead attempt's execution was good"
+        )
+        assert followed.id == ours[0].id, f"seed {seed}: followed another one"
+    return "adopted" if result.origin is Origin.ADOPTED else "triggered anew"

@@ -284,6 +284,19 @@ class World:
             self._do(sync)
         raise AssertionError(f"world {self.seed}: the sync never ends")
 
+    def crash(self, after: float) -> tuple[Baseline, float] | None:
+        """Begin a sync and let its process die; returns what it had written down, and when, if it had triggered."""
+        sync = Sync(self.mode, self.rules, self.now)
+        dies_at = self.now + after
+        written_at = self.now
+        while sync.result is None and max(self.now, sync.due) < dies_at:
+            self.advance(max(self.now, sync.due))
+            if sync.task is Task.TRIGGER:
+                written_at = self.now
+            self._do(sync)
+        self.advance(max(self.now, dies_at))
+        return (sync.baseline, written_at) if sync.triggers and sync.result is None else None
+
     def _do(self, sync: Sync) -> None:
         if sync.task is Task.LOOK:
             look = self.look()
