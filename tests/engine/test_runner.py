@@ -1,4 +1,4 @@
-"""Guarantees 5 to 7 of the runner's loop, against generated answers: late, lost, wrong, incomplete, in any order, on a simulated clock."""
+"""Guarantees 5 to 7 of the runner's loop: answers late, lost, wrong or incomplete, on a simulated clock."""
 
 import logging
 import os
