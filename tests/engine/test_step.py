@@ -150,3 +150,16 @@ def test_two_assets_of_a_step_that_mean_one_cache_are_refused(sandbox: PeakaSand
         failure.user_failure_data.description
     )
     assert not [record for record in sandbox.requests if record.operation == "incrementalUpdateCache"]
+
+
+def test_an_incremental_updates_cached_rows_are_no_row_count(sandbox: PeakaSandbox) -> None:
+    """`numberOfCachedRecords` of an incremental may be the table's total or what was handled: it is no row count."""
+
+    @dg.multi_asset(specs=specs(["ops.public.t"]), required_resource_keys={"peaka"})
+    def one(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from context.resources.peaka.sync_and_poll(context)
+
+    result = dg.materialize([one], resources={"peaka": peaka(sandbox)})
+    (materialization,) = result.asset_materializations_for_node("one")
+    assert "peaka/rows_cached" in materialization.metadata
+    assert "dagster/row_count" not in materialization.metadata
