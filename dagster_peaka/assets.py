@@ -1,24 +1,15 @@
 """The factory that makes a Peaka cache a Dagster asset."""
 
-import hashlib
-import keyword
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
 
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.lookup import TableName, checked_cache_id
 from dagster_peaka.models import SyncMode
+from dagster_peaka.names import TableName, checked_cache_id, op_name
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.steps import CACHE_ID_METADATA, MODE_METADATA, TABLE_METADATA
-
-RESERVED_NAMES = frozenset(
-    {"context", "conf", "config", "meta", "arg_dict", "input_arg_dict", "output_arg_dict", "input", "output"}
-    | {"dict", "int", "str", "float", "bool", "type"}
-)
-"""What Dagster accepts as the name of no op, beside Python's keywords."""
 
 
 def build_peaka_cache_asset(
@@ -101,18 +92,6 @@ def build_peaka_cache_asset(
         yield from peaka.sync_and_poll(context, config)
 
     return peaka_cache
-
-
-def op_name(key: dg.AssetKey) -> str:
-    """A valid name for the step of ``key``: its parts with ``__`` between them, and a short hash where that is not so.
-
-    The hash keeps apart what reads alike, and away from words that Dagster or Python keep for themselves.
-    """
-    name = re.sub(r"[^A-Za-z0-9_]", "_", "__".join(key.path))[:100]
-    if name.split("__") == list(key.path) and name not in RESERVED_NAMES and not keyword.iskeyword(name):
-        return name
-    digest = hashlib.sha256("\0".join(key.path).encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{name}_{digest[:8]}"
 
 
 def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[dict[str, str], dg.AssetKey]:

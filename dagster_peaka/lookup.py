@@ -2,73 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
 from dagster_peaka.models import CacheStatus
+from dagster_peaka.names import TableName, near_matches
 from dagster_peaka.runner import SyncTarget
-
-NAMED_AT_MOST = 5
-"""Near matches that a message lists."""
-
-
-class TableName(NamedTuple):
-    """A table's full name in Peaka."""
-
-    catalog: str
-    schema: str
-    table: str
-
-    @classmethod
-    def parse(cls, text: str | Sequence[str]) -> TableName:
-        """The name written as ``catalog.schema.table`` or as three strings.
-
-        A part that holds a dot, or blanks at its ends, is quoted: ``shop.public."orders.2024"``; a quote inside is
-        doubled.
-
-        Raises:
-            PeakaConfigError: when there are not exactly three parts, none of them empty.
-        """
-        parts = _split(text) if isinstance(text, str) else list(text)
-        if len(parts) != 3 or not all(part.strip() for part in parts):
-            raise PeakaConfigError(
-                f"table must be written as 'catalog.schema.table', not {text!r}; put a part that holds a dot in "
-                "double quotes."
-            )
-        return cls(*parts)
-
-    def __str__(self) -> str:
-        return ".".join(
-            part if part == part.strip() and "." not in part and '"' not in part else _quoted(part)
-            for part in self
-        )
-
-
-_PART = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"\s*|(?P<plain>[^".]*))(?P<end>\.|\Z)')
-
-
-def _quoted(part: str) -> str:
-    return '"' + part.replace('"', '""') + '"'
-
-
-def _split(text: str) -> list[str]:
-    """The parts between the dots, or none where a quote is out of place."""
-    parts: list[str] = []
-    position, end = 0, "."
-    while end == ".":
-        match = _PART.match(text, position)
-        if match is None:
-            return []
-        parts.append(
-            match["plain"].strip() if match["quoted"] is None else match["quoted"].replace('""', '"')
-        )
-        position, end = match.end(), match["end"]
-    return parts
-
 
 CacheReference: TypeAlias = TableName | str
 """A cache as addressed by a user: by its table's full name, or by its id."""
@@ -147,30 +88,13 @@ def _find_table(
     if table.catalog not in catalogs:
         return _missing(
             f"Project {project_id} has no catalog {table.catalog!r} (needed for {table})."
-            f"{_near(table.catalog, catalogs)} Correct the name, or check project_id."
+            f"{near_matches(table.catalog, catalogs)} Correct the name, or check project_id."
         )
+    near = near_matches(str(table), map(str, cached))
     return _missing(
-        f"Project {project_id} has no cache of table {table}.{_near(str(table), map(str, cached))} Create the cache in "
-        "Peaka, or correct the name."
+        f"Project {project_id} has no cache of table {table}.{near} Create the cache in Peaka, or correct the name."
     )
 
 
 def _missing(message: str) -> PeakaNotFoundError:
     return PeakaNotFoundError(message, status_code=404)
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    by_folded = {known.casefold(): known for known in sorted(names)}
-    near = difflib.get_close_matches(name.casefold(), by_folded, n=NAMED_AT_MOST)
-    return f" Near matches: {', '.join(by_folded[folded] for folded in near)}." if near else ""
-
-
-def checked_cache_id(cache_id: str) -> str:
-    """``cache_id``, when it may be one.
-
-    Raises:
-        PeakaConfigError: for an empty one, ``.`` and ``..``, which no path can carry.
-    """
-    if cache_id.strip() in ("", ".", ".."):
-        raise PeakaConfigError(f"cache_id {cache_id!r} is no id: copy it from the cache's page in Peaka.")
-    return cache_id

@@ -12,8 +12,9 @@ from dagster_peaka.addresses import checked_base_url, is_loopback
 from dagster_peaka.client import ZONES, PeakaClient
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.failures import sync_error
-from dagster_peaka.lookup import CacheReference, TableName, checked_cache_id
+from dagster_peaka.lookup import CacheReference
 from dagster_peaka.models import CacheExecution, SyncMode
+from dagster_peaka.names import TableName, checked_cache_id
 from dagster_peaka.runner import Runner, SyncJob
 from dagster_peaka.steps import patient_find_caches, sync_step
 from dagster_peaka.sync import SyncRules

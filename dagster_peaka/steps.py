@@ -12,9 +12,10 @@ from dagster_peaka.attempts import earlier_attempts, materializations_of, write_
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.failures import step_failure, sync_error
-from dagster_peaka.lookup import CacheReference, TableName, find_caches
+from dagster_peaka.lookup import CacheReference, find_caches
 from dagster_peaka.metadata import materialization
 from dagster_peaka.models import SyncMode
+from dagster_peaka.names import TableName
 from dagster_peaka.runner import Runner, SyncJob, SyncTarget
 from dagster_peaka.sync import Baseline, SyncRules
 

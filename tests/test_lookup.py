@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dagster_peaka import PeakaClient, PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaServerError
-from dagster_peaka.lookup import TableName, find_caches
+from dagster_peaka.lookup import find_caches
+from dagster_peaka.names import TableName
 from dagster_peaka.runner import SyncTarget
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.raw_server import RawServer, reply
