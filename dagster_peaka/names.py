@@ -1,4 +1,4 @@
-"""Names: how a user writes a table, which names are near to one, and what Dagster takes as the name of an op."""
+"""Names: how a user writes a table, which names are near to one, and what Dagster takes as names of ops and groups."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import hashlib
 import keyword
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import dagster as dg
@@ -15,6 +15,12 @@ from dagster_peaka.errors import PeakaConfigError
 
 NAMED_AT_MOST = 5
 """Near matches that a message lists."""
+
+MAX_NAME = 100
+"""Characters of a name before it is cut and told apart by a hash."""
+
+MAX_KIND = 50
+"""Characters of a kind: Dagster keeps it as part of a tag's key."""
 
 RESERVED_NAMES = frozenset(
     {"context", "conf", "config", "meta", "arg_dict", "input_arg_dict", "output_arg_dict", "input", "output"}
@@ -96,12 +102,29 @@ def checked_cache_id(cache_id: str) -> str:
 
 
 def op_name(key: dg.AssetKey) -> str:
-    """A valid name for the step of ``key``: its parts with ``__`` between them, and a short hash where that is not so.
+    """A valid name for the step of ``key``: its parts with ``__`` between them, and a hash where that is not so."""
+    return _distinct(
+        "__".join(key.path), as_it_is=lambda name: name.split("__") == list(key.path), of=key.path
+    )
 
-    The hash keeps apart what reads alike, and away from words that Dagster or Python keep for themselves.
+
+def group_name(text: str) -> str:
+    """A valid name of an asset group for ``text``: itself, or something like it with a short hash."""
+    return _distinct(text, as_it_is=lambda name: name == text, of=[text])
+
+
+def kind(text: str) -> str:
+    """A valid kind for what Peaka calls a catalog's type: in lower case, and ``_`` for what a tag cannot hold."""
+    return re.sub(r"[^a-z0-9_.-]+", "_", text.lower())[:MAX_KIND].strip("_.-")
+
+
+def _distinct(text: str, *, as_it_is: Callable[[str], bool], of: Sequence[str]) -> str:
+    """``text`` as a name that Dagster accepts.
+
+    The hash of ``of`` keeps apart what reads alike, and away from words that Dagster or Python keep for themselves.
     """
-    name = re.sub(r"[^A-Za-z0-9_]", "_", "__".join(key.path))[:100]
-    if name.split("__") == list(key.path) and name not in RESERVED_NAMES and not keyword.iskeyword(name):
+    name = re.sub(r"[^A-Za-z0-9_]", "_", text)[:MAX_NAME]
+    if name and as_it_is(name) and name not in RESERVED_NAMES and not keyword.iskeyword(name):
         return name
-    digest = hashlib.sha256("\0".join(key.path).encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256("\0".join(of).encode("utf-8", "surrogatepass")).hexdigest()
     return f"{name}_{digest[:8]}"

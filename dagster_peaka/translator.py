@@ -1,0 +1,89 @@
+"""How a cache becomes an asset's spec, and how a project says otherwise."""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import dagster as dg
+
+from dagster_peaka.models import Column
+from dagster_peaka.names import group_name, kind
+from dagster_peaka.project import PeakaCache
+
+AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
+"""What Dagster takes as an asset key."""
+
+
+class DagsterPeakaTranslator:
+    """Translates a cache into the spec of its asset. Override :meth:`get_asset_spec` to change what it says.
+
+    By default the key is ``[catalog, schema, table]``, the group is the catalog, and the kinds are ``peaka`` and the
+    catalog's type. Names that Dagster does not take as a group's are changed and get a short hash.
+
+    Args:
+        source_asset_key: the key of the asset that stands for the table which a cache copies, or None where there is
+            no such asset; the cache's asset then depends on it.
+
+    Example:
+        .. code-block:: python
+
+            import dagster as dg
+            from dagster_peaka import DagsterPeakaTranslator, PeakaCache
+
+
+            class InLake(DagsterPeakaTranslator):
+                def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+                    spec = super().get_asset_spec(props)
+                    return spec.replace_attributes(key=spec.key.with_prefix("lake"), group_name="lake")
+
+
+            translator = InLake(source_asset_key=lambda cache: ["landed", cache.table_name])
+    """
+
+    def __init__(
+        self, *, source_asset_key: Callable[[PeakaCache], AssetKeyLike | None] | None = None
+    ) -> None:
+        self._source_asset_key = source_asset_key
+
+    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+        """The spec of the asset that stands for the cache ``props``.
+
+        Its metadata holds ``dagster/table_name``, ``dagster/column_schema`` with Peaka's (Trino's) types where the
+        columns are known, and the cache's schedules in Peaka as ISO-8601 durations. The factories add what the step
+        needs to find the cache. ``peaka/mode``, ``peaka/row_count`` and ``peaka/wait`` in the metadata of a spec win
+        over their arguments of the same name.
+        """
+        source = self._source_asset_key(props) if self._source_asset_key else None
+        schedules = {
+            "peaka/incremental_schedule": props.incremental_schedule,
+            "peaka/full_refresh_schedule": props.full_refresh_schedule,
+        }
+        columns = {"dagster/column_schema": column_schema(props.columns)} if props.columns is not None else {}
+        return dg.AssetSpec(
+            key=list(props.table),
+            deps=None if source is None else [source],
+            description=f"Peaka's copy of {props.name}.",
+            metadata={
+                "dagster/table_name": props.name,
+                **columns,
+                **{name: duration for name, duration in schedules.items() if duration is not None},
+            },
+            group_name=group_name(props.catalog_name),
+            kinds={"peaka", kind(props.catalog_type or "")} - {""},
+        )
+
+
+def column_schema(columns: Sequence[Column]) -> dg.TableSchema:
+    """The columns as Dagster shows them: Trino's types, Peaka's descriptions, and what is unique or never null."""
+    return dg.TableSchema(
+        [
+            dg.TableColumn(
+                column.name,
+                type=column.data_type or "unknown",
+                description=column.description,
+                constraints=dg.TableColumnConstraints(
+                    nullable=not column.is_not_null, unique=bool(column.is_unique)
+                ),
+            )
+            for column in columns
+        ]
+    )
