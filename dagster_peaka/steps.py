@@ -13,7 +13,7 @@ from dagster_peaka.client import PeakaClient
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.failures import step_failure, sync_error
 from dagster_peaka.lookup import CacheReference, find_caches
-from dagster_peaka.metadata import materialization
+from dagster_peaka.metadata import materialization, table_metadata
 from dagster_peaka.models import SyncMode
 from dagster_peaka.names import TableName
 from dagster_peaka.runner import Runner, SyncJob, SyncTarget
@@ -96,7 +96,10 @@ class _Step:
             for job, result in runner.run():
                 key = keys[job.target.cache_id]
                 if result.ok:
-                    yield materialization(key, job.target, job.mode, result)
+                    table = table_metadata(self.context.assets_def.metadata_by_key[key])
+                    yield materialization(
+                        key, job.target, job.mode, result, instance=self.context.instance, extra=table
+                    )
                     continue
                 error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
                 self._failed(key, error, among=len(jobs))

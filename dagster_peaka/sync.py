@@ -55,6 +55,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_peaka.models import CANCELLED, CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.versions import Known
 
 LATE_TOLERANCE = timedelta(seconds=2)
 """How far Peaka's clocks may disagree before an execution counts as created before our look."""
@@ -206,6 +207,15 @@ class Result:
     """Peaka's words, or what could not be read; may be empty."""
     lasting: bool = False
     """True when Peaka refused the trigger for a reason that no repetition removes, such as the mode."""
+    before: Known | None = None
+    """The newest execution of each mode at the look before the trigger; None while one of them ran."""
+    covers: Known | None = None
+    """What this execution and all before it amount to; None when others may still have been writing."""
+    alone: bool = False
+    """True when no other execution can have come between that look and this one; else it is not known.
+
+    Found out only for an execution that reports no change, because nothing else depends on it.
+    """
 
     @property
     def ok(self) -> bool:

@@ -3,7 +3,7 @@
 An incremental update that reports no inserted, no updated and no deleted row changed nothing by itself. But a sync
 that Dagster has not seen, or one that was cancelled half way, may have changed rows since the last materialization. So
 each materialization records the newest execution of each mode that its data version covers (:class:`Known`), and the
-next one keeps the version only when these were still the newest ones before its own.
+next one keeps the version only when these were still the newest ones before its own (:func:`next_version`).
 """
 
 from __future__ import annotations
@@ -49,6 +49,42 @@ class Known:
         if not all(found is None or isinstance(found, str) for found in ids):
             return None
         return cls(*ids)
+
+
+@dataclass(frozen=True)
+class Version:
+    """What one materialization records: its data version, and what that covers, where that is surely known."""
+
+    text: str
+    known: Known | None = None
+
+
+def next_version(
+    previous: Version | None,
+    mode: SyncMode,
+    execution: CacheExecution,
+    *,
+    before: Known | None,
+    covers: Known | None,
+    alone: bool,
+) -> Version:
+    """The version of a materialization that stands for ``execution``: its id, or ``previous``'s when nothing changed.
+
+    Args:
+        previous: what the last materialization of the same cache recorded.
+        before: the newest execution of each mode at the look before the trigger; None while one of them ran.
+        covers: the newest execution of each mode at the end, the sync's own being that of ``mode``.
+        alone: whether no other execution can have come between that look and ``execution``.
+    """
+    kept = (
+        previous is not None
+        and previous.known is not None
+        and reports_no_change(mode, execution)
+        and alone
+        and before == previous.known
+        and covers == previous.known.after(mode, execution.id)
+    )
+    return Version(previous.text if kept and previous is not None else execution.id, covers)
 
 
 def reports_no_change(mode: SyncMode, execution: CacheExecution) -> bool:
