@@ -188,7 +188,7 @@ class CacheExecution(PeakaModel):
     id: Id
     status: Status = ""
     mode: SyncMode | None = Field(default=None, validation_alias=AliasChoices("executionMode", "mode"))
-    error: Any = None
+    error: object = None
     progress: ExecutionProgress = Field(default_factory=ExecutionProgress)
     created_at: Instant = None
     updated_at: Instant = None
@@ -227,7 +227,7 @@ class CacheExecution(PeakaModel):
         return shortened(error_words(self.error))
 
 
-def error_words(error: Any) -> str:
+def error_words(error: object) -> str:
     """The message inside an error of any shape: its ``message``, ``reason``, ``error`` …, or else all of it as JSON."""
     if error is None or error == {} or error == []:
         return ""
@@ -334,9 +334,9 @@ class CacheRequest(PeakaModel):
     incremental_schedule: str | None = None
     full_refresh_schedule: str | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, object]:
         """The object that Peaka takes, without what is not set."""
-        body: dict[str, Any] = {
+        body: dict[str, object] = {
             "catalogId": self.catalog_id,
             "schemaName": self.schema_name,
             "tableName": self.table_name,
@@ -425,7 +425,7 @@ class QueryResult(PeakaModel):
     """A query's answer: the columns' names in order, and one mapping of column name to JSON value per row."""
 
     columns: list[str] = []
-    rows: list[dict[str, Any]] = Field(validation_alias="data")
+    rows: list[dict[str, object]] = Field(validation_alias="data")
 
     @field_validator("columns", mode="before")
     @classmethod
