@@ -167,7 +167,7 @@ _STAGES = ("to be triggered", "triggered", "running", "completed", "failed")
 def _stage(sync: Sync) -> str:
     if sync.result is not None:
         return "completed" if sync.result.ok else "failed"
-    if sync.state is State.FOLLOW:
+    if sync.state in (State.FOLLOW, State.CONFIRM):
         return "running"
     return "triggered" if sync.triggers or sync.origin is Origin.ADOPTED else "to be triggered"
 

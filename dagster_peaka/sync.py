@@ -9,7 +9,7 @@ the status by a later one before anybody looked.
 
 States::
 
-    LOOK ──► TRIGGER ──► POSTED ──► IDENTIFY ──► FOLLOW ──► DONE
+    LOOK ──► TRIGGER ──► POSTED ──► IDENTIFY ──► FOLLOW ──► (CONFIRM) ──► DONE
       │         ▲           │          │  ▲         ▲
       │         └───────────┴──────────┘  │         │
       └───────────── on_running="attach" ─┼─────────┘
@@ -36,6 +36,7 @@ IDENTIFY  newer, running                              FOLLOW
 FOLLOW    ours COMPLETED                              DONE
 FOLLOW    ours FAILED or CANCELLED                    read the history once if it is not verified yet, else fail
 FOLLOW    another one newest                          read the history: ours is still there
+CONFIRM   (ours COMPLETED without any change)         read the history once: was it alone? DONE whatever it says
 any       unknown status                              not finished; an unknown one with an end fails after
                                                       ``start_timeout``
 any       cache DELETED or 404                        fail
@@ -49,13 +50,14 @@ A failure never cancels anything. Whether an execution may be cancelled when a r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_peaka.models import CANCELLED, CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.versions import Known
+from dagster_peaka.versions import Known, reports_no_change
 
 LATE_TOLERANCE = timedelta(seconds=2)
 """How far Peaka's clocks may disagree before an execution counts as created before our look."""
@@ -69,6 +71,12 @@ EARLIER_WINDOW = timedelta(seconds=30)
 FRESH_LOOK = 5.0
 """Seconds after which a trigger that was not taken is repeated only after another look."""
 
+PROMPT = 5.0
+"""Seconds after its trigger within which an execution shows where Peaka shows executions at once."""
+
+QUESTION_PATIENCE = 5.0
+"""Seconds for which a sync that has succeeded waits at most for the history that says whether it was alone."""
+
 MAX_HISTORY = 500
 """Entries of a history that are read at most in search of the baseline."""
 
@@ -81,6 +89,7 @@ class State(Enum):
     POSTED = "posted"
     IDENTIFY = "identify"
     FOLLOW = "follow"
+    CONFIRM = "confirm"
     DONE = "done"
 
 
@@ -194,6 +203,22 @@ class Look:
         """True while an execution of either mode has not ended."""
         return any(execution is not None and not execution.ended for execution in (self.newest, self.other))
 
+    @property
+    def shown(self) -> list[str]:
+        """The ids of the newest executions, of either mode."""
+        return [execution.id for execution in (self.newest, self.other) if execution is not None]
+
+    def settled(self, mode: SyncMode) -> Known | None:
+        """The newest execution of each mode as a sync of ``mode`` read it; None while one of them runs."""
+        if self.running:
+            return None
+        known = Known(None, None)
+        if self.newest is not None:
+            known = known.after(mode, self.newest.id)
+        if self.other is not None:
+            known = known.after(mode.other, self.other.id)
+        return known
+
 
 @dataclass(frozen=True)
 class Result:
@@ -270,6 +295,11 @@ class Sync:
         self._unreadable_since: float | None = None
         self._quiet_since: float | None = None
         self._odd_since: float | None = None
+        self._first: Look | None = None
+        self._last: Look | None = None
+        self._dates_tell = True
+        self._since_first_look: set[str] = set()
+        self._ask_until = math.inf
         self._older: set[str] = set()
         self._modes: dict[str, SyncMode] = {}
         if self.earlier is not None:
@@ -292,7 +322,12 @@ class Sync:
             return Task.WAIT
         if self.state is State.TRIGGER:
             return Task.TRIGGER
-        return Task.HISTORY if self._history_wanted else Task.LOOK
+        return Task.HISTORY if self._history_wanted or self.state is State.CONFIRM else Task.LOOK
+
+    @property
+    def patience(self) -> float:
+        """Monotonic time from which on an answer under way is no longer waited for: :meth:`unreadable` is told."""
+        return self._ask_until if self.state is State.CONFIRM else math.inf
 
     # What has happened
 
@@ -300,11 +335,14 @@ class Sync:
         """The status was read."""
         if self.state is State.DONE:
             return
+        if self.state is State.CONFIRM:
+            return self._done()
         if not self._history_failing:
             self._readable()
         if look.deleted:
             return self._fail(Trouble.GONE)
         self._learn_modes(look)
+        self._first, self._last = self._first or look, look
         if not look.running:
             self._quiet_since = now if self._quiet_since is None else self._quiet_since
         else:
@@ -324,6 +362,8 @@ class Sync:
         """Status or history could not be read. Before anything was triggered, a permanent reason fails at once."""
         if self.state is State.DONE:
             return
+        if self.state is State.CONFIRM:
+            return self._done()
         if permanent and self.state is State.LOOK:
             return self._fail(Trouble.NOT_ALLOWED, reason)
         if self._history_wanted:
@@ -339,7 +379,9 @@ class Sync:
 
     def gone(self) -> None:
         """The cache was answered with 404."""
-        if self.state is not State.DONE:
+        if self.state is State.CONFIRM:
+            self._done()
+        elif self.state is not State.DONE:
             self._fail(Trouble.GONE)
 
     def posting(self, now: float) -> None:
@@ -368,6 +410,7 @@ class Sync:
         self._refusal = reason if refused else None
         self._post_time = self._time_of_answer(server_time, now)
         self._posted_at = self._anchor = now
+        self._dates_tell = answer is Posted.ACCEPTED
         self._quiet_since = None
         self.state = State.IDENTIFY
         self._schedule(now)
@@ -380,7 +423,7 @@ class Sync:
 
     def history_suffices(self, entries: Sequence[CacheExecution]) -> bool:
         """True when ``entries``, newest first, reach back far enough to find ours among them."""
-        if len(entries) >= MAX_HISTORY:
+        if len(entries) >= MAX_HISTORY or self.state is State.CONFIRM:
             return True
         if self.state is State.FOLLOW and self.verified and self.execution is not None:
             return any(entry.id == self.execution.id for entry in entries)
@@ -390,6 +433,9 @@ class Sync:
         """The history, newest first, as far as it suffices or goes."""
         if self.state is State.DONE:
             return
+        self._note_what_is_new(entries)
+        if self.state is State.CONFIRM:
+            return self._confirm(entries)
         self._history_failing = False
         self._readable()
         self._history_wanted = False
@@ -428,6 +474,8 @@ class Sync:
 
     def _begin(self, look: Look, now: float) -> None:
         newest = look.newest
+        self._first = look
+        self._since_first_look = set()
         self._looked_at = now
         self._window_start = look.server_time
         self.baseline = (
@@ -467,11 +515,15 @@ class Sync:
     def _identify(self, look: Look, now: float) -> None:
         newest = look.newest
         if newest is None or self._is_old(newest):
-            self._nothing_new(look, now)
-        elif self._was_late(newest):
+            self._dates_tell = (
+                False  # executions show late: another one may have been hidden at our first look
+            )
+            return self._nothing_new(look, now)
+        self._dates_tell = self._dates_tell and now < self._posted_at + PROMPT
+        if self._was_late(newest):
             self._late_to_show(newest, now)
         elif self._order_is_known(newest) and newest.succeeded and self.origin is not Origin.ADOPTED:
-            self._succeed(newest)
+            self._succeed(newest, now)
         elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
             self._ask_history(newest)
         elif self.origin is Origin.ADOPTED:
@@ -617,7 +669,7 @@ class Sync:
     def _update(self, execution: CacheExecution, now: float) -> None:
         self.execution = execution
         if execution.succeeded:
-            return self._succeed(execution)
+            return self._succeed(execution, now)
         if not execution.ended:
             self._odd_since = None
             return
@@ -641,7 +693,7 @@ class Sync:
                 return self._update(entry, now)
         later = next((entry for entry in reversed(self._candidates(entries)) if entry.succeeded), None)
         if later is not None and self.origin is not Origin.ATTACHED:
-            self._succeed(later)
+            self._succeed(later, now)
         else:
             self._wait_for_reason(Trouble.VANISHED, "", now)
 
@@ -650,6 +702,77 @@ class Sync:
         self._odd_since = now if self._odd_since is None else self._odd_since
         if now - self._odd_since >= self.rules.start_timeout:
             self._fail(trouble, reason)
+
+    # CONFIRM
+
+    def _succeed(self, execution: CacheExecution, now: float) -> None:
+        self.execution = execution
+        if self._was_alone is None:
+            self.state = State.CONFIRM
+            self.due, self._ask_until = now, now + QUESTION_PATIENCE
+        else:
+            self._done()
+
+    @property
+    def _was_alone(self) -> bool | None:
+        """Whether nothing can have come between our look and ours; None when only the history can tell."""
+        if not self._may_keep_the_version():
+            return False
+        assert self.execution is not None
+        if self._since_first_look:
+            return self._since_first_look == {self.execution.id}
+        if self.triggers == 1 and self._dates_tell and self._created_in_window(self.execution):
+            return True
+        return None
+
+    def _may_keep_the_version(self) -> bool:
+        """Whether all else says that nothing has changed, so that it matters whether ours was alone."""
+        ours, before, last = self.execution, self._before, self._last
+        if ours is None or before is None or last is None or last.newest is None:
+            return False
+        return (
+            self.origin is Origin.TRIGGERED
+            and reports_no_change(self.mode, ours)
+            and before.of(self.mode) == self.baseline.id  # else one from before our look has shown late
+            and last.newest.id == ours.id
+            and self._covers == before.after(self.mode, ours.id)
+        )
+
+    @property
+    def _before(self) -> Known | None:
+        """See :attr:`Result.before`."""
+        return self._first.settled(self.mode) if self._first is not None else None
+
+    @property
+    def _covers(self) -> Known | None:
+        """See :attr:`Result.covers`."""
+        if self._before is None or self._last is None or self.execution is None:
+            return None
+        others = replace(self._last, newest=None).settled(self.mode)
+        return None if others is None else others.after(self.mode, self.execution.id)
+
+    def _note_what_is_new(self, entries: Sequence[CacheExecution]) -> None:
+        """Remember what a history lists above that which the first look showed, of either mode, if it goes so far."""
+        shown = self._first.shown if self._first is not None else []
+        reached = next((place for place, entry in enumerate(entries) if entry.id in shown), 0)
+        self._since_first_look.update(entry.id for entry in entries[:reached])
+
+    def _confirm(self, entries: Sequence[CacheExecution]) -> None:
+        """The history's answer: whether ours was alone; an older one that COMPLETED as well is ours instead."""
+        older = next((entry for entry in reversed(self._candidates(entries)) if entry.succeeded), None)
+        self.execution = older or self.execution
+        self._done()
+
+    def _done(self) -> None:
+        self.state = State.DONE
+        self.result = Result(
+            self.execution,
+            self.origin,
+            self.triggers,
+            before=self._before,
+            covers=self._covers,
+            alone=self._was_alone is True,
+        )
 
     # Common
 
@@ -667,7 +790,7 @@ class Sync:
 
     def _schedule(self, now: float) -> None:
         """Set when the next task is due, and fail when time is up."""
-        if self.state is State.DONE or self.state is State.POSTED:
+        if self.state in (State.DONE, State.POSTED, State.CONFIRM):
             return
         if now >= self._deadline:
             return self._fail(Trouble.TIMED_OUT)
@@ -681,11 +804,6 @@ class Sync:
             grace = max(self._posted_at, self._quiet_since) + self.rules.start_timeout
             if grace > now:
                 self.due = min(self.due, grace)
-
-    def _succeed(self, execution: CacheExecution) -> None:
-        self.execution = execution
-        self.state = State.DONE
-        self.result = Result(execution, self.origin, self.triggers)
 
     def _fail(self, trouble: Trouble, reason: str = "", *, lasting: bool = False) -> None:
         self.state = State.DONE
