@@ -1,6 +1,6 @@
 """Peaka caches as Dagster assets: each materialization is one execution, named, followed to its end and recorded."""
 
-from dagster_peaka.assets import build_peaka_cache_asset
+from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets, peaka_cache_assets
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.errors import (
     PeakaApiError,
@@ -31,7 +31,10 @@ from dagster_peaka.models import (
     SyncMode,
     Table,
 )
+from dagster_peaka.project import PeakaCache, PeakaProject
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
+from dagster_peaka.selection import PeakaCacheSelector
+from dagster_peaka.translator import DagsterPeakaTranslator
 
 __all__ = [
     "CacheCreation",
@@ -42,15 +45,19 @@ __all__ = [
     "CacheStatus",
     "Catalog",
     "Column",
+    "DagsterPeakaTranslator",
     "ExecutionProgress",
     "PeakaApiError",
     "PeakaAuthenticationError",
+    "PeakaCache",
+    "PeakaCacheSelector",
     "PeakaClient",
     "PeakaConfigError",
     "PeakaConnectionError",
     "PeakaError",
     "PeakaNotFoundError",
     "PeakaPermissionError",
+    "PeakaProject",
     "PeakaRateLimitError",
     "PeakaResource",
     "PeakaResponseError",
@@ -63,4 +70,6 @@ __all__ = [
     "SyncMode",
     "Table",
     "build_peaka_cache_asset",
+    "build_peaka_cache_assets",
+    "peaka_cache_assets",
 ]

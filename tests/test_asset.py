@@ -69,6 +69,7 @@ def test_a_materialization_stands_for_the_execution_that_its_trigger_started(
         "peaka/cache_id": sandbox.caches[TABLE],
         "peaka/execution_id": ours.id,
         "peaka/mode": "incremental",
+        "peaka/known_executions": {"incremental": ours.id, "full_refresh": None},
         "peaka/origin": "triggered",
         "peaka/rows_inserted": 2,
         "peaka/rows_updated": 1,
@@ -88,6 +89,7 @@ def test_every_number_is_a_number_and_every_time_a_time(sandbox: PeakaSandbox) -
         "peaka/cache_id": dg.TextMetadataValue,
         "peaka/execution_id": dg.TextMetadataValue,
         "peaka/mode": dg.TextMetadataValue,
+        "peaka/known_executions": dg.JsonMetadataValue,
         "peaka/origin": dg.TextMetadataValue,
         "peaka/rows_inserted": dg.IntMetadataValue,
         "peaka/rows_updated": dg.IntMetadataValue,
@@ -113,6 +115,7 @@ def test_what_peaka_did_not_report_is_left_out(sandbox: PeakaSandbox, timestamps
         "peaka/cache_id",
         "peaka/execution_id",
         "peaka/mode",
+        "peaka/known_executions",
         "peaka/origin",
         "dagster/table_name",
     }

@@ -1,0 +1,326 @@
+"""Many caches as Dagster assets: their names, what their definitions say, and what a step of them syncs."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from dagster_peaka import (
+    DagsterPeakaTranslator,
+    PeakaCache,
+    PeakaConfigError,
+    PeakaProject,
+    PeakaResource,
+    PeakaSyncConfig,
+    build_peaka_cache_asset,
+    build_peaka_cache_assets,
+    peaka_cache_assets,
+)
+from dagster_peaka.sandbox import PeakaSandbox
+from tests.materializing import TRIGGERS, peaka_for
+
+NOWHERE = PeakaResource(api_key=dg.EnvVar("PEAKA_API_KEY"), project_id="p")
+
+
+def cache(number: int, catalog: str = "shop", schema: str = "public", **more: Any) -> PeakaCache:
+    """The cache of a table `t<number>`."""
+    return PeakaCache(
+        id=f"id-{number}",
+        catalog_id=more.pop("catalog_id", f"of-{catalog}"),
+        catalog_name=catalog,
+        schema_name=schema,
+        table_name=more.pop("table", f"t{number}"),
+        **more,
+    )
+
+
+def specs_of(assets: list[dg.AssetsDefinition]) -> dict[str, dg.AssetSpec]:
+    """The specs by the last part of their keys."""
+    return {spec.key.path[-1]: spec for asset in assets for spec in asset.specs}
+
+
+def load(assets: list[dg.AssetsDefinition]) -> dg.RepositoryDefinition:
+    """The definitions as a code location loads them."""
+    return dg.Definitions(assets=assets, resources={"peaka": NOWHERE}).get_repository_def()
+
+
+# What the definitions are
+
+
+def test_each_cache_has_a_step_of_its_own_by_default() -> None:
+    """Three caches are three definitions, named after their keys."""
+    assets = build_peaka_cache_assets([cache(1), cache(2), cache(3, "crm")])
+
+    assert [asset.op.name for asset in assets] == ["shop__public__t1", "shop__public__t2", "crm__public__t3"]
+    assert {group for asset in assets for group in asset.group_names_by_key.values()} == {"shop", "crm"}
+
+
+def test_a_step_can_serve_a_catalog_or_the_project() -> None:
+    """`step_per` groups by the catalog's id; every definition can be subset."""
+    caches = [cache(1), cache(2), cache(3, "crm"), cache(4, "crm", catalog_id="a-namesake")]
+    project = PeakaProject(project_id="p1", caches=tuple(caches))
+
+    by_catalog = build_peaka_cache_assets(caches, step_per="catalog")
+    (whole,) = build_peaka_cache_assets(project, step_per="project")
+
+    assert [sorted(key.path[-1] for key in asset.keys) for asset in by_catalog] == [
+        ["t1", "t2"],
+        ["t3"],
+        ["t4"],
+    ]
+    assert len({asset.op.name for asset in by_catalog}) == 3
+    assert by_catalog[0].op.name == "peaka__shop"
+    assert whole.op.name == "peaka__p1"
+    assert len(list(whole.keys)) == 4
+    assert all(asset.can_subset for asset in [*by_catalog, whole])
+    load(by_catalog)
+    load([whole])
+
+
+def test_the_translator_says_what_the_asset_shows() -> None:
+    """Key, group, kinds, table, columns with Peaka's types and descriptions, schedules, source table."""
+    orders = PeakaCache.model_validate(
+        {
+            "id": "c1",
+            "catalog_id": "17",
+            "catalog_name": "shop",
+            "schema_name": "public",
+            "table_name": "orders",
+            "catalog_type": "PostgreSQL",
+            "incremental_schedule": "PT6H",
+            "columns": [
+                {"name": "id", "dataType": "bigint", "isNotNull": True, "isUnique": True},
+                {"name": "note", "dataType": "varchar(20)", "desc": "what the guest said"},
+            ],
+        }
+    )
+    translator = DagsterPeakaTranslator(source_asset_key=lambda cache: ["landed", cache.table_name])
+
+    (asset,) = build_peaka_cache_assets([orders], translator=translator)
+
+    (spec,) = asset.specs
+    assert spec.key == dg.AssetKey(["shop", "public", "orders"])
+    assert spec.group_name == "shop"
+    assert spec.kinds == {"peaka", "postgresql"}
+    assert [dep.asset_key for dep in spec.deps] == [dg.AssetKey(["landed", "orders"])]
+    assert spec.metadata["dagster/table_name"] == "shop.public.orders"
+    assert spec.metadata["peaka/incremental_schedule"] == "PT6H"
+    assert "peaka/full_refresh_schedule" not in spec.metadata
+    assert spec.metadata["dagster/column_schema"] == dg.TableSchema(
+        [
+            dg.TableColumn(
+                "id", "bigint", constraints=dg.TableColumnConstraints(nullable=False, unique=True)
+            ),
+            dg.TableColumn("note", "varchar(20)", description="what the guest said"),
+        ]
+    )
+
+
+def test_a_translator_of_ones_own_changes_what_it_likes() -> None:
+    """Keys, groups and even the mode come from an override of get_asset_spec."""
+
+    class Lake(DagsterPeakaTranslator):
+        def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+            spec = super().get_asset_spec(props)
+            mode = {"peaka/mode": "full_refresh"} if props.id == "id-2" else {}
+            return spec.replace_attributes(
+                key=spec.key.with_prefix("lake"), group_name="lake", metadata={**spec.metadata, **mode}
+            )
+
+    specs = specs_of(build_peaka_cache_assets([cache(1), cache(2)], translator=Lake()))
+
+    assert specs["t1"].key == dg.AssetKey(["lake", "shop", "public", "t1"])
+    assert specs["t1"].group_name == "lake"
+    assert [specs[name].metadata["peaka/mode"] for name in ("t1", "t2")] == ["incremental", "full_refresh"]
+
+
+def test_a_table_that_can_only_be_refreshed_is_refreshed_unless_somebody_says_otherwise() -> None:
+    """Without `mode`, the snapshot decides; with it, the user does."""
+    caches = [
+        cache(1, supported_modes={"full_refresh"}),
+        cache(2, supported_modes={"incremental", "full_refresh"}),
+    ]
+
+    chosen = specs_of(build_peaka_cache_assets(caches))
+    told = specs_of(build_peaka_cache_assets(caches, mode="incremental"))
+
+    assert [chosen[name].metadata["peaka/mode"] for name in ("t1", "t2")] == ["full_refresh", "incremental"]
+    assert [told[name].metadata["peaka/mode"] for name in ("t1", "t2")] == ["incremental", "incremental"]
+
+
+@pytest.mark.parametrize("step_per", ["cache", "catalog", "project"])
+def test_what_an_asset_may_declare_reaches_every_form(step_per: str) -> None:
+    """What `@dg.asset` takes is on each spec, each step, and on what the translator had said."""
+    condition, freshness = (
+        dg.AutomationCondition.eager(),
+        dg.FreshnessPolicy.cron("0 9 * * *", timedelta(hours=1)),
+    )
+    retry = dg.RetryPolicy(max_retries=2)
+    shared: dict[str, Any] = {
+        "deps": ["landed", dg.AssetDep("other")],
+        "metadata": {"owner": "me"},
+        "tags": {"tier": "gold"},
+        "owners": ["team:data"],
+        "kinds": {"table"},
+        "group_name": "caches",
+        "code_version": "7",
+        "automation_condition": condition,
+        "freshness_policy": freshness,
+        "retry_policy": retry,
+        "pool": "peaka",
+        "op_tags": {"size": "small"},
+        "last_sync_check": True,
+        "resource_key": "their_peaka",
+    }
+    translator = DagsterPeakaTranslator(source_asset_key=lambda cache: ["src", cache.table_name])
+
+    assets = build_peaka_cache_assets(
+        [cache(1), cache(2)], step_per=step_per, translator=translator, **shared
+    )
+    single = build_peaka_cache_asset(table="a.b.c", **shared)
+
+    for asset in [*assets, single]:
+        assert asset.op.retry_policy == retry
+        assert asset.op.pool == "peaka"
+        assert asset.op.tags["size"] == "small"
+        assert "their_peaka" in asset.required_resource_keys
+        assert {spec.name for spec in asset.check_specs} == {"last_sync_succeeded"}
+        for spec in asset.specs:
+            assert {"landed", "other"} <= {dep.asset_key.path[-1] for dep in spec.deps}
+            assert spec.metadata["owner"] == "me"
+            assert spec.tags["tier"] == "gold"
+            assert list(spec.owners) == ["team:data"]
+            assert spec.kinds == {"table"}
+            assert spec.group_name == "caches"
+            assert spec.code_version == "7"
+            assert spec.automation_condition == condition
+            assert spec.freshness_policy == freshness
+    assert ["src", "t1"] in [
+        dep.asset_key.path for asset in assets for spec in asset.specs for dep in spec.deps
+    ]
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"step_per": "schema"}, "step_per must be one of 'cache', 'catalog', 'project', not 'schema'"),
+        ({"mode": "full"}, "mode must be 'incremental' or 'full_refresh', not 'full'"),
+        ({"row_count": "count"}, "row_count must be one of"),
+        ({"selector": "shop.public.t7"}, "shop.public.t7"),
+    ],
+)
+def test_arguments_that_cannot_work_are_refused_at_once(arguments: dict[str, Any], named: str) -> None:
+    """The error names the argument and its choices."""
+    with pytest.raises(PeakaConfigError, match=named):
+        build_peaka_cache_assets([cache(1)], **arguments)
+
+
+def test_a_partitioned_spec_is_refused() -> None:
+    """A cache is synced as a whole, so a translator cannot make its asset partitioned."""
+
+    class Daily(DagsterPeakaTranslator):
+        def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+            daily = dg.DailyPartitionsDefinition("2026-01-01")
+            return super().get_asset_spec(props).replace_attributes(partitions_def=daily)
+
+    with pytest.raises(PeakaConfigError, match="id-1.*partitions_def"):
+        build_peaka_cache_assets([cache(1)], translator=Daily())
+
+
+# What a step syncs
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PeakaSandbox]:
+    """A local Peaka with 500 caches in six catalogs."""
+    folder = tmp_path_factory.mktemp("fleet")
+    sources: dict[str, dict[str, Path]] = {}
+    for number in range(6):
+        path = folder / f"source{number}.db"
+        with closing(sqlite3.connect(path)) as database, database:
+            for table in range(84 if number < 2 else 83):
+                database.execute(f"CREATE TABLE t{table} (id INTEGER PRIMARY KEY, v TEXT)")
+                database.execute(f"INSERT INTO t{table} VALUES (1, 'one')")
+        sources[f"cat{number}"] = {"public": path}
+    with PeakaSandbox(sources, caches=["*.*.*"]) as sandbox:
+        sandbox.wait_idle()
+        yield sandbox
+
+
+def test_a_fleet_of_500(fleet: PeakaSandbox, tmp_path: Path) -> None:
+    """From a saved snapshot nothing is asked; 40 selected caches are 40 triggers; 3 failures harm no other."""
+    peaka = peaka_for(fleet)
+    peaka.fetch_project().save(tmp_path / "project.json")
+    fleet.clear_requests()
+
+    assets = build_peaka_cache_assets(PeakaProject.load(tmp_path / "project.json"), step_per="catalog")
+    load(assets)
+
+    assert len(assets) == 6
+    assert sum(len(list(asset.keys)) for asset in assets) == 500
+    assert fleet.requests == []
+
+    chosen = [f"t{number}" for number in range(20, 60)]
+    keys = [dg.AssetKey(["cat3", "public", table]) for table in chosen]
+    broken = {"t21", "t30", "t59"}
+    for table in broken:
+        fleet.plan(f"cat3.public.{table}", fail="the disk is full")
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = dg.materialize(
+            assets,
+            selection=dg.AssetSelection.assets(*keys),
+            resources={"peaka": peaka},
+            raise_on_error=False,
+            instance=instance,
+        )
+    triggered = {request.path.split("/")[-2] for request in fleet.requests if request.operation in TRIGGERS}
+    assert triggered == {fleet.caches[f"cat3.public.{table}"] for table in chosen}
+    assert sum(request.operation in TRIGGERS for request in fleet.requests) == 40
+    done = {
+        event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key
+    }
+    assert done == set(chosen) - broken
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert failure.step_failure_data.user_failure_data is not None
+    description = failure.step_failure_data.user_failure_data.description or ""
+    assert all(f"cat3.public.{table} " in description for table in broken)
+    assert description.count("the disk is full") == 3
+
+
+# A body of one's own
+
+
+def test_the_decorator_wraps_a_body_of_ones_own(fleet: PeakaSandbox, tmp_path: Path) -> None:
+    """The body gets context, resource and config by name, and what it does around the syncs happens."""
+    project = peaka_for(fleet).fetch_project("cat5.public.t1?")
+    seen: list[str] = []
+
+    @peaka_cache_assets(project, selector=["*.*.t10", "*.*.t11"], group_name="mine", last_sync_check=True)
+    def mine(
+        context: dg.AssetExecutionContext, peaka: PeakaResource, config: PeakaSyncConfig
+    ) -> Iterator[Any]:
+        seen.append("before")
+        yield from peaka.sync_and_poll(context, config)
+        seen.append("after")
+
+    fleet.clear_requests()
+    result = dg.materialize([mine], resources={"peaka": peaka_for(fleet)})
+
+    assert mine.op.name == "mine"
+    assert seen == ["before", "after"]
+    assert {
+        event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key
+    } == {
+        "t10",
+        "t11",
+    }
+    assert len(result.get_asset_check_evaluations()) == 2
+    assert sum(request.operation in TRIGGERS for request in fleet.requests) == 2

@@ -1,0 +1,81 @@
+"""Names of assets, steps and groups from whatever Peaka calls its catalogs, schemas and tables."""
+
+import string
+
+import dagster as dg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dagster_peaka import PeakaCache, PeakaConfigError, PeakaResource, build_peaka_cache_assets
+
+NOWHERE = PeakaResource(api_key=dg.EnvVar("PEAKA_API_KEY"), project_id="p")
+
+WORDS = st.one_of(
+    st.text(max_size=12),
+    st.text(alphabet="ab_/. -", max_size=6),
+    st.sampled_from(
+        ["", "class", "None", "config", "context", "a/b", "a__b", "x" * 500, "ü", "表", "T", "t", "\ud800"]
+    ),
+    st.text(alphabet=string.ascii_letters, min_size=1, max_size=4),
+)
+
+
+@settings(max_examples=10_000, deadline=None)
+@given(
+    st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=3, unique=True),
+    st.sampled_from(["cache", "catalog", "project"]),
+)
+def test_any_names_load_or_are_refused_with_both_ids(
+    tables: list[tuple[str, str, str]], step_per: str
+) -> None:
+    """Whatever Peaka calls things: names are valid, stable and unique, or an error names both caches."""
+    caches = [
+        PeakaCache(
+            id=f"id-{n}",
+            catalog_id=f"of {catalog}",
+            catalog_name=catalog,
+            schema_name=schema,
+            table_name=table,
+        )
+        for n, (catalog, schema, table) in enumerate(tables)
+    ]
+    keys = ["/".join(table) for table in tables]
+    alike = [(a, b) for b in range(len(keys)) for a in range(b) if keys[a] == keys[b]]
+    if alike:
+        with pytest.raises(PeakaConfigError, match=f"id-{alike[0][0]} .* id-{alike[0][1]} "):
+            build_peaka_cache_assets(caches, step_per=step_per)
+        return
+    assets = build_peaka_cache_assets(caches, step_per=step_per, last_sync_check=True)
+    names = [asset.op.name for asset in assets]
+    assert len(set(names)) == len(names)
+    groups = {
+        spec.metadata["dagster/table_name"]: spec.group_name for asset in assets for spec in asset.specs
+    }
+    assert len(set(groups.values())) == len({catalog for catalog, _, _ in tables})
+    definitions = dg.Definitions(assets=assets, resources={"peaka": NOWHERE})
+    assert len(definitions.get_repository_def().assets_defs_by_key) == len(caches)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=2, max_size=6, unique_by="/".join),
+    st.sampled_from(["cache", "catalog", "project"]),
+)
+def test_names_depend_on_no_order(tables: list[tuple[str, str, str]], step_per: str) -> None:
+    """The same caches in another order have the same steps: retries and run config go on working."""
+    caches = [
+        PeakaCache(
+            id=f"id-{n}",
+            catalog_id=f"of {catalog}",
+            catalog_name=catalog,
+            schema_name=schema,
+            table_name=table,
+        )
+        for n, (catalog, schema, table) in enumerate(tables)
+    ]
+
+    one = build_peaka_cache_assets(caches, step_per=step_per)
+    other = build_peaka_cache_assets(reversed(caches), step_per=step_per)
+
+    assert {asset.op.name: asset.keys for asset in one} == {asset.op.name: asset.keys for asset in other}
