@@ -60,7 +60,7 @@ class PeakaClient:
 
             from dagster_peaka import PeakaClient
 
-            with PeakaClient(api_key, project_id) as client:
+            with PeakaClient(api_key, project_id, base_url) as client:
                 for status in client.list_cache_statuses():
                     print(status.schema_name, status.table_name, status.last_incremental)
     """

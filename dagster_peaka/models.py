@@ -33,7 +33,14 @@ from dagster_peaka.errors import PeakaConfigError, shortened
 
 
 class SyncMode(str, Enum):
-    """The two ways in which Peaka brings a cache up to date."""
+    """The two ways in which Peaka brings a cache up to date.
+
+    Example:
+        .. code-block:: python
+
+            execution = client.get_execution_history(cache_id)[0]
+            print(execution.mode is SyncMode.INCREMENTAL)
+    """
 
     INCREMENTAL = "incremental"
     FULL_REFRESH = "full_refresh"
@@ -170,7 +177,14 @@ class PeakaModel(BaseModel):
 
 
 class ExecutionProgress(PeakaModel):
-    """Rows that an execution has handled so far. What Peaka did not report is None, never zero."""
+    """Rows that an execution has handled so far. What Peaka did not report is None, never zero.
+
+    Example:
+        .. code-block:: python
+
+            progress = client.get_execution_history(cache_id)[0].progress
+            print(progress.inserted, progress.updated, progress.deleted)
+    """
 
     cached: Count = Field(default=None, validation_alias="numberOfCachedRecords")
     inserted: Count = Field(default=None, validation_alias="numberOfInsertedRecords")
@@ -183,6 +197,12 @@ class CacheExecution(PeakaModel):
 
     ``status`` is in upper case. ``mode`` is None where Peaka gives none or one that is not known.
     ``created_at``, ``updated_at`` and ``finished_at`` are by Peaka's clock.
+
+    Example:
+        .. code-block:: python
+
+            execution = peaka.sync("shop.public.orders")
+            print(execution.id, execution.status, execution.duration_seconds)
     """
 
     id: Id
@@ -257,6 +277,12 @@ class CacheStatus(PeakaModel):
     """The status of one cache: its newest execution of each mode.
 
     The document's top-level ``status`` mixes both modes, so nothing is decided by it but ``deleted``.
+
+    Example:
+        .. code-block:: python
+
+            status = client.get_cache_status(cache_id)
+            print(status.last_incremental, status.last_full_refresh)
     """
 
     id: Id
@@ -289,7 +315,14 @@ class CacheStatus(PeakaModel):
 
 
 class CacheSchedule(PeakaModel):
-    """When Peaka syncs by itself: ``BASIC`` with an ISO-8601 duration (``PT6H``), or ``NONE``."""
+    """When Peaka syncs by itself: ``BASIC`` with an ISO-8601 duration (``PT6H``), or ``NONE``.
+
+    Example:
+        .. code-block:: python
+
+            schedule = client.get_cache(cache_id).incremental_schedule
+            print("never" if schedule is None else schedule.expression)
+    """
 
     type: str = "NONE"
     expression: Text = None
@@ -311,7 +344,14 @@ class CacheSchedule(PeakaModel):
 
 
 class CacheSettings(PeakaModel):
-    """What a cache copies and when (``Cache`` in Peaka's document)."""
+    """What a cache copies and when (``Cache`` in Peaka's document).
+
+    Example:
+        .. code-block:: python
+
+            settings = client.get_cache(cache_id)
+            print(settings.schema_name, settings.table_name)
+    """
 
     id: Id
     catalog_id: Text = None
@@ -326,7 +366,18 @@ class CacheSettings(PeakaModel):
 
 
 class CacheRequest(PeakaModel):
-    """A cache to be created. Schedules are ISO-8601 durations such as ``PT6H``; None means no schedule."""
+    """A cache to be created. Schedules are ISO-8601 durations such as ``PT6H``; None means no schedule.
+
+    Example:
+        .. code-block:: python
+
+            (shop,) = [catalog for catalog in client.list_catalogs() if catalog.name == "shop"]
+            guests = CacheRequest(
+                catalog_id=shop.id, schema_name="public", table_name="guests", incremental_schedule="PT6H"
+            )
+            (creation,) = client.create_caches([guests])
+            print(creation.error or creation.cache)
+    """
 
     catalog_id: Id
     schema_name: str
@@ -349,7 +400,16 @@ class CacheRequest(PeakaModel):
 
 
 class CacheCreation(PeakaModel):
-    """One result of a batch creation: ``cache`` on success, otherwise ``error``."""
+    """One result of a batch creation: ``cache`` on success, otherwise ``error``.
+
+    Example:
+        .. code-block:: python
+
+            unknown = CacheRequest(catalog_id="1", schema_name="public", table_name="nothing")
+            (creation,) = client.create_caches([unknown])
+            if not creation.success:
+                print(creation.error)
+    """
 
     success: bool = False
     error: Text = None
@@ -362,7 +422,14 @@ class CacheCreation(PeakaModel):
 
 
 class Catalog(PeakaModel):
-    """A data source connected to a project."""
+    """A data source connected to a project.
+
+    Example:
+        .. code-block:: python
+
+            for catalog in client.list_catalogs():
+                print(catalog.id, catalog.name, catalog.catalog_type)
+    """
 
     id: Id
     name: Label = ""
@@ -372,7 +439,14 @@ class Catalog(PeakaModel):
 
 
 class Schema(PeakaModel):
-    """A schema of a catalog."""
+    """A schema of a catalog.
+
+    Example:
+        .. code-block:: python
+
+            for catalog in client.list_catalogs():
+                print([schema.schema_name for schema in client.list_schemas(catalog.id)])
+    """
 
     catalog_id: Text = None
     catalog_name: Text = None
@@ -383,6 +457,13 @@ class Table(PeakaModel):
     """A table of a schema.
 
     ``supported_cache_types`` is None when Peaka could not tell, and empty when the table cannot be cached.
+
+    Example:
+        .. code-block:: python
+
+            settings = client.get_cache(cache_id)
+            for table in client.list_tables(settings.catalog_id, settings.schema_name):
+                print(table.table_name, table.is_cached, table.supported_modes)
     """
 
     catalog_id: Text = None
@@ -410,7 +491,15 @@ class Table(PeakaModel):
 
 
 class Column(PeakaModel):
-    """A column of a table; ``data_type`` is Trino's name of the type."""
+    """A column of a table; ``data_type`` is Trino's name of the type.
+
+    Example:
+        .. code-block:: python
+
+            settings = client.get_cache(cache_id)
+            for column in client.list_columns(settings.catalog_id, settings.schema_name, "orders"):
+                print(column.name, column.data_type)
+    """
 
     name: Id
     data_type: Label = ""
@@ -422,7 +511,15 @@ class Column(PeakaModel):
 
 
 class QueryResult(PeakaModel):
-    """A query's answer: the columns' names in order, and one mapping of column name to JSON value per row."""
+    """A query's answer: the columns' names in order, and one mapping of column name to JSON value per row.
+
+    Example:
+        .. code-block:: python
+
+            result = client.execute_query('SELECT item, price FROM "shop"."public"."orders"')
+            for row in result.rows:
+                print(row["item"], row["price"])
+    """
 
     columns: list[str] = []
     rows: list[dict[str, object]] = Field(validation_alias="data")
