@@ -42,6 +42,9 @@ class PeakaError(Exception):
     permanent: bool = False
     """True when trying again without a change of settings, key or cache cannot help."""
 
+    advice: str = ""
+    """The end of the message that says what to do, where the same is to be done about others that failed so."""
+
 
 class PeakaConfigError(PeakaError, ValueError):
     """A setting is missing, malformed or contradicts another. The message names it and says what to write."""
@@ -118,8 +121,10 @@ class PeakaSyncError(PeakaError):
         execution_id: str | None = None,
         state: str | None = None,
         permanent: bool = False,
+        advice: str = "",
     ) -> None:
-        super().__init__(message)
+        super().__init__(f"{message} {advice}" if advice else message)
+        self.advice = advice
         self.cache = cache
         self.execution_id = execution_id
         self.state = state

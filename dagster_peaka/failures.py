@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
 from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
 from dagster_peaka.models import SyncMode
 from dagster_peaka.sync import Origin, Result, SyncRules, Trouble
+
+PERMANENT_METADATA = "peaka/permanent"
+"""The key in a failure's metadata that says that no retry can help."""
 
 PERMANENT = frozenset({Trouble.GONE, Trouble.NOT_ALLOWED})
 """What no retry helps against; the key, the project or the cache has to change first."""
@@ -49,7 +53,7 @@ _WORDS = {
         "{mend}",
     ),
     Trouble.ALREADY_RUNNING: _Words(
-        "{mode} {execution} was already there ({state}), and on_running is 'fail'; nothing was triggered",
+        "{mode} {execution} was already there ({state}), and on_running is 'fail'; {meanwhile}",
         "Wait for it to end, or set on_running to 'queue' or 'attach'.",
     ),
     Trouble.REFUSED: _Words(
@@ -90,11 +94,11 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
     parts = [
         f"Peaka cache {cache}: {words.headline.format(**fields)}",
         f"{words.source}: {shortened(result.reason)}" if result.reason else "",
-        words.advice.format(**fields),
     ]
     execution = result.execution
     return PeakaSyncError(
         " ".join(sentence(part) for part in parts if part),
+        advice=sentence(words.advice.format(**fields)) if words.advice else "",
         cache=cache,
         execution_id=execution.id if execution else None,
         state=execution.status if execution else None,
@@ -102,30 +106,48 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
     )
 
 
-def step_failure(failures: Mapping[str, PeakaError]) -> dg.Failure:
+def step_failure(failures: Mapping[dg.AssetKey, PeakaError]) -> dg.Failure:
     """One failure for all that went wrong in a step, by the key of the asset.
 
-    The step's retry policy stays on unless every reason is permanent.
+    The step's retry policy stays on unless every reason is permanent; then the metadata says so as well.
     """
     retry = not all(error.permanent for error in failures.values())
-    if len(failures) == 1:
-        (error,) = failures.values()
-        return dg.Failure(description=str(error), metadata=_metadata(error), allow_retries=retry)
+    metadata: dict[str, Any] = {} if retry else {PERMANENT_METADATA: True}
+    errors = list(dict.fromkeys(failures.values()))
+    if len(errors) == 1:
+        metadata = {**error_metadata(errors[0]), **metadata}
+        return dg.Failure(description=str(errors[0]), metadata=metadata, allow_retries=retry)
+    return dg.Failure(description=_list_of(failures), metadata=metadata, allow_retries=retry)
+
+
+def _list_of(failures: Mapping[dg.AssetKey, PeakaError]) -> str:
+    """A line for each reason; what to do about it follows once for all that have it in common."""
     lines = [f"{len(failures)} caches failed:"]
     room, unsaid = MAX_DESCRIPTION, list[str]()
-    for name, error in failures.items():
-        line = f"- {error}"
-        room -= len(line)
-        if room >= 0:
-            lines.append(line)
-        else:
-            unsaid.append(name)
+    by_advice: dict[str, dict[str, str]] = {}
+    for key, error in failures.items():
+        reason = str(error).removesuffix(error.advice).rstrip()
+        by_advice.setdefault(error.advice, {})[key.to_user_string()] = reason
+    for advice, reasons in by_advice.items():
+        said = len(lines)
+        for name, reason in reasons.items():
+            line = f"- {reason}"
+            room -= len(line)
+            if room < 0:
+                unsaid.append(name)
+            elif line not in lines:
+                lines.append(line)
+        if advice and len(lines) > said + 1:
+            lines.append(f"  What to do about each of these: {advice}")
+        elif advice and len(lines) > said:
+            lines[-1] += f" {advice}"
     if unsaid:
         lines.append(f"- and {len(unsaid)} more, with their reasons in the log: {', '.join(unsaid)}")
-    return dg.Failure(description="\n".join(lines), allow_retries=retry)
+    return "\n".join(lines)
 
 
-def _metadata(error: PeakaError) -> dict[str, str]:
+def error_metadata(error: PeakaError) -> dict[str, str]:
+    """What is known of the cache and the execution behind an error."""
     if not isinstance(error, PeakaSyncError):
         return {}
     known = {
@@ -164,6 +186,9 @@ def _fields(result: Result, mode: SyncMode, rules: SyncRules) -> dict[str, str |
         "seen": seen,
         "still": "It may still run; nothing was cancelled." if execution or triggered else "",
         "started": "the trigger before it may still start one" if triggers else "none was started",
+        "meanwhile": "a trigger had been sent before it showed, and may start another"
+        if triggers
+        else "nothing was triggered",
         "times": {1: "once", 2: "twice"}.get(triggers, f"{triggers} times"),
         "outage_tolerance": rules.outage_tolerance,
         "start_timeout": rules.start_timeout,

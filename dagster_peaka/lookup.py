@@ -88,13 +88,25 @@ def _find_table(
     if table.catalog not in catalogs:
         return _missing(
             f"Project {project_id} has no catalog {table.catalog!r} (needed for {table})."
-            f"{near_matches(table.catalog, catalogs)} Correct the name, or check project_id."
+            f"{near_matches(table.catalog, catalogs)}",
+            "Correct the name, or check project_id.",
         )
     near = near_matches(str(table), map(str, cached))
     return _missing(
-        f"Project {project_id} has no cache of table {table}.{near} Create the cache in Peaka, or correct the name."
+        f"Project {project_id} has no cache of table {table}.{near}",
+        "Create the cache in Peaka, or correct the name.",
     )
 
 
-def _missing(message: str) -> PeakaNotFoundError:
-    return PeakaNotFoundError(message, status_code=404)
+def table_of(target: SyncTarget) -> TableName | None:
+    """The full name of the table behind a cache, where it is known."""
+    try:
+        return TableName.parse(target.name or "")
+    except PeakaConfigError:
+        return None
+
+
+def _missing(message: str, advice: str) -> PeakaNotFoundError:
+    error = PeakaNotFoundError(f"{message} {advice}", status_code=404)
+    error.advice = advice
+    return error

@@ -14,9 +14,10 @@ from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.failures import sync_error
 from dagster_peaka.lookup import CacheReference
 from dagster_peaka.models import CacheExecution, SyncMode
+from dagster_peaka.modes import Wish, unsupported
 from dagster_peaka.names import TableName, checked_cache_id
 from dagster_peaka.runner import Runner, SyncJob
-from dagster_peaka.steps import patient_find_caches, sync_step
+from dagster_peaka.steps import StepResult, patient_find_caches, sync_step
 from dagster_peaka.sync import SyncRules
 
 ON_RUNNING = ("queue", "attach", "fail")
@@ -253,7 +254,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
             The COMPLETED execution, with its counts and times.
 
         Raises:
-            PeakaSyncError: when the sync did not end in a COMPLETED execution of its own.
+            PeakaSyncError: when the sync did not end in a COMPLETED execution of its own, or the table does not
+                support the mode.
             PeakaNotFoundError: when the project has no such cache.
             PeakaConfigError: for a mode, an id or a table's name that makes no sense.
             PeakaError: when Peaka cannot be asked.
@@ -274,6 +276,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
             target = patient_find_caches(client, [reference], rules, log)[reference]
             if isinstance(target, PeakaError):
                 raise target
+            for refusal in unsupported(client, [Wish(target, sync_mode)], log).values():
+                raise refusal
             runner = Runner(client, [SyncJob(target, sync_mode, rules)], log=log)
             try:
                 (_, result), *_ = runner.run()
@@ -286,14 +290,20 @@ class PeakaResource(dg.ConfigurableResource[None]):
 
     def sync_and_poll(
         self, context: dg.AssetExecutionContext, config: PeakaSyncConfig | None = None
-    ) -> Iterator[dg.MaterializeResult[Any]]:
-        """Sync the caches of the step's selected assets, and yield each materialization as soon as it is known.
+    ) -> Iterator[StepResult]:
+        """Sync the caches of the step's selected assets, and yield each result as soon as it is known.
 
-        An asset's cache is named by its spec's metadata, as the factories of this package write it:
-        ``peaka/cache_id`` or ``peaka/table``, and ``peaka/mode``.
+        An asset's cache is named by its spec's metadata, as the factories of this package write it: ``peaka/cache_id``
+        or ``peaka/table``; how it is synced by ``peaka/mode``, ``peaka/row_count`` and ``peaka/wait``. A mode that the
+        table does not support fails before anything is triggered.
+
+        Yields:
+            A ``MaterializeResult`` for each sync that succeeded; and where the asset declares the check
+            ``last_sync_succeeded``, an ``AssetCheckResult`` for each that succeeded or failed.
 
         Raises:
             dagster.Failure: at the end, naming every cache that failed and why. What succeeded has been recorded.
+                Where no retry can help against any of the reasons, it stops the step's retries, and the run's.
 
         Example:
             .. code-block:: python

@@ -1,45 +1,42 @@
-"""What a Dagster step does: from its selected assets to syncs, and from their results to materializations."""
+"""What a Dagster step does: from its selected assets to syncs, and from their results to what Dagster records."""
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import dagster as dg
 
+from dagster_peaka import last_sync
 from dagster_peaka.attempts import earlier_attempts, materializations_of, write_down
 from dagster_peaka.client import PeakaClient
+from dagster_peaka.declared import DeclaredCache, RowCount, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.failures import step_failure, sync_error
 from dagster_peaka.lookup import CacheReference, find_caches
 from dagster_peaka.metadata import materialization, table_metadata
 from dagster_peaka.models import SyncMode
-from dagster_peaka.names import TableName
+from dagster_peaka.modes import Wish, unsupported
+from dagster_peaka.retries import free_inherited_retries, settle_run_retries
+from dagster_peaka.row_counts import RowCounter
 from dagster_peaka.runner import Runner, SyncJob, SyncTarget
-from dagster_peaka.sync import Baseline, SyncRules
-
-CACHE_ID_METADATA = "peaka/cache_id"
-"""The key under which an asset's spec names its cache by id."""
-
-TABLE_METADATA = "peaka/table"
-"""The key under which an asset's spec names its cache by ``catalog.schema.table``."""
-
-MODE_METADATA = "peaka/mode"
-"""The key under which an asset's spec names the mode of its syncs."""
-
+from dagster_peaka.sync import Baseline, Result, SyncRules
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""
 
+StepResult: TypeAlias = dg.MaterializeResult[object] | dg.AssetCheckResult
+"""What a step yields."""
+
 
 @dataclass(frozen=True)
-class DeclaredCache:
-    """The cache that an asset's spec names, the mode of its syncs, and the assets that it depends on."""
+class _Wanted:
+    """A cache to be synced: what its asset says of it, which one it is, and in which mode."""
 
-    reference: CacheReference
+    declared: DeclaredCache
+    target: SyncTarget
     mode: SyncMode
-    deps: Sequence[dg.AssetKey]
 
 
 def sync_step(
@@ -49,8 +46,8 @@ def sync_step(
     mode: SyncMode | None,
     *,
     cancel: bool,
-) -> Iterator[dg.MaterializeResult[Any]]:
-    """Sync the caches of the step's selected assets; yield each materialization as soon as it is known.
+) -> Iterator[StepResult]:
+    """Sync the caches of the step's selected assets; yield each result as soon as it is known.
 
     Args:
         mode: for every cache of this step, instead of what its asset declares.
@@ -62,47 +59,60 @@ def sync_step(
     if _being_cancelled(context):
         # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
         raise dg.Failure("This run is being terminated: nothing was triggered.", allow_retries=False)
-    failures: dict[str, PeakaError] = {}
-    try:
-        client = get_client()
-    except PeakaError as error:
-        failures["Peaka"] = error
-    else:
-        with client:
-            yield from _Step(context, client, rules, mode, cancel, failures).results()
-    if failures:
+    free_inherited_retries(context)
+    step = _Step(context, rules, mode, cancel)
+    yield from step.results(get_client)
+    if step.failures:
+        permanent = all(error.permanent for error in step.failures.values())
+        settle_run_retries(context, permanent=permanent)
         # Raised outside of any handler, so that the failure carries no other exception along.
-        raise step_failure(failures)
+        raise step_failure(step.failures)
 
 
 @dataclass
 class _Step:
     context: dg.AssetExecutionContext
-    client: PeakaClient
     rules: SyncRules
     mode: SyncMode | None
     cancel: bool
-    failures: dict[str, PeakaError]
+    failures: dict[dg.AssetKey, PeakaError] = field(default_factory=dict[dg.AssetKey, PeakaError])
+    _failed_checks: list[dg.AssetCheckResult] = field(default_factory=list[dg.AssetCheckResult])
 
-    def results(self) -> Iterator[dg.MaterializeResult[Any]]:
-        jobs = self._jobs()
+    def results(self, get_client: Callable[[], PeakaClient]) -> Iterator[StepResult]:
+        declared = self._without_recorded(self._declared())
+        if declared:
+            try:
+                client = get_client()
+            except PeakaError as error:
+                self._fail_all(declared, error)
+            else:
+                with client:
+                    yield from self._synced(client, declared)
+        yield from self._checks_of_failures()
+
+    def _synced(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> Iterator[StepResult]:
+        jobs, wanted = self._jobs(client, declared)
+        yield from self._checks_of_failures()
         keys = {job.target.cache_id: key for key, job in jobs.items()}
+        counter = RowCounter(client, self.context.log)
 
         def before_triggers(triggered: Sequence[tuple[SyncJob, Baseline]]) -> None:
             write_down(self.context, keys[triggered[0][0].target.cache_id], triggered)
 
-        runner = Runner(self.client, jobs.values(), log=self.context.log, before_triggers=before_triggers)
+        runner = Runner(client, jobs.values(), log=self.context.log, before_triggers=before_triggers)
+        silent = dict.fromkeys(jobs)
         try:
             for job, result in runner.run():
                 key = keys[job.target.cache_id]
+                del silent[key]
                 if result.ok:
-                    table = table_metadata(self.context.assets_def.metadata_by_key[key])
-                    yield materialization(
-                        key, job.target, job.mode, result, instance=self.context.instance, extra=table
-                    )
-                    continue
-                error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
-                self._failed(key, error, among=len(jobs))
+                    yield from self._succeeded(key, wanted[key], result, counter)
+                else:
+                    error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
+                    self._fail(key, error)
+                    yield from self._checks_of_failures()
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             runner.stop(cancel=self.cancel)
             raise
@@ -111,6 +121,37 @@ class _Step:
             if _being_cancelled(self.context):
                 runner.stop(cancel=self.cancel)
             raise
+        for key in silent:
+            self._fail(key, _without_result(jobs[key].target))
+
+    def _succeeded(
+        self, key: dg.AssetKey, wanted: _Wanted, result: Result, counter: RowCounter
+    ) -> Iterator[StepResult]:
+        extra = table_metadata(self.context.assets_def.metadata_by_key[key])
+        if wanted.declared.row_count is RowCount.OFF:
+            extra["dagster/row_count"] = None
+        elif wanted.declared.row_count is RowCount.QUERY:
+            rows = counter.rows_of(wanted.target)
+            if rows is not None:
+                extra["dagster/row_count"] = dg.MetadataValue.int(rows)
+        target, mode = wanted.target, wanted.mode
+        yield materialization(key, target, mode, result, instance=self.context.instance, extra=extra)
+        if result.execution and last_sync.check_key(key) in self.context.selected_asset_check_keys:
+            yield last_sync.passed(key, target.cache_id, mode, result.execution)
+
+    # What is to be done
+
+    def _declared(self) -> dict[dg.AssetKey, DeclaredCache]:
+        """The caches behind the step's selected assets, by their specs' metadata."""
+        selected = self.context.selected_asset_keys
+        declared: dict[dg.AssetKey, DeclaredCache] = {}
+        for spec in self.context.assets_def.specs:
+            if spec.key in selected:
+                try:
+                    declared[spec.key] = declared_cache(spec)
+                except PeakaConfigError as error:
+                    self._fail(spec.key, error)
+        return declared
 
     def _without_recorded(
         self, declared: Mapping[dg.AssetKey, DeclaredCache]
@@ -124,55 +165,100 @@ class _Step:
             )
         return {key: cache for key, cache in declared.items() if key not in recorded}
 
-    def _are_distinct(self, found: Mapping[dg.AssetKey, tuple[SyncTarget, SyncMode]]) -> bool:
-        """True when each cache is meant by one asset of the step; otherwise nothing is triggered."""
-        keys: dict[str, dg.AssetKey] = {}
-        for key, (target, _) in found.items():
-            other = keys.setdefault(target.cache_id, key)
-            if other != key:
-                self.failures["Peaka"] = PeakaConfigError(
-                    f"Assets {other.to_user_string()} and {key.to_user_string()} of one step mean the same Peaka "
-                    f"cache {target.cache_id}: nothing was triggered. Leave one of them out."
-                )
-        return "Peaka" not in self.failures
-
-    def _failed(self, key: dg.AssetKey, error: PeakaError, *, among: int) -> None:
-        self.failures[key.to_user_string()] = error
-        if among > 1:
-            self.context.log.error("%s", error)
-
-    def _jobs(self) -> dict[dg.AssetKey, SyncJob]:
-        """The syncs to be done; what cannot be found is noted as failed."""
-        try:
-            declared = self._without_recorded(declared_caches(self.context))
-            references = [cache.reference for cache in declared.values()]
-            targets = patient_find_caches(self.client, references, self.rules, self.context.log)
-        except PeakaError as error:
-            self.failures["Peaka"] = error
-            return {}
-        found: dict[dg.AssetKey, tuple[SyncTarget, SyncMode]] = {}
-        for key, cache in declared.items():
-            target = targets[cache.reference]
-            if isinstance(target, PeakaError):
-                self._failed(key, target, among=len(declared))
-                continue
-            named = target if target.name else replace(target, shown_as=key.to_user_string())
-            found[key] = (named, self.mode or cache.mode)
-        if not self._are_distinct(found):
-            return {}
-        deps = {key: declared[key].deps for key in found}
-        earlier = earlier_attempts(self.context, found, deps, self.rules.poll_timeout)
+    def _jobs(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> tuple[dict[dg.AssetKey, SyncJob], dict[dg.AssetKey, _Wanted]]:
+        """The syncs to be done, and what they are for; what cannot be done is noted as failed."""
+        wanted = self._distinct(self._found(client, declared))
+        caches = {key: (each.target, each.mode) for key, each in wanted.items()}
+        deps = {key: each.declared.deps for key, each in wanted.items()}
+        earlier = earlier_attempts(self.context, caches, deps, self.rules.poll_timeout)
+        new = {key: each for key, each in wanted.items() if key not in earlier}
+        refused = self._refused(client, new)
         jobs: dict[dg.AssetKey, SyncJob] = {}
-        for key, (target, mode) in found.items():
+        for key, each in wanted.items():
+            if key in refused:
+                continue
             attempt = earlier.get(key)
             jobs[key] = SyncJob(
-                target,
-                mode,
+                each.target,
+                each.mode,
                 self.rules,
                 earlier=attempt.baseline if attempt else None,
                 earlier_age=attempt.age if attempt else 0.0,
             )
-        return jobs
+        return jobs, wanted
+
+    def _found(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> dict[dg.AssetKey, _Wanted]:
+        """The caches that exist, as far as is known before they are asked."""
+        unknown = {key: cache for key, cache in declared.items() if cache.target is None}
+        references = [cache.reference for cache in unknown.values()]
+        looked_up: Mapping[CacheReference, SyncTarget | PeakaError] = {}
+        try:
+            looked_up = patient_find_caches(client, references, self.rules, self.context.log)
+        except PeakaError as error:
+            self._fail_all(unknown, error)
+        found: dict[dg.AssetKey, _Wanted] = {}
+        for key, cache in declared.items():
+            target = cache.target or looked_up.get(cache.reference)
+            if isinstance(target, PeakaError):
+                self._fail(key, target)
+            elif target is not None:
+                named = target if target.name else replace(target, shown_as=key.to_user_string())
+                found[key] = _Wanted(cache, named, self.mode or cache.mode)
+        return found
+
+    def _distinct(self, found: Mapping[dg.AssetKey, _Wanted]) -> dict[dg.AssetKey, _Wanted]:
+        """Those whose cache is meant by one asset of the step only."""
+        meant: dict[str, list[dg.AssetKey]] = {}
+        for key, each in found.items():
+            meant.setdefault(each.target.cache_id, []).append(key)
+        for cache_id, keys in meant.items():
+            if len(keys) > 1:
+                names = " and ".join(key.to_user_string() for key in keys)
+                error = PeakaConfigError(
+                    f"Assets {names} of one step mean the same Peaka cache {cache_id}: it was not triggered. Leave "
+                    "all but one of them out."
+                )
+                self._fail_all(keys, error)
+        return {key: each for key, each in found.items() if key not in self.failures}
+
+    def _refused(self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted]) -> set[dg.AssetKey]:
+        """Those whose table does not support the mode."""
+        wishes = [Wish(each.target, each.mode, each.declared.supported_modes) for each in wanted.values()]
+        errors = unsupported(client, wishes, self.context.log)
+        refused = {key for key, each in wanted.items() if each.target.cache_id in errors}
+        for key in refused:
+            self._fail(key, errors[wanted[key].target.cache_id])
+        return refused
+
+    # What went wrong
+
+    def _fail(self, key: dg.AssetKey, error: PeakaError) -> None:
+        if len(self.context.selected_asset_keys) > 1:
+            self.context.log.error("%s", error)
+        self._fail_all([key], error)
+
+    def _fail_all(self, keys: Iterable[dg.AssetKey], error: PeakaError) -> None:
+        """Note one reason for all of these; the step's failure tells it."""
+        for key in keys:
+            self.failures[key] = error
+            if last_sync.check_key(key) in self.context.selected_asset_check_keys:
+                self._failed_checks.append(last_sync.failed(key, error))
+
+    def _checks_of_failures(self) -> Iterator[StepResult]:
+        while self._failed_checks:
+            yield self._failed_checks.pop(0)
+
+
+def _without_result(target: SyncTarget) -> PeakaSyncError:
+    return PeakaSyncError(
+        f"Peaka cache {target}: its sync ended without a result, so nothing is known of it. Look at the cache in "
+        "Peaka, and report this as a defect of dagster-peaka.",
+        cache=str(target),
+    )
 
 
 def _being_cancelled(context: dg.AssetExecutionContext) -> bool:
@@ -209,32 +295,4 @@ def patient_find_caches(
         f"Peaka cache {named}{more} could not be looked up; nothing was triggered. {problem}",
         cache=named,
         permanent=problem.permanent,
-    )
-
-
-def declared_caches(context: dg.AssetExecutionContext) -> dict[dg.AssetKey, DeclaredCache]:
-    """The caches behind the step's selected assets, by their specs' metadata.
-
-    Raises:
-        PeakaConfigError: for a selected asset whose spec names no cache.
-    """
-    selected = context.selected_asset_keys
-    return {spec.key: _declared(spec) for spec in context.assets_def.specs if spec.key in selected}
-
-
-def _declared(spec: dg.AssetSpec) -> DeclaredCache:
-    def text(name: str) -> str | None:
-        value = spec.metadata.get(name)
-        return value.text if isinstance(value, dg.TextMetadataValue) else value
-
-    mode = SyncMode.parse(text(MODE_METADATA) or "incremental")
-    deps = [dep.asset_key for dep in spec.deps]
-    cache_id, table = text(CACHE_ID_METADATA), text(TABLE_METADATA)
-    if cache_id:
-        return DeclaredCache(cache_id, mode, deps)
-    if table:
-        return DeclaredCache(TableName.parse(table), mode, deps)
-    raise PeakaConfigError(
-        f"Asset {spec.key.to_user_string()} names no Peaka cache: its spec's metadata needs {CACHE_ID_METADATA!r} or "
-        f"{TABLE_METADATA!r}."
     )

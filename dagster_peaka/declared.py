@@ -1,0 +1,168 @@
+"""What definitions say by their metadata: which cache an asset is, how it is synced, and which sensor polls it.
+
+The factories write this metadata; whoever declares specs by hand may write it as well.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, cast
+
+import dagster as dg
+
+from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.lookup import CacheReference
+from dagster_peaka.models import SyncMode
+from dagster_peaka.names import TableName, checked_cache_id
+from dagster_peaka.runner import SyncTarget
+
+CACHE_ID_METADATA = "peaka/cache_id"
+"""The key under which an asset's spec names its cache by id."""
+
+TABLE_METADATA = "peaka/table"
+"""The key under which an asset's spec names its cache by ``catalog.schema.table``."""
+
+TABLE_NAME_METADATA = "dagster/table_name"
+"""Dagster's own key for a table's full name; it names the table of a cache that is addressed by id."""
+
+CATALOG_ID_METADATA = "peaka/catalog_id"
+"""The key of the catalog's id, which narrows listings."""
+
+SCHEMA_NAME_METADATA = "peaka/schema_name"
+"""The key of the schema's name, which narrows listings further."""
+
+MODE_METADATA = "peaka/mode"
+"""The key of the mode of an asset's syncs: ``incremental`` (when absent) or ``full_refresh``."""
+
+SUPPORTED_MODES_METADATA = "peaka/supported_modes"
+"""The key of the modes that the table supports, such as ``incremental, full_refresh``; absent when not known."""
+
+ROW_COUNT_METADATA = "peaka/row_count"
+"""The key of what ``dagster/row_count`` is taken from: a :class:`RowCount`, ``full_refresh`` when absent."""
+
+WAIT_METADATA = "peaka/wait"
+"""The key of whether the step waits for the end of what it triggers; true when absent."""
+
+LAST_SYNC_CHECK = "last_sync_succeeded"
+"""The name of the check that a sync's own step evaluates, where the asset declares it."""
+
+POLLING_SENSOR_METADATA = "peaka/polling_sensor"
+"""The key under which a sensor's metadata lists the assets that it polls, by the user strings of their keys."""
+
+
+class RowCount(str, Enum):
+    """What a materialization's ``dagster/row_count`` is taken from."""
+
+    FULL_REFRESH = "full_refresh"
+    """Peaka's figure after a full refresh, where it is the table's total; nothing after an incremental update."""
+    QUERY = "query"
+    """``count(*)``, asked through Peaka's SQL after the sync."""
+    OFF = "off"
+    """Nothing."""
+
+    @classmethod
+    def parse(cls, text: str) -> "RowCount":
+        """The choice that a user's text means.
+
+        Raises:
+            PeakaConfigError: for anything else.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            choices = ", ".join(repr(choice.value) for choice in cls)
+            raise PeakaConfigError(f"row_count must be one of {choices}, not {text!r}.") from None
+
+
+@dataclass(frozen=True)
+class DeclaredCache:
+    """What an asset's spec says about its cache.
+
+    ``target`` is the cache itself where the spec names it by id; else it has to be looked up by ``reference``.
+    ``supported_modes`` is None where nothing is known, and may be outdated otherwise.
+    """
+
+    reference: CacheReference
+    target: SyncTarget | None
+    mode: SyncMode
+    supported_modes: frozenset[SyncMode] | None
+    row_count: RowCount
+    wait: bool
+    deps: Sequence[dg.AssetKey]
+
+
+def declared_cache(spec: dg.AssetSpec) -> DeclaredCache:
+    """The cache behind an asset, by its spec's metadata.
+
+    Raises:
+        PeakaConfigError: naming the asset, when its spec names no cache or says what makes no sense.
+    """
+    asset = spec.key.to_user_string()
+    if not (spec.metadata.get(CACHE_ID_METADATA) or spec.metadata.get(TABLE_METADATA)):
+        raise PeakaConfigError(
+            f"Asset {asset} names no Peaka cache: its spec's metadata needs {CACHE_ID_METADATA!r} or "
+            f"{TABLE_METADATA!r}."
+        )
+    try:
+        return _declared(spec.metadata, [dep.asset_key for dep in spec.deps])
+    except PeakaConfigError as error:
+        problem = str(error)
+    raise PeakaConfigError(f"Asset {asset}: {problem}")
+
+
+def _declared(metadata: Mapping[str, Any], deps: Sequence[dg.AssetKey]) -> DeclaredCache:
+    cache_id, table = _text(metadata, CACHE_ID_METADATA), _text(metadata, TABLE_METADATA)
+    return DeclaredCache(
+        reference=checked_cache_id(cache_id) if cache_id else TableName.parse(table or ""),
+        target=_target(cache_id, metadata) if cache_id else None,
+        mode=SyncMode.parse(_text(metadata, MODE_METADATA) or SyncMode.INCREMENTAL.value),
+        supported_modes=_modes(_text(metadata, SUPPORTED_MODES_METADATA) or ""),
+        row_count=RowCount.parse(_text(metadata, ROW_COUNT_METADATA) or RowCount.FULL_REFRESH.value),
+        wait=_flag(metadata, WAIT_METADATA, default=True),
+        deps=deps,
+    )
+
+
+def _target(cache_id: str, metadata: Mapping[str, Any]) -> SyncTarget:
+    """The cache of an id, with its table's name and place as far as they are written."""
+    return SyncTarget(
+        cache_id,
+        _text(metadata, TABLE_NAME_METADATA) or _text(metadata, TABLE_METADATA),
+        _text(metadata, CATALOG_ID_METADATA),
+        _text(metadata, SCHEMA_NAME_METADATA),
+    )
+
+
+def _modes(text: str) -> frozenset[SyncMode] | None:
+    modes = map(SyncMode.recognize, text.split(","))
+    return frozenset(mode for mode in modes if mode is not None) or None
+
+
+def _text(metadata: Mapping[str, Any], name: str) -> str | None:
+    value = _plain(metadata.get(name))
+    if value is None or isinstance(value, str):
+        return value
+    raise PeakaConfigError(f"metadata {name!r} must be a text, not {value!r}.")
+
+
+def _flag(metadata: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    value = _plain(metadata.get(name))
+    if value is None or isinstance(value, bool):
+        return default if value is None else value
+    raise PeakaConfigError(f"metadata {name!r} must be True or False, not {value!r}.")
+
+
+def _plain(value: Any) -> Any:
+    """What a user wrote, also where Dagster has put it into a type of its own."""
+    return cast("dg.MetadataValue[Any]", value).value if isinstance(value, dg.MetadataValue) else value
+
+
+def polling_sensor_metadata(keys: Iterable[dg.AssetKey]) -> dict[str, dg.MetadataValue]:
+    """The metadata by which a sensor says that it polls the caches behind these assets."""
+    return {POLLING_SENSOR_METADATA: dg.MetadataValue.json(sorted(key.to_user_string() for key in keys))}
+
+
+def polled_assets(sensor: dg.SensorDefinition) -> frozenset[str]:
+    """The user strings of the keys of the assets that a sensor polls; none where it is no polling sensor."""
+    value = _plain(sensor.metadata.get(POLLING_SENSOR_METADATA))
+    return frozenset(map(str, cast("list[Any]", value))) if isinstance(value, list) else frozenset()
