@@ -16,7 +16,10 @@ from dagster_peaka.lookup import CacheReference
 from dagster_peaka.models import CacheExecution, SyncMode
 from dagster_peaka.modes import Wish, unsupported
 from dagster_peaka.names import TableName, checked_cache_id
+from dagster_peaka.project import PeakaProject
 from dagster_peaka.runner import Runner, SyncJob
+from dagster_peaka.selection import PeakaSelection
+from dagster_peaka.snapshot import fetch_project
 from dagster_peaka.steps import StepResult, patient_find_caches, sync_step
 from dagster_peaka.sync import SyncRules
 
@@ -242,6 +245,31 @@ class PeakaResource(dg.ConfigurableResource[None]):
             outage_tolerance=settings.outage_tolerance,
             on_running=on_running or settings.on_running,
         )
+
+    def fetch_project(self, selector: PeakaSelection | None = None) -> PeakaProject:
+        """A snapshot of the project's caches: what definitions are built from.
+
+        N caches in S schemas cost 2 + S + 2 * N requests, side by side. Called where definitions load, it asks Peaka
+        in every process that loads them, and fails where Peaka is away: save the snapshot, and load it there.
+
+        The caches of a catalog that cannot be read are left out, with a warning that names it; so is a single cache.
+
+        Args:
+            selector: which caches are wanted, as in :class:`PeakaCacheSelector`; None for all. Only for these details
+                are fetched: a predicate sees caches without columns, schedules and modes.
+
+        Raises:
+            PeakaConfigError: when ``selector`` makes no sense or fits nothing, or a setting is missing.
+            PeakaError: when Peaka cannot be asked, or not one of the selected caches can be read.
+
+        Example:
+            .. code-block:: python
+
+                project = peaka.fetch_project(selector="shop.public.*")
+                project.save("peaka-project.json")
+        """
+        with self.get_client() as client:
+            return fetch_project(client, selector, dg.get_dagster_logger("peaka"))
 
     def sync(self, cache_id_or_table: str, mode: str = "incremental") -> CacheExecution:
         """Sync one cache and wait for its end: for ops and scripts.
