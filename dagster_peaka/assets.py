@@ -26,15 +26,13 @@ from dagster_peaka.names import TableName, checked_cache_id, op_name
 from dagster_peaka.project import PeakaCache, PeakaProject
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.selection import PeakaSelection, select
+from dagster_peaka.steps import StepResult
 from dagster_peaka.translator import AssetKeyLike, DagsterPeakaTranslator
 
 AssetCondition: TypeAlias = (
     dg.AutomationCondition[dg.AssetKey] | dg.AutomationCondition[dg.AssetKey | dg.AssetCheckKey]
 )
 """What Dagster takes as an asset's automation condition."""
-
-SyncOutput: TypeAlias = dg.MaterializeResult[Any] | dg.AssetCheckResult
-"""What a step yields."""
 
 STEP_PER = ("cache", "catalog", "project")
 KIND_TAG = "dagster/kind/"
@@ -233,7 +231,7 @@ def peaka_cache_assets(
     row_count: str = "full_refresh",
     last_sync_check: bool = False,
     wait: bool = True,
-) -> Callable[[Callable[..., Iterable[SyncOutput]]], dg.AssetsDefinition]:
+) -> Callable[[Callable[..., Iterable[StepResult]]], dg.AssetsDefinition]:
     """Caches as the assets of one step with a body of one's own, around ``yield from peaka.sync_and_poll(context)``.
 
     The arguments are those of :func:`build_peaka_cache_assets`. The body takes what ``@dg.multi_asset`` gives one: a
@@ -272,16 +270,16 @@ def peaka_cache_assets(
     specs = _specs(caches, translator, _SyncSettings(mode, row_count, wait), attributes)
     step = _StepSettings(last_sync_check, retry_policy, pool, op_tags)
 
-    def decorated(body: Callable[..., Iterable[SyncOutput]]) -> dg.AssetsDefinition:
+    def decorated(body: Callable[..., Iterable[StepResult]]) -> dg.AssetsDefinition:
         return step.definition(body, specs, name or body.__name__)
 
     return decorated
 
 
-def _body(resource_key: str) -> Callable[..., Iterator[SyncOutput]]:
+def _body(resource_key: str) -> Callable[..., Iterator[StepResult]]:
     """What the factories' steps do."""
 
-    def peaka_sync(context: dg.AssetExecutionContext, config: PeakaSyncConfig) -> Iterator[SyncOutput]:
+    def peaka_sync(context: dg.AssetExecutionContext, config: PeakaSyncConfig) -> Iterator[StepResult]:
         peaka: PeakaResource = getattr(context.resources, resource_key)
         yield from peaka.sync_and_poll(context, config)
 
@@ -469,7 +467,7 @@ class _StepSettings:
 
     def definition(
         self,
-        body: Callable[..., Iterable[SyncOutput]],
+        body: Callable[..., Iterable[StepResult]],
         specs: Sequence[dg.AssetSpec],
         name: str,
         *resource_keys: str,

@@ -37,7 +37,16 @@ def sentence(text: str) -> str:
 
 
 class PeakaError(Exception):
-    """Whatever this package raises about Peaka."""
+    """Whatever this package raises about Peaka.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                peaka.sync("shop.public.orders")
+            except PeakaError as error:
+                print("never" if error.permanent else "later", error)
+    """
 
     permanent: bool = False
     """True when trying again without a change of settings, key or cache cannot help."""
@@ -47,17 +56,44 @@ class PeakaError(Exception):
 
 
 class PeakaConfigError(PeakaError, ValueError):
-    """A setting is missing, malformed or contradicts another. The message names it and says what to write."""
+    """A setting is missing, malformed or contradicts another. The message names it and says what to write.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                build_peaka_cache_asset(table="orders")
+            except PeakaConfigError as error:
+                print(error)  # table must be written as 'catalog.schema.table' …
+    """
 
     permanent = True
 
 
 class PeakaConnectionError(PeakaError):
-    """Peaka could not be reached or did not answer in time, and nothing was changed by the request."""
+    """Peaka could not be reached or did not answer in time, and nothing was changed by the request.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.list_catalogs()
+            except PeakaConnectionError:
+                print("Peaka is away.")
+    """
 
 
 class PeakaUnknownOutcomeError(PeakaError):
-    """A changing request left this machine, and whether Peaka carried it out is unknown: look before you repeat it."""
+    """A changing request left this machine, and whether Peaka carried it out is unknown: look before you repeat it.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.trigger_incremental_update(cache_id)
+            except PeakaUnknownOutcomeError as error:
+                print(client.get_cache_status(cache_id).last_incremental, error.status_code)
+    """
 
     def __init__(self, message: str, *, status_code: int | None = None) -> None:
         super().__init__(message)
@@ -66,7 +102,16 @@ class PeakaUnknownOutcomeError(PeakaError):
 
 
 class PeakaResponseError(PeakaError):
-    """Peaka's answer, or that of something in front of it, could not be understood."""
+    """Peaka's answer, or that of something in front of it, could not be understood.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.list_catalogs()
+            except PeakaResponseError as error:
+                print("Is base_url the API's address?", error)
+    """
 
 
 class PeakaApiError(PeakaError):
@@ -74,6 +119,14 @@ class PeakaApiError(PeakaError):
 
     ``status_code`` is the HTTP status, ``reason`` Peaka's own message (at most 4,096 characters, may be empty),
     ``error_code`` its ``errorCode`` such as ``TABLE_NOT_CACHEABLE`` where one came.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.create_cache("1", "public", "orders")
+            except PeakaApiError as error:
+                print(error.status_code, error.error_code, error.reason)
     """
 
     def __init__(
@@ -87,23 +140,69 @@ class PeakaApiError(PeakaError):
 
 
 class PeakaAuthenticationError(PeakaApiError):
-    """401: the key is wrong, revoked, or belongs to another zone."""
+    """401: the key is wrong, revoked, or belongs to another zone.
+
+    Example:
+        .. code-block:: python
+
+            with PeakaClient("not-a-key", project_id, base_url) as stranger:
+                try:
+                    stranger.list_catalogs()
+                except PeakaAuthenticationError as error:
+                    print(error)
+    """
 
 
 class PeakaPermissionError(PeakaApiError):
-    """403: the key is valid but may not do this; a Project key reaches its own project only."""
+    """403: the key is valid but may not do this; a Project key reaches its own project only.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.list_catalogs()
+            except PeakaPermissionError as error:
+                print(error.reason)
+    """
 
 
 class PeakaNotFoundError(PeakaApiError):
-    """404: the cache, catalog, schema, table or project does not exist."""
+    """404: the cache, catalog, schema, table or project does not exist.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.get_cache("no-such-cache")
+            except PeakaNotFoundError as error:
+                print(error)
+    """
 
 
 class PeakaRateLimitError(PeakaApiError):
-    """429 until the retries were used up. The request had no effect."""
+    """429 until the retries were used up. The request had no effect.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.trigger_incremental_update(cache_id)
+            except PeakaRateLimitError:
+                print("Too many requests: nothing was triggered.")
+    """
 
 
 class PeakaServerError(PeakaApiError):
-    """5xx answered to a read; 502, 503 and 504 until the retries were used up."""
+    """5xx answered to a read; 502, 503 and 504 until the retries were used up.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                client.list_catalogs()
+            except PeakaServerError as error:
+                print(error.status_code)
+    """
 
 
 class PeakaSyncError(PeakaError):
@@ -111,6 +210,14 @@ class PeakaSyncError(PeakaError):
 
     ``cache`` is the cache's name and id as shown in the message, ``execution_id`` the execution followed (None when
     none was identified), ``state`` its last known status.
+
+    Example:
+        .. code-block:: python
+
+            try:
+                peaka.sync("shop.public.orders")
+            except PeakaSyncError as error:
+                print(error.cache, error.execution_id, error.state)
     """
 
     def __init__(

@@ -171,7 +171,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
         "machines are taken away from runs.",
     )
 
-    if not TYPE_CHECKING:  # the constructor's signature is that of the fields
+    if not TYPE_CHECKING:  # a checker knows the constructor by the fields, and the definition from Dagster
 
         def __new__(cls, **fields: Any) -> "PeakaResource":
             """The resource, of the kind that masks its key or of the one whose key is a variable."""
@@ -181,15 +181,16 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 return super().__new__(PeakaResourceOfVariable)
             return super().__new__(cls)
 
-    def get_resource_definition(self) -> Any:
-        """Dagster's own form of this resource; warns when the key is a plain value that leaves this machine."""
-        if not isinstance(self.api_key, dg.EnvVar) and not self._stays_here():
-            warnings.warn(
-                "PeakaResource.api_key is a plain value: Dagster's UI masks it, but it is kept in snapshots of jobs "
-                "and can be read there. Write api_key=dg.EnvVar('PEAKA_API_KEY') instead, and set that variable.",
-                stacklevel=2,
-            )
-        return super().get_resource_definition()
+        def get_resource_definition(self) -> dg.ResourceDefinition:
+            """Dagster's own form of this resource; warns when the key is a plain value that leaves this machine."""
+            if not isinstance(self.api_key, dg.EnvVar) and not self._stays_here():
+                warnings.warn(
+                    "PeakaResource.api_key is a plain value: Dagster's UI masks it, but it is kept in snapshots of "
+                    "jobs and can be read there. Write api_key=dg.EnvVar('PEAKA_API_KEY') instead, and set that "
+                    "variable.",
+                    stacklevel=2,
+                )
+            return super().get_resource_definition()
 
     def _stays_here(self) -> bool:
         address = self.base_url

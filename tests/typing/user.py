@@ -1,0 +1,144 @@
+"""A user's file: every public name, used as its documentation says. A test has a strict type checker read it."""
+
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import dagster as dg
+
+from dagster_peaka import (
+    CacheCreation,
+    CacheExecution,
+    CacheRequest,
+    CacheSchedule,
+    CacheSettings,
+    CacheStatus,
+    Catalog,
+    Column,
+    DagsterPeakaTranslator,
+    ExecutionProgress,
+    PeakaApiError,
+    PeakaAuthenticationError,
+    PeakaCache,
+    PeakaCacheSelector,
+    PeakaClient,
+    PeakaConfigError,
+    PeakaConnectionError,
+    PeakaError,
+    PeakaNotFoundError,
+    PeakaPermissionError,
+    PeakaProject,
+    PeakaRateLimitError,
+    PeakaResource,
+    PeakaResponseError,
+    PeakaServerError,
+    PeakaSyncConfig,
+    PeakaSyncError,
+    PeakaUnknownOutcomeError,
+    QueryResult,
+    Schema,
+    SyncMode,
+    Table,
+    build_peaka_cache_asset,
+    build_peaka_cache_assets,
+    peaka_cache_assets,
+)
+
+resource = PeakaResource(
+    api_key=dg.EnvVar("PEAKA_API_KEY"), project_id=dg.EnvVar("PEAKA_PROJECT_ID"), zone="eu", poll_interval=2.0
+)
+
+
+class Tiered(DagsterPeakaTranslator):
+    """Tags caches by what they copy."""
+
+    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+        """The spec, with a tag."""
+        tier = "raw" if props.schema_name == "public" else "core"
+        return super().get_asset_spec(props).merge_attributes(tags={"tier": tier})
+
+
+def is_wanted(cache: PeakaCache) -> bool:
+    """A predicate over caches."""
+    return cache.catalog_type == "postgresql" and not cache.table_name.startswith("tmp_")
+
+
+selector = PeakaCacheSelector(include=["shop.*.*", is_wanted], exclude="shop.public.old_?")
+project: PeakaProject = PeakaProject.load("peaka_project.json")
+orders: dg.AssetsDefinition = build_peaka_cache_asset(
+    table="shop.public.orders",
+    deps=["landed_orders", dg.AssetKey("other")],
+    automation_condition=dg.AutomationCondition.eager(),
+    freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1)),
+    retry_policy=dg.RetryPolicy(max_retries=2),
+    metadata={"owner": "shop"},
+    op_tags={"size": 1},
+)
+caches: list[dg.AssetsDefinition] = build_peaka_cache_assets(
+    project,
+    step_per="catalog",
+    selector=selector,
+    translator=Tiered(source_asset_key=lambda cache: ["landed", cache.table_name]),
+    last_sync_check=True,
+)
+
+
+@peaka_cache_assets(project, selector="crm.*.*", mode="full_refresh")
+def crm(
+    context: dg.AssetExecutionContext, peaka: PeakaResource, config: PeakaSyncConfig
+) -> Iterator[dg.MaterializeResult[object] | dg.AssetCheckResult]:
+    """A body of one's own."""
+    context.log.info("%d caches", len(context.selected_asset_keys))
+    yield from peaka.sync_and_poll(context, config)
+
+
+@dg.op
+def refresh(context: dg.OpExecutionContext, peaka: PeakaResource) -> None:
+    """A sync in an op."""
+    execution: CacheExecution = peaka.sync("shop.public.orders", mode=SyncMode.FULL_REFRESH.value)
+    progress: ExecutionProgress = execution.progress
+    context.log.info("%s rows in %s s", progress.cached, execution.duration_seconds)
+
+
+def look_around() -> None:
+    """The client, without Dagster."""
+    with PeakaClient(os.environ["PEAKA_API_KEY"], "project") as client:
+        catalogs: list[Catalog] = client.list_catalogs()
+        schemas: list[Schema] = client.list_schemas(catalogs[0].id)
+        tables: list[Table] = client.list_tables(catalogs[0].id, schemas[0].schema_name)
+        columns: list[Column] = client.list_columns(
+            catalogs[0].id, schemas[0].schema_name, tables[0].table_name
+        )
+        request = CacheRequest(
+            catalog_id=catalogs[0].id, schema_name="public", table_name="t", incremental_schedule="PT6H"
+        )
+        created: list[CacheCreation] = client.create_caches([request])
+        settings: CacheSettings | None = created[0].cache
+        schedule: CacheSchedule | None = settings.incremental_schedule if settings else None
+        statuses: list[CacheStatus] = client.list_cache_statuses()
+        result: QueryResult = client.execute_query("SELECT 1 AS one")
+        dg.get_dagster_logger().info("%s %s %s %s", columns, schedule, statuses, result.rows[0]["one"])
+
+
+def worth_trying_again(attempt: Callable[[], None]) -> bool:
+    """The errors, from the most particular to the most general."""
+    try:
+        attempt()
+    except (PeakaConfigError, PeakaAuthenticationError, PeakaPermissionError, PeakaNotFoundError):
+        return False
+    except (PeakaConnectionError, PeakaRateLimitError, PeakaServerError):
+        return True
+    except PeakaUnknownOutcomeError as error:
+        return error.status_code is None
+    except PeakaApiError as error:
+        return error.status_code >= 500
+    except PeakaSyncError as error:
+        return error.state == "FAILED" and not error.permanent
+    except PeakaResponseError:
+        return False
+    except PeakaError as error:
+        return not error.permanent
+    return False
+
+
+defs = dg.Definitions(assets=[orders, *caches, crm], resources={"peaka": resource})
