@@ -57,7 +57,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_peaka.models import CANCELLED, CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.versions import Known, reports_no_change
+from dagster_peaka.versions import Known, no_change_shows
 
 LATE_TOLERANCE = timedelta(seconds=2)
 """How far Peaka's clocks may disagree before an execution counts as created before our look."""
@@ -732,10 +732,9 @@ class Sync:
             return False
         return (
             self.origin is Origin.TRIGGERED
-            and reports_no_change(self.mode, ours)
+            and no_change_shows(self.mode, ours, before=before, covers=self._covers)
             and before.of(self.mode) == self.baseline.id  # else one from before our look has shown late
-            and last.newest.id == ours.id
-            and self._covers == before.after(self.mode, ours.id)
+            and last.newest.id == ours.id  # else a later one has followed already
         )
 
     @property

@@ -76,15 +76,10 @@ def next_version(
         covers: the newest execution of each mode at the end, the sync's own being that of ``mode``.
         alone: whether no other execution can have come between that look and ``execution``.
     """
-    kept = (
-        previous is not None
-        and previous.known is not None
-        and reports_no_change(mode, execution)
-        and alone
-        and before == previous.known
-        and covers == previous.known.after(mode, execution.id)
-    )
-    return Version(previous.text if kept and previous is not None else execution.id, covers)
+    nothing_changed = alone and no_change_shows(mode, execution, before=before, covers=covers)
+    if nothing_changed and previous is not None and previous.known == before:
+        return Version(previous.text, covers)
+    return Version(execution.id, covers)
 
 
 def reports_no_change(mode: SyncMode, execution: CacheExecution) -> bool:
@@ -94,3 +89,17 @@ def reports_no_change(mode: SyncMode, execution: CacheExecution) -> bool:
     """
     rows = execution.progress
     return mode is SyncMode.INCREMENTAL and rows.inserted == rows.updated == rows.deleted == 0
+
+
+def no_change_shows(
+    mode: SyncMode, execution: CacheExecution, *, before: Known | None, covers: Known | None
+) -> bool:
+    """True when ``execution`` reports no change, and from ``before`` to ``covers`` no other execution shows.
+
+    One of the same mode need not show: ``execution`` has taken its place in the status.
+    """
+    return (
+        reports_no_change(mode, execution)
+        and before is not None
+        and covers == before.after(mode, execution.id)
+    )

@@ -11,7 +11,7 @@ import random
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
-from dagster_peaka.models import CacheExecution, SyncMode
+from dagster_peaka.models import CacheExecution, ExecutionProgress, SyncMode
 from dagster_peaka.sync import Baseline, Look, Posted, Result, State, Sync, SyncRules, Task
 
 EPOCH = datetime(2026, 7, 1, tzinfo=timezone.utc)
@@ -29,8 +29,15 @@ class Truth:
     duration: float
     outcome: str
     visible_at: float
+    rows: int = 0
+    """Rows of the source that it meets: what an incremental update changes, and a full refresh that COMPLETED."""
     started: float | None = None
     finished: float | None = None
+
+    @property
+    def changes(self) -> bool:
+        """True when it changes a row of the cache: a full refresh that comes to nothing keeps the old ones."""
+        return self.rows > 0 and (self.mode is INCREMENTAL or self.outcome == "COMPLETED")
 
     @property
     def over(self) -> bool:
@@ -55,6 +62,8 @@ class Open:
     stale_by: float = 0.0
     """Status and history lag so many seconds behind, now and then."""
     queued_status: str = "RUNNING"
+    counts: bool = True
+    """Whether rows are reported."""
 
 
 @dataclass
@@ -72,11 +81,14 @@ class World:
     post_fates: list[str] = field(default_factory=list[str])
     outcomes: list[str] = field(default_factory=list[str])
     durations: list[float] = field(default_factory=list[float])
+    rows: list[int] = field(default_factory=lambda: [0])
     latency: float = 0.05
     interrupt_at: float | None = None
 
     now: float = 0.0
     looks: list[float] = field(default_factory=list[float])
+    readings: list[float] = field(default_factory=list[float])
+    """For each answered look the time whose state it showed."""
     histories: int = 0
     posts: list[float] = field(default_factory=list[float])
     post_answers: list[float] = field(default_factory=list[float])
@@ -133,6 +145,7 @@ class World:
             duration=self.durations[number % len(self.durations)],
             outcome=self.outcomes[number % len(self.outcomes)] if ours or number else "COMPLETED",
             visible_at=self.now + self.open.visible_after,
+            rows=self.rows[number % len(self.rows)],
         )
         self.executions.append(execution)
         self._start_queued()
@@ -181,10 +194,14 @@ class World:
         running = execution.started is not None and execution.started <= at
         status = execution.outcome if finished else "RUNNING" if running else self.open.queued_status
         times = self.open.shows_times
+        rows = execution.rows if finished and self.open.counts else None
         return CacheExecution(
             id=execution.id,
             status=status,
             mode=execution.mode if with_mode else None,
+            progress=ExecutionProgress(inserted=0, updated=rows, deleted=0)
+            if rows is not None
+            else ExecutionProgress(),
             created_at=self._clock(self._created(execution)) if times else None,
             finished_at=self._clock(execution.finished)
             if finished and times and execution.finished
@@ -217,6 +234,7 @@ class World:
             self.advance(self.now + self.latency)
             return None
         at = self._as_old_as()
+        self.readings.append(at)
         date = self.date()
         newest = self.visible(self.mode, at)
         other = self.visible(self.mode.other, at)
@@ -338,19 +356,10 @@ class World:
             self.cancelled = running[0] if running else None
 
 
-def generated(seed: int) -> World:
-    """The world of ``seed``."""
-    pick = random.Random(seed)
+def generated_reading(pick: random.Random) -> Open:
+    """A reading of what the contract leaves open."""
     odd = pick.random
-    rules = SyncRules(
-        poll_interval=pick.choice([0.2, 1.0, 2.0]),
-        poll_max_interval=pick.choice([10.0, 60.0]),
-        start_timeout=pick.choice([20.0, 60.0, 120.0]),
-        poll_timeout=pick.choice([600.0, 3600.0]),
-        outage_tolerance=pick.choice([30.0, 300.0]),
-        on_running=pick.choices(["queue", "attach", "fail"], [6, 1, 1])[0],
-    )
-    reading = Open(
+    return Open(
         visible_after=pick.choice([0.0, 0.0, 0.5, 3.0, 15.0]),
         visible_when_started=odd() < 0.3,
         coalesce=odd() < 0.35,
@@ -363,9 +372,23 @@ def generated(seed: int) -> World:
         stale_by=pick.choice([0.0, 0.0, 0.0, 2.0]),
         queued_status=pick.choice(["RUNNING", "QUEUED", "PENDING"]),
     )
+
+
+def generated(seed: int) -> World:
+    """The world of ``seed``."""
+    pick = random.Random(seed)
+    odd = pick.random
+    rules = SyncRules(
+        poll_interval=pick.choice([0.2, 1.0, 2.0]),
+        poll_max_interval=pick.choice([10.0, 60.0]),
+        start_timeout=pick.choice([20.0, 60.0, 120.0]),
+        poll_timeout=pick.choice([600.0, 3600.0]),
+        outage_tolerance=pick.choice([30.0, 300.0]),
+        on_running=pick.choices(["queue", "attach", "fail"], [6, 1, 1])[0],
+    )
     world = World(
         seed,
-        open=reading,
+        open=generated_reading(pick),
         rules=rules,
         mode=pick.choice([INCREMENTAL, INCREMENTAL, FULL_REFRESH]),
         durations=[pick.choice([0.05, 0.2, 1.0, 5.0, 30.0, 100.0]) for _ in range(5)],
@@ -397,5 +420,6 @@ def generated(seed: int) -> World:
         world.deleted_at = begin + pick.uniform(0.0, 60.0)
     if odd() < 0.25:
         world.interrupt_at = begin + pick.uniform(0.0, 60.0)
+    world.rows = [pick.choice([0, 0, 3]) for _ in range(5)]
     world.advance(begin)
     return world
