@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ import dagster as dg
 from dagster_peaka import last_sync
 from dagster_peaka.attempts import earlier_attempts, materializations_of, write_down
 from dagster_peaka.client import PeakaClient
-from dagster_peaka.declared import DeclaredCache, RowCount, declared_cache
+from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, RowCount, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.failures import step_failure, sync_error
 from dagster_peaka.lookup import CacheReference, find_caches
@@ -20,7 +20,7 @@ from dagster_peaka.models import SyncMode
 from dagster_peaka.modes import Wish, unsupported
 from dagster_peaka.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.row_counts import RowCounter
-from dagster_peaka.runner import Runner, SyncJob, SyncTarget
+from dagster_peaka.runner import FEW, Runner, SyncJob, SyncTarget
 from dagster_peaka.sync import Baseline, Result, SyncRules
 
 NAMED_AT_MOST = 20
@@ -79,15 +79,19 @@ class _Step:
     _failed_checks: list[dg.AssetCheckResult] = field(default_factory=list[dg.AssetCheckResult])
 
     def results(self, get_client: Callable[[], PeakaClient]) -> Iterator[StepResult]:
-        declared = self._without_recorded(self._declared())
-        if declared:
+        synced = self.context.selected_asset_keys
+        declared = self._without_recorded(self._declared(synced))
+        checks = [check for check in self.context.selected_asset_check_keys if check.name == LAST_SYNC_CHECK]
+        only_checked = self._declared({check.asset_key for check in checks} - synced)
+        if declared or only_checked:
             try:
                 client = get_client()
             except PeakaError as error:
-                self._fail_all(declared, error)
+                self._fail_all([*declared, *only_checked], error)
             else:
                 with client:
                     yield from self._synced(client, declared)
+                    yield from self._checked(client, only_checked)
         yield from self._checks_of_failures()
 
     def _synced(
@@ -139,14 +143,27 @@ class _Step:
         if result.execution and last_sync.check_key(key) in self.context.selected_asset_check_keys:
             yield last_sync.passed(key, target.cache_id, mode, result.execution)
 
+    def _checked(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> Iterator[StepResult]:
+        """The check of assets that this step does not sync."""
+        targets = {key: each.target for key, each in self._found(client, declared).items()}
+        try:
+            listed = client.list_cache_statuses() if len(targets) > FEW else []
+            statuses = {status.id: status for status in listed}
+            for key, target in targets.items():
+                status = statuses.get(target.cache_id) or client.get_cache_status(target.cache_id)
+                yield last_sync.shown(key, status)
+        except PeakaError as error:
+            self._fail_all(targets, error)
+
     # What is to be done
 
-    def _declared(self) -> dict[dg.AssetKey, DeclaredCache]:
-        """The caches behind the step's selected assets, by their specs' metadata."""
-        selected = self.context.selected_asset_keys
+    def _declared(self, keys: Container[dg.AssetKey]) -> dict[dg.AssetKey, DeclaredCache]:
+        """The caches behind some assets of the step, by their specs' metadata."""
         declared: dict[dg.AssetKey, DeclaredCache] = {}
         for spec in self.context.assets_def.specs:
-            if spec.key in selected:
+            if spec.key in keys:
                 try:
                     declared[spec.key] = declared_cache(spec)
                 except PeakaConfigError as error:
