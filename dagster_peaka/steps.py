@@ -140,7 +140,7 @@ class _Step:
                 extra["dagster/row_count"] = dg.MetadataValue.int(rows)
         target, mode = wanted.target, wanted.mode
         yield materialization(key, target, mode, result, instance=self.context.instance, extra=extra)
-        if result.execution and last_sync.check_key(key) in self.context.selected_asset_check_keys:
+        if result.execution and self._has_check(key):
             yield last_sync.passed(key, target.cache_id, mode, result.execution)
 
     def _checked(
@@ -262,8 +262,19 @@ class _Step:
         """Note one reason for all of these; the step's failure tells it."""
         for key in keys:
             self.failures[key] = error
-            if last_sync.check_key(key) in self.context.selected_asset_check_keys:
+            if self._has_check(key):
                 self._failed_checks.append(last_sync.failed(key, error))
+
+    def _has_check(self, key: dg.AssetKey) -> bool:
+        """True when the asset declares the check, also where the run leaves it out.
+
+        Dagster's re-execution from asset failure does so, because a check that did not pass has been evaluated: it
+        would say for ever that the sync failed.
+        """
+        try:
+            return bool(self.context.assets_def.get_spec_for_check_key(last_sync.check_key(key)))
+        except KeyError:
+            return False
 
     def _checks_of_failures(self) -> Iterator[StepResult]:
         while self._failed_checks:
