@@ -107,6 +107,19 @@ def build_peaka_cache_checks(
                 [orders], max_rows_dropped=10, max_age=timedelta(hours=6)
             )
             defs = dg.Definitions(assets=[orders], asset_checks=checks)
+
+        A step for each definition, so that no cache holds up another one:
+
+        .. code-block:: python
+
+            shop = build_peaka_cache_assets(project)
+            checks = [
+                check
+                for definition in shop
+                for check in build_peaka_cache_checks(
+                    definition, columns_unchanged=True, blocking=True
+                )
+            ]
     """
     rules = _Rules(max_rows_dropped, columns_unchanged, max_age)
     if blocking and severity is dg.AssetCheckSeverity.WARN:

@@ -261,6 +261,27 @@ def test_an_execution_that_is_recorded_twice_is_compared_with_the_one_before(
     assert not evaluation.passed
 
 
+def test_a_cache_that_was_created_anew_is_compared_with_what_the_old_one_recorded(
+    sandbox: PeakaSandbox, ops_database: Path, instance: dg.DagsterInstance, row_check: Any
+) -> None:
+    """The total before is not in the new cache's history, but in Dagster's; the one after is in the history."""
+    asset = build_peaka_cache_asset(table=TABLE, key="t")
+    run = run_of(asset, peaka_for(sandbox), instance=instance, config={"mode": "full_refresh"})
+    assert run.success
+    sandbox.delete_cache(TABLE)
+    sql(ops_database, "DELETE FROM t WHERE id > 1")
+    sandbox.behaviour.first_sync_mode = "full_refresh"
+    sandbox.create_cache(TABLE)
+    sandbox.wait_idle()
+    assert run_of(asset, peaka_for(sandbox), instance=instance).success
+
+    evaluation, _ = row_check(asset, 50)
+
+    assert not evaluation.passed
+    assert values(evaluation)["peaka/rows_before"] == 3
+    assert values(evaluation)["peaka/rows_after"] == 1
+
+
 def test_materializations_that_say_nothing_fail_the_check(
     instance: dg.DagsterInstance, row_check: Any
 ) -> None:
@@ -625,6 +646,21 @@ def test_a_blocking_check_that_fails_stops_what_is_downstream(
     assert evaluation.severity is (dg.AssetCheckSeverity.ERROR if blocking else dg.AssetCheckSeverity.WARN)
     assert bool(second.asset_materializations_for_node("report")) is runs
     assert second.success is runs
+
+
+def test_checks_of_one_definition_at_a_time_do_not_wait_for_other_caches(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
+) -> None:
+    """Called once for each definition, the checks of one cache are evaluated although the other's sync failed."""
+    assets = [build_peaka_cache_asset(table=f"ops.public.{table}", key=table) for table in "tu"]
+    checks = [check for asset in assets for check in build_peaka_cache_checks(asset, max_age=DAY)]
+    sandbox.plan("ops.public.u", fail="no disk")
+
+    result = dg.materialize(
+        [*assets, *checks], resources={"peaka": peaka_for(sandbox)}, instance=instance, raise_on_error=False
+    )
+
+    assert {key: each.passed for key, each in evaluations(result).items()} == {("t", "not_stale"): True}
 
 
 def test_checks_look_after_the_sync_of_their_run(sandbox: PeakaSandbox, instance: dg.DagsterInstance) -> None:
