@@ -101,8 +101,8 @@ class PeakaProject(BaseModel):
             orders = PeakaCache(
                 id="5f3c", catalog_id="17", catalog_name="shop", schema_name="public", table_name="orders"
             )
-            PeakaProject(project_id="8d1f", caches=(orders,)).save("peaka-project.json")
-            for cache in PeakaProject.load("peaka-project.json").caches:
+            PeakaProject(project_id="8d1f", caches=(orders,)).save("peaka_project.json")
+            for cache in PeakaProject.load("peaka_project.json").caches:
                 print(cache.name, cache.id)  # shop.public.orders 5f3c
     """
 
@@ -142,7 +142,7 @@ class PeakaProject(BaseModel):
         Example:
             .. code-block:: python
 
-                peaka.fetch_project().save("peaka-project.json")
+                peaka.fetch_project().save("peaka_project.json")
         """
         target = Path(path).resolve()  # behind a link, what the link names is replaced
         if not target.parent.is_dir():
@@ -160,7 +160,7 @@ class PeakaProject(BaseModel):
         Example:
             .. code-block:: python
 
-                project = PeakaProject.load("peaka-project.json")
+                project = PeakaProject.load("peaka_project.json")
         """
         try:
             content = Path(path).read_bytes()
@@ -173,7 +173,13 @@ class PeakaProject(BaseModel):
         return cls.from_json(content, source=str(Path(path).absolute()))
 
     def to_json(self) -> str:
-        """The snapshot as the text that a file of it holds."""
+        """The snapshot as the text that a file of it holds, for those who keep it elsewhere.
+
+        Example:
+            .. code-block:: python
+
+                text = project.to_json()
+        """
         project = self.model_dump(mode="json", exclude_none=True)
         whole = {"format": FORMAT, "version": VERSION, "sha256": _digest(project), "project": project}
         text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
@@ -186,6 +192,12 @@ class PeakaProject(BaseModel):
 
         Raises:
             PeakaConfigError: as :meth:`load` does.
+
+        Example:
+            .. code-block:: python
+
+                text = project.to_json()
+                assert PeakaProject.from_json(text, source="kept in a bucket") == project
         """
         try:
             with _collecting_nothing():

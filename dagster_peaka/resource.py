@@ -267,7 +267,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
             .. code-block:: python
 
                 project = peaka.fetch_project(selector="shop.public.*")
-                project.save("peaka-project.json")
+                project.save("peaka_project.json")
         """
         with self.get_client() as client:
             return fetch_project(client, selector, dg.get_dagster_logger("peaka"))
