@@ -24,6 +24,7 @@ TRIGGER   (the runner sends the POST)                 POSTED
 POSTED    answer: accepted, refused or unknown        IDENTIFY: only what appears decides, never the answer
 POSTED    answer: surely not taken                    TRIGGER again at once, for ``outage_tolerance``
 POSTED    answer: not allowed, cache not found        fail
+POSTED    any other answer, without ``follow``        DONE, or fail when it was refused; nobody looks again
 IDENTIFY  nothing newer than the baseline             wait; after ``start_timeout`` of quiet since the POST and
                                                       since all that ran has ended: TRIGGER once more, then fail
 IDENTIFY  newer, but created before the first look    it was only late to show: counts as already running. This
@@ -34,6 +35,7 @@ IDENTIFY  newer, running, an earlier one possible     read the history; ours is 
 IDENTIFY  newer, FAILED or CANCELLED                  read the history; an earlier or later one may have COMPLETED
 IDENTIFY  newer, running                              FOLLOW
 FOLLOW    ours COMPLETED                              DONE
+FOLLOW    ours runs, without ``follow``               DONE
 FOLLOW    ours FAILED or CANCELLED                    read the history once if it is not verified yet, else fail
 FOLLOW    another one newest                          read the history: ours is still there
 CONFIRM   (ours COMPLETED without any change)         read the history once: was it alone? DONE whatever it says
@@ -163,6 +165,8 @@ class SyncRules:
     poll_timeout: float = 86_400.0
     outage_tolerance: float = 300.0
     on_running: str = "queue"
+    follow: bool = True
+    """False: a sync is over once its trigger was answered, or what it would adopt or attach to was seen to run."""
 
     def wait(self, elapsed: float) -> float:
         """Seconds to the next look, ``elapsed`` seconds after the trigger: a tenth of them, within the bounds."""
@@ -232,6 +236,8 @@ class Result:
     """Peaka's words, or what could not be read; may be empty."""
     lasting: bool = False
     """True when Peaka refused the trigger for a reason that no repetition removes, such as the mode."""
+    handed_over: bool = False
+    """True when there is nothing more to do and the outcome is not waited for (``follow=False``)."""
     before: Known | None = None
     """The newest execution of each mode at the look before the trigger; None while one of them ran."""
     covers: Known | None = None
@@ -245,7 +251,7 @@ class Result:
     @property
     def ok(self) -> bool:
         """True when the sync stands for a COMPLETED execution."""
-        return self.trouble is None
+        return self.trouble is None and not self.handed_over
 
 
 @dataclass
@@ -405,12 +411,14 @@ class Sync:
             return self._not_taken(now, reason)
         self._not_taken_since = None
         refused = answer in (Posted.REFUSED, Posted.REFUSED_FOR_GOOD)
-        if refused and self._refusal is not None:
+        if refused and (self._refusal is not None or not self.rules.follow):
             return self._fail(Trouble.REFUSED, reason, lasting=answer is Posted.REFUSED_FOR_GOOD)
+        if not self.rules.follow:
+            return self._hand_over(reason)
         self._refusal = reason if refused else None
         self._post_time = self._time_of_answer(server_time, now)
         self._posted_at = self._anchor = now
-        self._dates_tell = answer is Posted.ACCEPTED
+        self._dates_tell = self._dates_tell and answer is Posted.ACCEPTED
         self._quiet_since = None
         self.state = State.IDENTIFY
         self._schedule(now)
@@ -476,6 +484,7 @@ class Sync:
         newest = look.newest
         self._first = look
         self._since_first_look = set()
+        self._dates_tell = True
         self._looked_at = now
         self._window_start = look.server_time
         self.baseline = (
@@ -515,14 +524,13 @@ class Sync:
     def _identify(self, look: Look, now: float) -> None:
         newest = look.newest
         if newest is None or self._is_old(newest):
-            self._dates_tell = (
-                False  # executions show late: another one may have been hidden at our first look
-            )
+            self._dates_tell = False  # executions show late, so others may have been hidden at our look
             return self._nothing_new(look, now)
-        self._dates_tell = self._dates_tell and now < self._posted_at + PROMPT
         if self._was_late(newest):
-            self._late_to_show(newest, now)
-        elif self._order_is_known(newest) and newest.succeeded and self.origin is not Origin.ADOPTED:
+            self._dates_tell = False
+            return self._late_to_show(newest, now)
+        self._dates_tell = self._dates_tell and now < self._posted_at + PROMPT
+        if self._order_is_known(newest) and newest.succeeded and self.origin is not Origin.ADOPTED:
             self._succeed(newest, now)
         elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
             self._ask_history(newest)
@@ -668,6 +676,8 @@ class Sync:
 
     def _update(self, execution: CacheExecution, now: float) -> None:
         self.execution = execution
+        if not self.rules.follow and (execution.succeeded or not execution.ended):
+            return self._hand_over()
         if execution.succeeded:
             return self._succeed(execution, now)
         if not execution.ended:
@@ -721,21 +731,14 @@ class Sync:
         assert self.execution is not None
         if self._since_first_look:
             return self._since_first_look == {self.execution.id}
-        if self.triggers == 1 and self._dates_tell and self._created_in_window(self.execution):
-            return True
-        return None
+        return True if self._dates_tell and self._created_in_window(self.execution) else None
 
     def _may_keep_the_version(self) -> bool:
         """Whether all else says that nothing has changed, so that it matters whether ours was alone."""
-        ours, before, last = self.execution, self._before, self._last
-        if ours is None or before is None or last is None or last.newest is None:
+        ours, before = self.execution, self._before
+        if ours is None or before is None or self.origin is not Origin.TRIGGERED:
             return False
-        return (
-            self.origin is Origin.TRIGGERED
-            and no_change_shows(self.mode, ours, before=before, covers=self._covers)
-            and before.of(self.mode) == self.baseline.id  # else one from before our look has shown late
-            and last.newest.id == ours.id  # else a later one has followed already
-        )
+        return no_change_shows(self.mode, ours, before=before, covers=self._covers)
 
     @property
     def _before(self) -> Known | None:
@@ -803,6 +806,11 @@ class Sync:
             grace = max(self._posted_at, self._quiet_since) + self.rules.start_timeout
             if grace > now:
                 self.due = min(self.due, grace)
+
+    def _hand_over(self, reason: str = "") -> None:
+        """Others will tell how it ends; ``reason`` says why it is not even known whether something was started."""
+        self.state = State.DONE
+        self.result = Result(self.execution, self.origin, self.triggers, reason=reason, handed_over=True)
 
     def _fail(self, trouble: Trouble, reason: str = "", *, lasting: bool = False) -> None:
         self.state = State.DONE

@@ -10,19 +10,39 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from dagster_peaka import CacheExecution, PeakaNotFoundError, PeakaServerError, SyncMode
+from dagster_peaka import (
+    CacheExecution,
+    PeakaError,
+    PeakaNotFoundError,
+    PeakaServerError,
+    PeakaUnknownOutcomeError,
+    SyncMode,
+)
 from dagster_peaka.calls import Call
 from dagster_peaka.models import ExecutionProgress
 from dagster_peaka.runner import SyncJob, SyncTarget
-from dagster_peaka.sync import DATE_RESOLUTION, PROMPT, QUESTION_PATIENCE, Origin, Result, SyncRules
+from dagster_peaka.sync import (
+    DATE_RESOLUTION,
+    PROMPT,
+    QUESTION_PATIENCE,
+    Baseline,
+    Look,
+    Origin,
+    Posted,
+    Result,
+    State,
+    Sync,
+    SyncRules,
+    Task,
+)
 from dagster_peaka.versions import Known, Version, next_version
-from tests.engine.scripted import Scripted, execution, status
+from tests.engine.scripted import NOON, Scripted, execution, status
 from tests.engine.test_runner import runner
 from tests.engine.world import FULL_REFRESH, INCREMENTAL, Open, Truth, World, generated_reading
 
@@ -39,14 +59,15 @@ class Recorded:
     kept: bool
     execution: Truth
     mode: SyncMode
-    looked: float
     shown: float
     """The time whose state the look before the trigger showed."""
     answered: float
+    """When the last trigger was answered."""
+    promptly: bool
+    """Whether the execution was shown by the next look, soon after the answer."""
     last_shown: float
     """The time whose state the last look showed."""
     at: float
-    triggers: int
     origin: Origin
 
 
@@ -67,6 +88,10 @@ class Story:
             return
         assert result.execution is not None
         assert world.first_look is not None
+        execution = next(each for each in world.executions if each.id == result.execution.id)
+        shown = world.readings[readings:]
+        answered = max([world.first_look, *world.post_answers[answers:]])
+        looked_again, showed = next(each for each in shown if each[0] >= answered)
         previous = self.recorded[-1].version if self.recorded else None
         version = next_version(
             previous, mode, result.execution, before=result.before, covers=result.covers, alone=result.alone
@@ -75,14 +100,13 @@ class Story:
             Recorded(
                 version,
                 previous is not None and version.text == previous.text,
-                next(each for each in world.executions if each.id == result.execution.id),
+                execution,
                 mode,
-                world.first_look,
-                world.readings[readings],
-                max([world.first_look, *world.post_answers[answers:]]),
-                world.readings[-1],
+                shown[0][1],
+                answered,
+                execution.visible_at <= showed and looked_again < answered + PROMPT,
+                shown[-1][1],
                 world.now,
-                result.triggers,
                 result.origin,
             )
         )
@@ -92,7 +116,7 @@ def told(seed: int) -> Story:
     """The story of ``seed``: some caches are left in peace, others are synced by strangers and schedules, too."""
     pick = random.Random(seed)
     rules = SyncRules(
-        poll_interval=pick.choice([0.2, 1.0, 2.0]),
+        poll_interval=pick.choice([0.2, 1.0, 2.0, 2.0]),
         start_timeout=pick.choice([20.0, 60.0]),
         poll_timeout=600.0,
         outage_tolerance=30.0,
@@ -102,7 +126,7 @@ def told(seed: int) -> Story:
         seed,
         open=Open() if pick.random() < 0.3 else generated_reading(pick),
         rules=rules,
-        durations=[pick.choice([0.05, 0.2, 1.0, 5.0, 30.0]) for _ in range(7)],
+        durations=[pick.choice([0.05, 0.05, 0.2, 1.0, 5.0, 30.0]) for _ in range(7)],
         outcomes=[pick.choices(["COMPLETED", "FAILED", "CANCELLED"], [12, 1, 2])[0] for _ in range(11)],
         rows=[pick.choices([0, 3], [4, 1])[0] for _ in range(13)],
         post_fates=[
@@ -115,16 +139,17 @@ def told(seed: int) -> Story:
     if pick.random() < 0.7:
         world.advance(1.0)
         world.start(pick.choice([INCREMENTAL, FULL_REFRESH]), ours=False)
-    strangers = pick.choice([0.0, 0.3, 0.8])
+    strangers = pick.choice([0.0, 0.4, 0.7])
     story = Story(world)
     for _ in range(pick.choice([3, 5, 7])):
         gap = pick.choice([0.5, 3.0, 20.0, 200.0])
         while pick.random() < strangers:
-            when = world.now + pick.choice([gap - 1.0, gap, gap + 2.0, gap + 30.0]) + pick.uniform(-0.5, 0.5)
+            when = world.now + gap + pick.choice([pick.uniform(-3.0, 2.5), pick.uniform(0.0, 30.0)])
             mode = pick.choice([INCREMENTAL, INCREMENTAL, FULL_REFRESH])
             world.strangers = sorted([*world.strangers, (max(world.now, when), mode)])
-        if pick.random() < 0.1:
-            world.outages.append((world.now + gap, world.now + gap + pick.choice([1.0, 10.0])))
+        if pick.random() < 0.15:
+            away = world.now + gap + pick.uniform(0.0, 2.0)
+            world.outages.append((away, away + pick.choice([1.0, 10.0])))
         world.advance(world.now + gap)
         story.sync(pick.choices([INCREMENTAL, FULL_REFRESH], [6, 1])[0])
     return story
@@ -166,8 +191,8 @@ def in_window(world: World, changed: Truth, recorded: Recorded) -> bool:
         if each.mode is recorded.mode and (each is changed or (changed.ours and not each.ours))
     ]
     return any(
-        recorded.shown - PROMPT - 1.0 <= each.created <= until
-        and not (each.created <= recorded.shown and each.visible_at <= recorded.shown)
+        recorded.shown < each.created <= until
+        or (recorded.promptly and each.created <= recorded.shown < each.visible_at)
         for each in candidates
     )
 
@@ -226,9 +251,9 @@ def quiet_ones_are_kept(story: Story) -> Counter[str]:
 # Single conversations, on a clock that moves only when the runner waits
 
 
-def counted(name: str, created: float, updated: int | None = 0) -> CacheExecution:
-    """A COMPLETED incremental update, created so many seconds after noon."""
-    progress = ExecutionProgress(inserted=0, updated=updated, deleted=0)
+def counted(name: str, created: float, **rows: int | None) -> CacheExecution:
+    """A COMPLETED incremental update, created so many seconds after noon, that changed nothing but ``rows``."""
+    progress = ExecutionProgress(**{"inserted": 0, "updated": 0, "deleted": 0, **rows})
     return execution(name, created).model_copy(update={"progress": progress})
 
 
@@ -240,7 +265,10 @@ def result_of(scripted: Scripted) -> Result:
 
 
 def conversation(
-    first_shown: float = 0.0, history: Callable[[], tuple[float, Any]] | None = None, updated: int | None = 0
+    first_shown: float = 0.0,
+    history: Callable[[], tuple[float, Any]] | None = None,
+    posted_as: PeakaError | None = None,
+    rows: Mapping[str, int | None] = {},
 ) -> Scripted:
     """A Peaka with one execution before ours; ours is over at once, and shows after so many seconds."""
     posted: list[float] = []
@@ -248,12 +276,12 @@ def conversation(
     def script(call: Call[Any], now: float) -> tuple[float, Any]:
         if call.method == "POST":
             posted.append(now)
-            return 0.1, None
+            return 0.1, posted_as
         if call.segments[-1] == "executionHistory":
             assert history is not None, "the history was asked"
             return history()
         visible = posted and now >= posted[0] + first_shown
-        return 0.1, status("c", counted("ours", posted[0], updated) if visible else counted("before", -60))
+        return 0.1, status("c", counted("ours", posted[0], **rows) if visible else counted("before", -60))
 
     return Scripted(script)
 
@@ -269,10 +297,13 @@ def test_a_quiet_sync_takes_a_look_a_trigger_and_a_look() -> None:
     assert [call.method for call in scripted.calls] == ["GET", "POST", "GET"]
 
 
-@pytest.mark.parametrize("updated", [3, None])
-def test_only_a_sync_without_changes_asks_the_history(updated: int | None) -> None:
+CHANGES = [{kind: rows} for kind in ("inserted", "updated", "deleted") for rows in (3, None)]
+
+
+@pytest.mark.parametrize("rows", CHANGES, ids=str)
+def test_only_a_sync_without_changes_asks_the_history(rows: dict[str, int | None]) -> None:
     """Whether ours was alone decides nothing where it changed rows, or may have."""
-    result = result_of(conversation(first_shown=3.0, updated=updated))
+    result = result_of(conversation(first_shown=3.0, rows=rows))
 
     assert (result.ok, result.alone) == (True, False)
 
@@ -284,7 +315,7 @@ def test_only_a_sync_without_changes_asks_the_history(updated: int | None) -> No
         (["ours", "hidden"], False, "hidden"),
         (["later", "ours"], False, "ours"),
         ([], False, "ours"),
-        (["hidden"], False, "hidden"),
+        (["hidden"], True, "hidden"),
     ],
     ids=str,
 )
@@ -297,6 +328,52 @@ def test_what_the_history_lists_decides(newer: list[str], alone: bool, chosen: s
     assert (result.ok, result.alone) == (True, alone)
     assert result.execution is not None
     assert result.execution.id == chosen
+
+
+@pytest.mark.parametrize(
+    "posted_as", [PeakaUnknownOutcomeError("lost"), PeakaServerError("busy", status_code=409)]
+)
+def test_after_a_trigger_that_was_not_accepted_the_history_is_asked(posted_as: PeakaError) -> None:
+    """What appears then may be a stranger's, and the time without an answer was long."""
+    scripted = conversation(
+        history=lambda: (0.1, [counted("ours", 0.3), counted("before", -60)]), posted_as=posted_as
+    )
+
+    assert result_of(scripted).alone
+    assert scripted.calls[-1].segments[-1] == "executionHistory"
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [(1.0, "ours", 1.8)],
+        [(1.0, "before", -60.0), (2.0, "ours", 0.3)],
+        [(1.0, "late", -3.0), (2.0, "ours", 0.3)],
+        [(6.0, "ours", 0.3)],
+    ],
+    ids=["created after the answer", "shown by a later look", "behind one that was late", "a late look"],
+)
+def test_the_history_is_asked_where_dates_do_not_tell(looks: list[tuple[float, str, float]]) -> None:
+    """Another execution may have been created after ours, or have been hidden at our look."""
+    sync = Sync(INCREMENTAL, SyncRules(), 0.0)
+    sync.looked(Look(counted("before", -60), server_time=NOON), 0.0)
+    sync.posting(0.0)
+    sync.posted(Posted.ACCEPTED, 0.2, server_time=NOON)
+    for now, name, created in looks:
+        sync.looked(Look(counted(name, created), server_time=NOON), now)
+
+    assert (sync.state, sync.task, sync.result) == (State.CONFIRM, Task.HISTORY, None)
+
+
+def test_an_adopted_execution_is_never_alone() -> None:
+    """Nobody has kept what the status showed when the attempt that died had looked."""
+    sync = Sync(INCREMENTAL, SyncRules(), 0.0, earlier=Baseline("before", NOON, NOON), earlier_age=1.0)
+    sync.looked(Look(counted("before", 0), server_time=NOON), 0.0)
+    sync.looked(Look(counted("ours", 1), server_time=NOON), 1.0)
+    sync.history_read([counted("ours", 1), counted("before", 0)], 1.1)
+
+    assert sync.result is not None
+    assert (sync.result.ok, sync.result.origin, sync.result.alone) == (True, Origin.ADOPTED, False)
 
 
 @pytest.mark.parametrize(
@@ -330,9 +407,8 @@ BEFORE, AFTER = Known("i1", "f1"), Known("i2", "f1")
     [
         ({}, True),
         ({"alone": False}, False),
-        ({"mode": FULL_REFRESH, "before": Known("f1", "i1"), "covers": Known("f1", "i2")}, False),
-        ({"execution": counted("i2", 0, updated=1)}, False),
-        ({"execution": counted("i2", 0, updated=None)}, False),
+        ({"mode": FULL_REFRESH, "covers": Known("i1", "i2")}, False),
+        *(({"execution": counted("i2", 0, **rows)}, False) for rows in CHANGES),
         ({"before": Known("i0", "f1")}, False),
         ({"before": Known("i1", "f0")}, False),
         ({"before": None}, False),

@@ -87,8 +87,8 @@ class World:
 
     now: float = 0.0
     looks: list[float] = field(default_factory=list[float])
-    readings: list[float] = field(default_factory=list[float])
-    """For each answered look the time whose state it showed."""
+    readings: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
+    """Each answered look, and the time whose state it showed."""
     histories: int = 0
     posts: list[float] = field(default_factory=list[float])
     post_answers: list[float] = field(default_factory=list[float])
@@ -234,7 +234,7 @@ class World:
             self.advance(self.now + self.latency)
             return None
         at = self._as_old_as()
-        self.readings.append(at)
+        self.readings.append((self.now, at))
         date = self.date()
         newest = self.visible(self.mode, at)
         other = self.visible(self.mode.other, at)
