@@ -354,10 +354,7 @@ def _read_statuses(
     if other_catalogs or catalog_id is None:
         return client.start(calls.list_cache_statuses()).result()
     narrow = calls.list_cache_statuses(catalog_id, None if other_schemas else schema)
-    try:
-        return client.start(narrow).result()
-    except PeakaNotFoundError:  # neither the schema nor a cache in it
-        return Answer([], None)
+    return client.start(narrow).result()
 
 
 def _places(cache: DeclaredCache, catalogs: Mapping[str, str]) -> Iterator[tuple[str | None, str | None]]:

@@ -104,22 +104,22 @@ def test_recorded_totals_are_compared_without_a_request(
     row_check: Any,
     settings: dict[str, Any],
 ) -> None:
-    """Of three rows one is deleted: a third, which 40 percent allow and 33 do not."""
-    asset = build_peaka_cache_asset(table=TABLE, key="t", **settings)
+    """Of two rows one is deleted: half of them, which 50 percent allow and 49 do not."""
+    asset = build_peaka_cache_asset(table="ops.public.u", key="u", **settings)
     assert run_of(asset, peaka_for(sandbox), instance=instance).success
-    sql(ops_database, "DELETE FROM t WHERE id = 2")
+    sql(ops_database, "DELETE FROM u WHERE id = 2")
     assert run_of(asset, peaka_for(sandbox), instance=instance).success
 
-    found = {most: row_check(asset, most) for most in (40, 33, 0)}
+    found = {most: row_check(asset, most) for most in (50, 49, 0)}
 
-    assert {most: each.passed for most, (each, _) in found.items()} == {40: True, 33: False, 0: False}
+    assert {most: each.passed for most, (each, _) in found.items()} == {50: True, 49: False, 0: False}
     for evaluation, asked in found.values():
         assert evaluation.severity is dg.AssetCheckSeverity.WARN
-        assert "3 rows before, 2 now" in (evaluation.description or "")
+        assert "2 rows before, 1 now" in (evaluation.description or "")
         assert values(evaluation) == {
-            "peaka/rows_before": 3,
-            "peaka/rows_after": 2,
-            "peaka/rows_dropped_percent": pytest.approx(100 / 3),
+            "peaka/rows_before": 2,
+            "peaka/rows_after": 1,
+            "peaka/rows_dropped_percent": 50.0,
         }
         assert asked == {}
 
@@ -195,6 +195,39 @@ def test_the_total_before_a_full_refresh_is_counted_back_or_on(
     assert not evaluation.passed
     assert values(evaluation)["peaka/rows_before"] == 4
     assert values(evaluation)["peaka/rows_after"] == 2
+
+
+def test_a_total_that_is_recorded_from_now_on_is_counted_back(
+    sandbox: PeakaSandbox, ops_database: Path, instance: dg.DagsterInstance, row_check: Any
+) -> None:
+    """The materialization before has no total; the newest one has, and its update says how many have gone."""
+    before = build_peaka_cache_asset(table=TABLE, key="t")
+    assert run_of(before, peaka_for(sandbox), instance=instance).success
+    sql(ops_database, "DELETE FROM t WHERE id > 1")
+    asset = build_peaka_cache_asset(table=TABLE, key="t", row_count="query")
+    assert run_of(asset, peaka_for(sandbox), instance=instance).success
+
+    evaluation, _ = row_check(asset, 60)
+
+    assert not evaluation.passed
+    assert values(evaluation)["peaka/rows_before"] == 3
+    assert values(evaluation)["peaka/rows_after"] == 1
+
+
+def test_a_full_refresh_does_not_tell_how_many_rows_have_gone(
+    sandbox: PeakaSandbox, ops_database: Path, instance: dg.DagsterInstance, row_check: Any
+) -> None:
+    """It inserts every row anew, which is no gain; what was there before it is not known, and nothing passes."""
+    asset = build_peaka_cache_asset(table=TABLE, key="t")
+    assert run_of(asset, peaka_for(sandbox), instance=instance).success
+    sql(ops_database, "DELETE FROM t WHERE id > 1")
+    run = run_of(asset, peaka_for(sandbox), instance=instance, config={"mode": "full_refresh"})
+    assert run.success
+
+    evaluation, _ = row_check(asset, 60)
+
+    assert not evaluation.passed
+    assert "is not known, nor how many have gone" in (evaluation.description or "")
 
 
 def test_what_was_cancelled_half_way_in_between_leaves_the_rows_unknown(
@@ -356,13 +389,15 @@ def test_columns_that_were_added_removed_or_changed_are_listed(
 def test_columns_that_were_written_by_hand_are_looked_up_by_table(
     sandbox: PeakaSandbox, instance: dg.DagsterInstance
 ) -> None:
-    """An asset by table with a column schema of its own: the catalogs, one listing, and its columns are asked for."""
-    schema = dg.TableSchema([dg.TableColumn("id", "bigint"), dg.TableColumn("w", "varchar")])
+    """The catalogs, one listing, and its columns are asked for. A type that is not known has not changed."""
+    schema = dg.TableSchema([dg.TableColumn("id", "unknown"), dg.TableColumn("w", "varchar")])
     asset = build_peaka_cache_asset(table=TABLE, key="t", metadata={"dagster/column_schema": schema})
 
     found = run_checks(asset, peaka_for(sandbox), instance, columns_unchanged=True)
 
-    assert "Added: v (varchar). Removed: w (varchar)." in (found["t", "columns_unchanged"].description or "")
+    assert "Added: v (varchar). Removed: w (varchar). Take" in (
+        found["t", "columns_unchanged"].description or ""
+    )
     assert requests(sandbox) == {"listCatalogs": 1, "getCacheStatusBySchema": 1, "listColumns_1": 1}
 
 
