@@ -396,14 +396,14 @@ MUTATIONS = [
         "version: a history that fails undoes the success",
         "sync.py",
         "if self.state is State.CONFIRM:\n            return self._done()\n        if permanent",
-        "if permanent",
+        "if self.state is State.CONFIRM:\n            return self._fail(Trouble.UNREADABLE)\n        if permanent",
         (VERSIONS,),
     ),
     Mutation(
         "version: a history that does not answer is waited for",
-        "runner.py",
-        "if run.sync.patience <= now:",
-        "if False:",
+        "sync.py",
+        "self.due, self._ask_until = now, now + QUESTION_PATIENCE",
+        "self.due, self._ask_until = now, math.inf",
         (f"{VERSIONS}::test_a_history_that_says_nothing_costs_a_few_seconds_and_no_failure",),
     ),
     Mutation(
