@@ -1,0 +1,168 @@
+"""What Dagster knows already of the executions that the polling sensor has found: its event log, read in bulk.
+
+The order of reading matters: first the runs under way, then what is recorded. A run that is seen to have ended has
+recorded all that it ever will.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, cast
+
+import dagster as dg
+
+from dagster_peaka.attempts import ATTEMPT_METADATA
+from dagster_peaka.models import SyncMode
+from dagster_peaka.polling import Trigger
+from dagster_peaka.sync import Baseline
+
+EXECUTION_ID_METADATA = "peaka/execution_id"
+CACHE_ID_METADATA = "peaka/cache_id"
+
+PAGE = 100
+"""Records of one asset that one query asks for."""
+
+UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+"""A run in any other state has triggered nothing yet, or has recorded all that it will."""
+
+
+@dataclass
+class Recorded:
+    """The materializations of one asset: the newest, and by the ids of their executions the run of each."""
+
+    newest: dg.EventLogEntry | None = None
+    runs: dict[str, str] = field(default_factory=dict[str, str])
+    """Empty text: recorded by a sensor, without a run."""
+
+    def add(self, entry: dg.EventLogEntry) -> None:
+        """Note the execution that a materialization stands for."""
+        materialized = entry.asset_materialization
+        execution_id = _text(materialized.metadata, EXECUTION_ID_METADATA) if materialized else None
+        if execution_id:
+            self.runs.setdefault(execution_id, entry.run_id)
+
+
+def followed(
+    instance: dg.DagsterInstance, assets: Collection[dg.AssetKey], written_after: float
+) -> dict[str, list[Trigger]]:
+    """By the ids of their caches, the triggers whose outcome a run that is under way will record itself.
+
+    One query, and another for each run under way that may materialize one of ``assets``. What was written down before
+    ``written_after`` (epoch seconds) counts no more: its run has given up, or died without a trace.
+    """
+    found: dict[str, list[Trigger]] = {}
+    for record in instance.get_run_records(filters=dg.RunsFilter(statuses=UNDER_WAY)):
+        run = record.dagster_run
+        if run.asset_selection is None or not run.asset_selection.isdisjoint(assets):
+            for cache_id, trigger in _followed_by(instance, run.run_id, written_after).items():
+                found.setdefault(cache_id, []).append(trigger)
+    return found
+
+
+def _followed_by(instance: dg.DagsterInstance, run_id: str, written_after: float) -> dict[str, Trigger]:
+    triggers: dict[str, Trigger] = {}
+    for entry in _events_of(instance, run_id):
+        if entry.asset_observation is not None and entry.timestamp > written_after:
+            triggers.update(_triggers(run_id, entry.asset_observation))
+        elif entry.asset_materialization is not None:
+            triggers.pop(_text(entry.asset_materialization.metadata, CACHE_ID_METADATA) or "", None)
+    return triggers
+
+
+def _events_of(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.EventLogEntry]:
+    types = {dg.DagsterEventType.ASSET_OBSERVATION, dg.DagsterEventType.ASSET_MATERIALIZATION}
+    cursor: str | None = None
+    while True:
+        page = instance.get_records_for_run(run_id, cursor=cursor, of_type=types, limit=1000)
+        for record in page.records:
+            yield record.event_log_entry
+        if not page.has_more:
+            return
+        cursor = page.cursor
+
+
+def _triggers(run_id: str, observation: dg.AssetObservation) -> Iterator[tuple[str, Trigger]]:
+    """The caches that a step wrote down before their triggers, without those whose outcome it does not wait for."""
+    value = observation.metadata.get(ATTEMPT_METADATA)
+    caches = cast(
+        "Mapping[str, Mapping[str, Any]]", value.data if isinstance(value, dg.JsonMetadataValue) else {}
+    )
+    for cache_id, written in caches.items():
+        mode = SyncMode.recognize(written.get("mode"))
+        if mode is not None and written.get("wait") is not False:
+            yield cache_id, Trigger(run_id, mode, _baseline(written))
+
+
+def recorded(
+    instance: dg.DagsterInstance, wanted: Mapping[dg.AssetKey, Collection[str]], since: float
+) -> dict[dg.AssetKey, Recorded]:
+    """What the log holds of each asset's wanted executions, among its materializations since then (epoch seconds).
+
+    One query for all assets; those that have been materialized since, by something else than what is wanted of them,
+    take another.
+    """
+    found = {key: Recorded() for key in wanted}
+    for record in instance.get_asset_records(list(wanted)):
+        entry = record.asset_entry.last_materialization
+        if entry is not None:
+            found[record.asset_entry.asset_key].newest = entry
+            found[record.asset_entry.asset_key].add(entry)
+    for key, record in found.items():
+        if record.newest is not None and record.newest.timestamp > since:
+            _read_back(instance, key, record, set(wanted[key]), since)
+    return found
+
+
+def _read_back(
+    instance: dg.DagsterInstance, key: dg.AssetKey, record: Recorded, wanted: set[str], since: float
+) -> None:
+    cursor: str | None = None
+    records_filter = dg.AssetRecordsFilter(asset_key=key, after_timestamp=since)
+    while not wanted <= record.runs.keys():
+        page = instance.fetch_materializations(records_filter, limit=PAGE, cursor=cursor)
+        for found in page.records:
+            record.add(found.event_log_entry)
+        if not page.has_more:
+            return
+        cursor = page.cursor
+
+
+def evaluated(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | None:
+    """The execution that the latest evaluation of a check tells about, where it names one."""
+    record = instance.get_latest_asset_check_evaluation_record(check)
+    event = record.event.dagster_event if record is not None and record.event is not None else None
+    evaluation = event.event_specific_data if event is not None else None
+    if not isinstance(evaluation, dg.AssetCheckEvaluation):
+        return None
+    return _text(evaluation.metadata, EXECUTION_ID_METADATA)
+
+
+def handed_over(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str) -> list[Trigger]:
+    """The triggers, oldest first, of the runs of an asset that did not wait for the outcome."""
+    page = instance.fetch_observations(key, limit=PAGE)
+    triggers: list[Trigger] = []
+    for record in page.records:
+        entry = record.event_log_entry
+        observation = entry.asset_observation
+        value = observation.metadata.get("peaka/triggered") if observation else None
+        if isinstance(value, dg.JsonMetadataValue):
+            written = cast("Mapping[str, Any]", value.data)
+            mode = SyncMode.recognize(written.get("mode"))
+            if written.get("cache_id") == cache_id and mode is not None:
+                triggers.append(Trigger(entry.run_id, mode, _baseline(written)))
+    return triggers[::-1]
+
+
+def _baseline(written: Mapping[str, Any]) -> Baseline:
+    return Baseline(
+        written.get("baseline"), _instant(written.get("created_at")), _instant(written.get("looked_at"))
+    )
+
+
+def _text(metadata: Mapping[str, Any], name: str) -> str | None:
+    value = metadata.get(name)
+    return value.value if isinstance(value, dg.TextMetadataValue) else None
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
