@@ -1,0 +1,73 @@
+"""The decisions of the polling sensor, in thousands of generated stories. A violation names its seed."""
+
+import os
+from collections import Counter
+
+import pytest
+
+from tests.automation.polling_world import Record, Story, told
+from tests.engine.world import Open
+
+STORIES = int(os.environ.get("PEAKA_WORLDS", "400"))
+FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
+PARTS = 2
+
+
+def judge(story: Story) -> Counter[str]:
+    """Compare what Dagster was told with what has happened."""
+    seen: Counter[str] = Counter()
+    seed = f"seed {story.seed}"
+    listed, begun = story.begun
+    records = Counter(record.execution.id for record in story.log)
+    by_sensor = Counter(record.execution.id for record in story.log if not record.run_id)
+    for execution in story.world.executions:
+        assert execution.finished is not None, seed
+        completed = execution.outcome == "COMPLETED"
+        assert completed or not records[execution.id], f"{seed}: {execution.id} did not complete"
+        assert records[execution.id] <= 1, f"{seed}: {execution.id} was recorded twice"
+        if nothing_tells(story.world.open):
+            seen["untold"] += 1
+        elif execution.finished > begun:
+            assert records[execution.id] or not completed, f"{seed}: {execution.id} was lost"
+            assert completed or story.is_told(execution), f"{seed}: the failure of {execution.id} was lost"
+            seen["recorded" if completed else "failed"] += 1
+        elif execution.finished <= listed and execution.visible_at <= listed and not story.resets:
+            assert not by_sensor[execution.id], f"{seed}: {execution.id} was over before the first tick"
+            seen["before"] += 1
+    seen["kept versions"] = sum(
+        is_unchanged(story, first, second)
+        for first, second in zip(story.log, story.log[1:], strict=False)
+        if first.version.text == second.version.text
+    )
+    return seen
+
+
+def is_unchanged(story: Story, first: Record, second: Record) -> bool:
+    """Two materializations of one data version: nobody may have changed a row between their executions' ends."""
+    ends = sorted(record.execution.finished or 0.0 for record in (first, second))
+    for execution in story.world.executions:
+        assert execution.started is not None
+        assert execution.finished is not None
+        wrote = execution.changes and execution.started < ends[1] and execution.finished > ends[0]
+        assert not wrote, (
+            f"seed {story.seed}: {execution.id} changed rows within version {first.version.text}"
+        )
+    return True
+
+
+def nothing_tells(reading: Open) -> bool:
+    """Whether a late one among others cannot be known: no mode is given, and queues are hidden or clocks disagree."""
+    return not reading.shows_mode and (reading.visible_when_started or reading.clock_skew != 0.0)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_completed_execution_is_recorded_once(part: int) -> None:
+    """What ended after the first tick is neither lost nor told twice, what ended before is not told at all."""
+    seen: Counter[str] = Counter()
+    for seed in range(FIRST + part, FIRST + STORIES, PARTS):
+        seen += judge(told(seed))
+    print(dict(seen))  # noqa: T201 - the counts that a nightly run reports
+    if STORIES >= 400:
+        assert min(seen["recorded"], seen["failed"], seen["before"], seen["kept versions"]) > STORIES / 10, (
+            seen
+        )
