@@ -12,6 +12,7 @@ import pytest
 
 from dagster_peaka import CacheExecution, PeakaResource, PeakaSyncError
 from dagster_peaka.sandbox import ExecutionRecord, PeakaSandbox
+from tests.materializing import acting_when
 
 CACHE = "ops.public.t"
 Sync = Callable[..., CacheExecution]
@@ -129,13 +130,43 @@ def test_ours_is_over_and_replaced_between_two_looks(
     assert triggers(sandbox) == 1
 
 
+def histories(sandbox: PeakaSandbox) -> int:
+    """How often the history was asked for."""
+    return sum(record.operation == "getCacheExecutionHistory" for record in sandbox.requests)
+
+
+def and_a_later_one(sandbox: PeakaSandbox, sync: Sync) -> CacheExecution:
+    """Sync while a stranger's execution follows ours, and both are over before the next look."""
+
+    def start() -> None:
+        time.sleep(1.1)  # past the second of the trigger's answer, which is what its date tells
+        sandbox.start_execution(CACHE)
+
+    with acting_when(lambda: triggers(sandbox) > 0, start):
+        return sync(poll_interval=2.5)
+
+
 def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Sync) -> None:
     """A newest execution that began after our look and COMPLETED is as good as ours."""
-    timer = later(1.0, lambda: sandbox.start_execution(CACHE))
-    execution = sync(poll_interval=2.0)
-    timer.join()
+    sandbox.behaviour.drop_progress = True  # without counts it is a change, whatever came before it
+    execution = and_a_later_one(sandbox, sync)
     assert execution.id == sandbox.executions(CACHE)[-1].id
-    assert not [record for record in sandbox.requests if record.operation == "getCacheExecutionHistory"]
+    assert histories(sandbox) == 0
+
+
+def test_a_later_completed_one_without_changes_is_compared_with_the_history(
+    sandbox: PeakaSandbox, sync: Sync
+) -> None:
+    """It would leave the data version as it was; the history tells that ours came before it, and ours counts."""
+    execution = and_a_later_one(sandbox, sync)
+    assert [execution.id] == [record.id for record in triggered(sandbox)]
+    assert histories(sandbox) == 1
+
+
+def test_an_execution_without_changes_needs_no_history(sandbox: PeakaSandbox, sync: Sync) -> None:
+    """Created between our look and the trigger's answer and shown at once, ours was alone."""
+    assert sync().progress.inserted == 0
+    assert histories(sandbox) == 0
 
 
 @pytest.mark.parametrize("other_mode", ["parallel", "queue", "coalesce", "refuse"])
