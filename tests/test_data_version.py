@@ -293,6 +293,36 @@ def test_a_last_materialization_that_says_too_little_is_followed_by_a_new_versio
     assert synced.sync() == synced.sandbox.executions(TABLE)[-1].id
 
 
+def test_a_last_materialization_that_cannot_be_read_costs_no_success(
+    synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster's storage fails at that moment: the sync is recorded, with a new version."""
+    before = synced.sync()
+
+    def fails(key: dg.AssetKey) -> None:
+        raise OSError("no connection to the event log")
+
+    monkeypatch.setattr(synced.instance, "get_latest_materialization_event", fails)
+
+    assert synced.sync() == synced.sandbox.executions(TABLE)[-1].id != before
+
+
+def test_each_materialization_repeats_what_the_definition_says_of_the_table(synced: Synced) -> None:
+    """Its columns and its name, which Dagster shows beside the rows."""
+    columns = dg.TableSchema(columns=[dg.TableColumn("id", "bigint"), dg.TableColumn("v", "varchar")])
+    synced.asset = build_peaka_cache_asset(
+        cache_id=synced.sandbox.caches[TABLE],
+        key="t",
+        metadata={"dagster/column_schema": columns, "dagster/table_name": TABLE, "team": "shop"},
+    )
+
+    metadata = synced.materialize().metadata
+
+    assert metadata["dagster/column_schema"].value == columns
+    assert metadata["dagster/table_name"].value == TABLE
+    assert "team" not in metadata
+
+
 def test_a_materialization_that_a_sensor_reported_is_as_good(synced: Synced) -> None:
     """What counts is what it says of the cache, not who recorded it."""
     complete = synced.materialize()
