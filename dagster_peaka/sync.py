@@ -38,7 +38,8 @@ FOLLOW    ours COMPLETED                              DONE
 FOLLOW    ours runs, without ``follow``               DONE
 FOLLOW    ours FAILED or CANCELLED                    read the history once if it is not verified yet, else fail
 FOLLOW    another one newest                          read the history: ours is still there
-CONFIRM   (ours COMPLETED without any change)         read the history once: was it alone? DONE whatever it says
+CONFIRM   (ours COMPLETED and reports no change; the  read the history once: had another one come in between?
+          dates do not tell whether it was alone)     DONE whatever it says, and without an answer too
 any       unknown status                              not finished; an unknown one with an end fails after
                                                       ``start_timeout``
 any       cache DELETED or 404                        fail
@@ -245,7 +246,9 @@ class Result:
     alone: bool = False
     """True when no other execution can have come between that look and this one; else it is not known.
 
-    Found out only for an execution that reports no change, because nothing else depends on it.
+    Found out only for an execution that reports no change, because nothing else depends on it. By dates it is known
+    to the second: one that came between our look and the trigger's answer, or so shortly before that look that it was
+    not shown yet, is not seen.
     """
 
     @property
