@@ -53,7 +53,8 @@ def followed(
     found: dict[str, list[Trigger]] = {}
     for record in instance.get_run_records(filters=dg.RunsFilter(statuses=UNDER_WAY)):
         run = record.dagster_run
-        if run.asset_selection is None or not run.asset_selection.isdisjoint(assets):
+        # A run of a whole job names no assets.
+        if not run.asset_selection or not run.asset_selection.isdisjoint(assets):
             for cache_id, trigger in _followed_by(instance, run.run_id, written_after).items():
                 found.setdefault(cache_id, []).append(trigger)
     return found
