@@ -254,6 +254,8 @@ def build_peaka_upstream_sensor(
             return dg.SensorResult(skip_reason=_why_not(watch, state, after, rules), cursor=cursor)
         for cache, upstreams in list(requests.items())[:NAMED_AT_MOST]:
             context.log.info("%s: news from %s.", watch.named(cache), watch.named_upstreams(upstreams))
+        if len(requests) > NAMED_AT_MOST:
+            context.log.info("And %d more.", len(requests) - NAMED_AT_MOST)
         request = dg.RunRequest(
             run_key=run_key(requests, after.seen),
             asset_selection=[key for cache in requests for key in watch.keys[cache]],
@@ -290,8 +292,8 @@ def _why_not(watch: Watch, state: State, after: State, rules: Rules) -> str:
     """Why a tick requests nothing."""
     if not after.pending:
         return (
-            f"Nothing new: since {_time(state.looked_at)} none of the {len(watch.upstream_keys)} assets on which the "
-            f"{len(watch.keys)} watched caches depend has been materialized."
+            f"Nothing new: no upstream asset has been materialized since {_time(state.looked_at)} "
+            f"(upstream assets: {len(watch.upstream_keys)}, caches: {len(watch.keys)})."
         )
     reasons: list[str] = []
     for cache, upstreams in list(after.pending.items())[:NAMED_AT_MOST]:

@@ -79,6 +79,7 @@ class World:
             for cache, upstreams in self.watched.items()
         }
         assert requests == {cache: new for cache, new in news.items() if self._due(cache, new)}
+        assert {*after.pending, *after.requested} <= set(self.watched)
         if requests and launches:
             key = run_key(requests, after.seen)
             if key not in self.run_keys:
