@@ -3,13 +3,16 @@
 The record is one ``AssetObservation`` a step, in the run's event log: it is written before the first POST, survives
 the death of the process, and starts no automation. A step retry reads its own run; a re-execution also reads the runs
 that it descends from (``parent_run_id``).
+
+What a step triggers without waiting for it has another observation, of its own asset, once the trigger was answered:
+by that the polling sensor finds the run, and a retry of the step knows that there is nothing left to do.
 """
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, cast
 
 import dagster as dg
 
@@ -20,16 +23,35 @@ from dagster_peaka.sync import Baseline
 ATTEMPT_METADATA = "peaka/triggering"
 """The key of the record in the observation's metadata."""
 
+TRIGGERED_METADATA = "peaka/triggered"
+"""The key in the observation of what was triggered and is not waited for."""
+
 MAX_ANCESTORS = 20
 """Runs that are searched at most, the nearest first."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What an earlier attempt wrote down before its trigger: the baseline, and how many seconds ago that was."""
+    """What an earlier attempt wrote down before its trigger: the baseline, and how many seconds ago that was.
+
+    ``handed_over`` is True where its trigger was answered and it did not wait for more; ``ours`` where it was an
+    attempt at this very step, in the same run.
+    """
 
     baseline: Baseline
     age: float
+    handed_over: bool = False
+    ours: bool = False
+
+
+@dataclass
+class _Record:
+    """What a run wrote down about a trigger: when (epoch seconds), and the baseline."""
+
+    at: float
+    baseline: Baseline
+    waits: bool
+    answered: bool = False
 
 
 def write_down(
@@ -37,12 +59,7 @@ def write_down(
 ) -> None:
     """Record durably, as an observation of ``key``, that these syncs are about to be triggered."""
     caches = {
-        job.target.cache_id: {
-            "mode": job.mode.value,
-            "baseline": baseline.id,
-            "created_at": _text(baseline.created_at),
-            "looked_at": _text(baseline.looked_at),
-        }
+        job.target.cache_id: {**_written(job, baseline), **({} if job.rules.follow else {"wait": False})}
         for job, baseline in jobs
     }
     context.log_event(
@@ -54,6 +71,37 @@ def write_down(
     )
 
 
+def write_down_handed_over(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, job: SyncJob, baseline: Baseline, *, sure: bool
+) -> None:
+    """Record, as an observation of ``key``, that its cache was triggered and this run does not wait for the outcome.
+
+    Args:
+        sure: whether Peaka has accepted the trigger; its answer may have been lost.
+    """
+    trigger = {
+        "cache_id": job.target.cache_id,
+        **_written(job, baseline),
+        "answer": "accepted" if sure else "unknown",
+    }
+    context.log_event(
+        dg.AssetObservation(
+            asset_key=key,
+            description="Triggered, and not waited for: a polling sensor records how it ends.",
+            metadata={TRIGGERED_METADATA: dg.MetadataValue.json(trigger)},
+        )
+    )
+
+
+def _written(job: SyncJob, baseline: Baseline) -> dict[str, str | None]:
+    return {
+        "mode": job.mode.value,
+        "baseline": baseline.id,
+        "created_at": _text(baseline.created_at),
+        "looked_at": _text(baseline.looked_at),
+    }
+
+
 def earlier_attempts(
     context: dg.AssetExecutionContext,
     caches: Mapping[dg.AssetKey, tuple[SyncTarget, SyncMode]],
@@ -63,27 +111,31 @@ def earlier_attempts(
     """For each asset, the earlier attempt whose trigger this step must follow up instead of sending another.
 
     An attempt counts when it triggered the same cache in the same mode less than ``max_age`` seconds ago, recorded
-    no materialization of the asset, and none of ``deps`` has been materialized since.
+    no materialization of the asset, and none of ``deps`` has been materialized since. What an earlier run did not wait
+    for is settled as well when the asset has been materialized since, by whomever.
     """
     found: dict[dg.AssetKey, Attempt] = {}
     settled: set[dg.AssetKey] = set()
     for run_id in _lineage(context):
+        ours = run_id == context.run.run_id
         records = _records(context.instance, run_id)
         materialized = materializations_of(context.instance, run_id)
         for key, (target, mode) in caches.items():
             if key in settled:
                 continue
-            record = _latest(records, target, mode)
-            if key in materialized and (record is None or materialized[key] >= record[0]):
+            record = records.get((target.cache_id, mode.value))
+            if key in materialized and (record is None or materialized[key] >= record.at):
                 settled.add(key)  # what an earlier run had triggered has been recorded since
             if record is None or key in settled:
                 continue
             settled.add(key)
-            written_at, baseline = record
-            if time.time() - written_at >= max_age:
+            age = max(0.0, time.time() - record.at)
+            told = () if record.waits or ours else (key,)
+            if age >= max_age or any(
+                _materialized_since(context.instance, each, record.at) for each in (*told, *deps.get(key, ()))
+            ):
                 continue
-            if not any(_materialized_since(context.instance, dep, written_at) for dep in deps.get(key, ())):
-                found[key] = Attempt(baseline, max(0.0, time.time() - written_at))
+            found[key] = Attempt(record.baseline, age, record.answered and not record.waits, ours)
         if len(settled) == len(caches):
             break
     return found
@@ -100,17 +152,28 @@ def _lineage(context: dg.AssetExecutionContext) -> list[str]:
     return lineage
 
 
-def _records(
-    instance: dg.DagsterInstance, run_id: str
-) -> list[tuple[float, Mapping[str, Mapping[str, str | None]]]]:
-    """The run's records, oldest first: when each was written (epoch seconds), and its caches."""
-    records: list[tuple[float, Mapping[str, Mapping[str, str | None]]]] = []
+def _records(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str], _Record]:
+    """The run's latest record of each cache and mode."""
+    records: dict[tuple[str, str], _Record] = {}
     for entry in _events(instance, run_id, dg.DagsterEventType.ASSET_OBSERVATION):
-        observation = entry.asset_observation
-        value = observation.metadata.get(ATTEMPT_METADATA) if observation is not None else None
-        if isinstance(value, dg.JsonMetadataValue):
-            records.append((entry.timestamp, json.loads(json.dumps(value.data))))
+        if entry.asset_observation is None:
+            continue
+        for cache_id, written in _json(entry.asset_observation, ATTEMPT_METADATA).items():
+            baseline = Baseline(
+                written["baseline"], _instant(written["created_at"]), _instant(written["looked_at"])
+            )
+            waits = written.get("wait") is not False
+            records[cache_id, written["mode"]] = _Record(entry.timestamp, baseline, waits)
+        answered = _json(entry.asset_observation, TRIGGERED_METADATA)
+        record = records.get((answered.get("cache_id", ""), answered.get("mode", "")))
+        if record is not None:
+            record.answered = True
     return records
+
+
+def _json(observation: dg.AssetObservation, name: str) -> Mapping[str, Any]:
+    value = observation.metadata.get(name)
+    return cast("Mapping[str, Any]", value.data) if isinstance(value, dg.JsonMetadataValue) else {}
 
 
 def _events(
@@ -124,20 +187,6 @@ def _events(
         if not page.has_more:
             return
         cursor = page.cursor
-
-
-def _latest(
-    records: Sequence[tuple[float, Mapping[str, Mapping[str, str | None]]]],
-    target: SyncTarget,
-    mode: SyncMode,
-) -> tuple[float, Baseline] | None:
-    for written_at, caches in reversed(records):
-        entry = caches.get(target.cache_id)
-        if entry is not None and entry.get("mode") == mode.value:
-            return written_at, Baseline(
-                entry["baseline"], _instant(entry["created_at"]), _instant(entry["looked_at"])
-            )
-    return None
 
 
 def materializations_of(instance: dg.DagsterInstance, run_id: str) -> dict[dg.AssetKey, float]:

@@ -57,7 +57,7 @@ _WORDS = {
         "Wait for it to end, or set on_running to 'queue' or 'attach'.",
     ),
     Trouble.REFUSED: _Words(
-        "Peaka refused twice to start {a_mode}",
+        "Peaka refused{twice} to start {a_mode}",
         "Check in Peaka whether the table supports it and whether something else was running.",
         source="The last answer",
     ),
@@ -189,6 +189,7 @@ def _fields(result: Result, mode: SyncMode, rules: SyncRules) -> dict[str, str |
         "meanwhile": "a trigger had been sent before it showed, and may start another"
         if triggers
         else "nothing was triggered",
+        "twice": " twice" if triggers > 1 else "",
         "times": {1: "once", 2: "twice"}.get(triggers, f"{triggers} times"),
         "outage_tolerance": rules.outage_tolerance,
         "start_timeout": rules.start_timeout,

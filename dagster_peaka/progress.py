@@ -165,7 +165,7 @@ _STAGES = ("to be triggered", "triggered", "running", "completed", "failed")
 
 
 def _stage(sync: Sync) -> str:
-    if sync.result is not None:
+    if sync.result is not None and not sync.result.handed_over:
         return "completed" if sync.result.ok else "failed"
     if sync.state in (State.FOLLOW, State.CONFIRM):
         return "running"

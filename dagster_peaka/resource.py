@@ -86,6 +86,13 @@ class PeakaSyncConfig(dg.Config):
             "it) or 'fail'; by default what the resource says."
         ),
     )
+    wait: bool | None = Field(
+        default=None,
+        description=(
+            "False: trigger only, and leave it to the polling sensor to record how the sync ends; by default what the "
+            "asset declares."
+        ),
+    )
 
 
 KEY_DESCRIPTION = "A Partner or Project API key. Give it as an EnvVar, so that its value is stored nowhere."
@@ -348,7 +355,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
         """
         rules = self._rules(config.on_running if config else None)
         mode = SyncMode.parse(config.mode) if config and config.mode else None
-        yield from sync_step(context, self.get_client, rules, mode, cancel=self.cancel_on_termination)
+        wait = config.wait if config else None
+        cancel = self.cancel_on_termination
+        yield from sync_step(context, self.get_client, rules, mode, wait=wait, cancel=cancel)
 
 
 class PeakaResourceOfVariable(PeakaResource):

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import dagster as dg
 
 from dagster_peaka import last_sync
-from dagster_peaka.attempts import earlier_attempts, materializations_of, write_down
+from dagster_peaka.attempts import Attempt, earlier_attempts, materializations_of, write_down
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, RowCount, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
@@ -22,6 +22,7 @@ from dagster_peaka.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.row_counts import RowCounter
 from dagster_peaka.runner import FEW, Runner, SyncJob, SyncTarget
 from dagster_peaka.sync import Baseline, Result, SyncRules
+from dagster_peaka.unattended import Unattended
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""
@@ -32,11 +33,11 @@ StepResult: TypeAlias = dg.MaterializeResult[object] | dg.AssetCheckResult
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A cache to be synced: what its asset says of it, which one it is, and in which mode."""
+    """A cache to be synced: what is to be done about it, which one it is, and what an earlier attempt has done."""
 
     declared: DeclaredCache
     target: SyncTarget
-    mode: SyncMode
+    earlier: Attempt | None = None
 
 
 def sync_step(
@@ -45,12 +46,14 @@ def sync_step(
     rules: SyncRules,
     mode: SyncMode | None,
     *,
+    wait: bool | None,
     cancel: bool,
 ) -> Iterator[StepResult]:
     """Sync the caches of the step's selected assets; yield each result as soon as it is known.
 
     Args:
         mode: for every cache of this step, instead of what its asset declares.
+        wait: likewise, whether the step waits for the ends of the syncs.
         cancel: whether terminating the run cancels the executions that this step triggered.
 
     Raises:
@@ -60,7 +63,7 @@ def sync_step(
         # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
         raise dg.Failure("This run is being terminated: nothing was triggered.", allow_retries=False)
     free_inherited_retries(context)
-    step = _Step(context, rules, mode, cancel)
+    step = _Step(context, rules, mode, wait, cancel)
     yield from step.results(get_client)
     if step.failures:
         permanent = all(error.permanent for error in step.failures.values())
@@ -74,13 +77,17 @@ class _Step:
     context: dg.AssetExecutionContext
     rules: SyncRules
     mode: SyncMode | None
+    wait: bool | None
     cancel: bool
     failures: dict[dg.AssetKey, PeakaError] = field(default_factory=dict[dg.AssetKey, PeakaError])
     _failed_checks: list[dg.AssetCheckResult] = field(default_factory=list[dg.AssetCheckResult])
 
+    def __post_init__(self) -> None:
+        self.unattended = Unattended(self.context)
+
     def results(self, get_client: Callable[[], PeakaClient]) -> Iterator[StepResult]:
         synced = self.context.selected_asset_keys
-        declared = self._without_recorded(self._declared(synced))
+        declared = self._with_end(self._without_recorded(self._declared(synced)))
         checks = [check for check in self.context.selected_asset_check_keys if check.name == LAST_SYNC_CHECK]
         only_checked = self._declared({check.asset_key for check in checks} - synced)
         if declared or only_checked:
@@ -97,13 +104,21 @@ class _Step:
     def _synced(
         self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
     ) -> Iterator[StepResult]:
-        jobs, wanted = self._jobs(client, declared)
+        wanted = self._wanted(client, declared)
         yield from self._checks_of_failures()
+        jobs = {key: self._job(each) for key, each in wanted.items()}
         keys = {job.target.cache_id: key for key, job in jobs.items()}
         counter = RowCounter(client, self.context.log)
+        # What was triggered and is still to be written down as handed over.
+        baselines = {
+            key: each.earlier.baseline
+            for key, each in wanted.items()
+            if each.earlier is not None and not each.earlier.handed_over
+        }
 
         def before_triggers(triggered: Sequence[tuple[SyncJob, Baseline]]) -> None:
             write_down(self.context, keys[triggered[0][0].target.cache_id], triggered)
+            baselines.update({keys[job.target.cache_id]: baseline for job, baseline in triggered})
 
         runner = Runner(client, jobs.values(), log=self.context.log, before_triggers=before_triggers)
         silent = dict.fromkeys(jobs)
@@ -113,6 +128,8 @@ class _Step:
                 del silent[key]
                 if result.ok:
                     yield from self._succeeded(key, wanted[key], result, counter)
+                elif result.handed_over:
+                    self.unattended.handed_over(key, job, baselines.get(key), result)
                 else:
                     error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
                     self._fail(key, error)
@@ -125,6 +142,8 @@ class _Step:
             if _being_cancelled(self.context):
                 runner.stop(cancel=self.cancel)
             raise
+        finally:
+            self.unattended.tell()
         for key in silent:
             self._fail(key, _without_result(jobs[key].target))
 
@@ -138,7 +157,7 @@ class _Step:
             rows = counter.rows_of(wanted.target)
             if rows is not None:
                 extra["dagster/row_count"] = dg.MetadataValue.int(rows)
-        target, mode = wanted.target, wanted.mode
+        target, mode = wanted.target, wanted.declared.mode
         yield materialization(key, target, mode, result, instance=self.context.instance, extra=extra)
         if result.execution and self._has_check(key):
             yield last_sync.passed(key, target.cache_id, mode, result.execution)
@@ -160,14 +179,17 @@ class _Step:
     # What is to be done
 
     def _declared(self, keys: Container[dg.AssetKey]) -> dict[dg.AssetKey, DeclaredCache]:
-        """The caches behind some assets of the step, by their specs' metadata."""
+        """The caches behind some assets of the step, by their specs' metadata and what is chosen for this run."""
         declared: dict[dg.AssetKey, DeclaredCache] = {}
         for spec in self.context.assets_def.specs:
             if spec.key in keys:
                 try:
-                    declared[spec.key] = declared_cache(spec)
+                    cache = declared_cache(spec)
                 except PeakaConfigError as error:
                     self._fail(spec.key, error)
+                else:
+                    wait = cache.wait if self.wait is None else self.wait
+                    declared[spec.key] = replace(cache, mode=self.mode or cache.mode, wait=wait)
         return declared
 
     def _without_recorded(
@@ -182,29 +204,40 @@ class _Step:
             )
         return {key: cache for key, cache in declared.items() if key not in recorded}
 
-    def _jobs(
+    def _with_end(self, declared: Mapping[dg.AssetKey, DeclaredCache]) -> dict[dg.AssetKey, DeclaredCache]:
+        """Those of which somebody will learn how the sync ends: this step, or a polling sensor."""
+        left = [key for key, cache in declared.items() if not cache.wait]
+        for keys, error in self.unattended.refusals(left, self._has_check):
+            self._fail_all(keys, error)
+        return {key: cache for key, cache in declared.items() if key not in self.failures}
+
+    def _wanted(
         self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
-    ) -> tuple[dict[dg.AssetKey, SyncJob], dict[dg.AssetKey, _Wanted]]:
-        """The syncs to be done, and what they are for; what cannot be done is noted as failed."""
+    ) -> dict[dg.AssetKey, _Wanted]:
+        """The caches to be synced; what cannot be done is noted as failed."""
         wanted = self._distinct(self._found(client, declared))
-        caches = {key: (each.target, each.mode) for key, each in wanted.items()}
+        caches = {key: (each.target, each.declared.mode) for key, each in wanted.items()}
         deps = {key: each.declared.deps for key, each in wanted.items()}
         earlier = earlier_attempts(self.context, caches, deps, self.rules.poll_timeout)
-        new = {key: each for key, each in wanted.items() if key not in earlier}
-        refused = self._refused(client, new)
-        jobs: dict[dg.AssetKey, SyncJob] = {}
+        self._refuse_unsupported(client, {key: each for key, each in wanted.items() if key not in earlier})
+        left: dict[dg.AssetKey, _Wanted] = {}
         for key, each in wanted.items():
-            if key in refused:
-                continue
             attempt = earlier.get(key)
-            jobs[key] = SyncJob(
-                each.target,
-                each.mode,
-                self.rules,
-                earlier=attempt.baseline if attempt else None,
-                earlier_age=attempt.age if attempt else 0.0,
-            )
-        return jobs, wanted
+            if attempt and attempt.ours and attempt.handed_over and not each.declared.wait:
+                self.unattended.already(each.target)
+            elif key not in self.failures:
+                left[key] = replace(each, earlier=attempt)
+        return left
+
+    def _job(self, wanted: _Wanted) -> SyncJob:
+        declared, earlier = wanted.declared, wanted.earlier
+        return SyncJob(
+            wanted.target,
+            declared.mode,
+            replace(self.rules, follow=declared.wait),
+            earlier=earlier.baseline if earlier else None,
+            earlier_age=earlier.age if earlier else 0.0,
+        )
 
     def _found(
         self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
@@ -224,7 +257,7 @@ class _Step:
                 self._fail(key, target)
             elif target is not None:
                 named = target if target.name else replace(target, shown_as=key.to_user_string())
-                found[key] = _Wanted(cache, named, self.mode or cache.mode)
+                found[key] = _Wanted(cache, named)
         return found
 
     def _distinct(self, found: Mapping[dg.AssetKey, _Wanted]) -> dict[dg.AssetKey, _Wanted]:
@@ -242,14 +275,15 @@ class _Step:
                 self._fail_all(keys, error)
         return {key: each for key, each in found.items() if key not in self.failures}
 
-    def _refused(self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted]) -> set[dg.AssetKey]:
-        """Those whose table does not support the mode."""
-        wishes = [Wish(each.target, each.mode, each.declared.supported_modes) for each in wanted.values()]
+    def _refuse_unsupported(self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted]) -> None:
+        """Note those as failed whose table does not support the mode."""
+        wishes = [
+            Wish(each.target, each.declared.mode, each.declared.supported_modes) for each in wanted.values()
+        ]
         errors = unsupported(client, wishes, self.context.log)
-        refused = {key for key, each in wanted.items() if each.target.cache_id in errors}
-        for key in refused:
-            self._fail(key, errors[wanted[key].target.cache_id])
-        return refused
+        for key, each in wanted.items():
+            if each.target.cache_id in errors:
+                self._fail(key, errors[each.target.cache_id])
 
     # What went wrong
 
