@@ -8,7 +8,11 @@ import dagster as dg
 import pytest
 
 from dagster_peaka import PeakaResource, PeakaSyncError, build_peaka_cache_asset
+from dagster_peaka.failures import sync_error
+from dagster_peaka.models import CacheExecution, SyncMode
 from dagster_peaka.sandbox import PeakaSandbox
+from dagster_peaka.sync import Origin, Result, SyncRules, Trouble
+from tests.fleets import fleet
 from tests.materializing import Failed, acting_when, failure_of, is_followed, peaka_for, run_of, triggers
 
 TABLE = "ops.public.t"
@@ -384,6 +388,35 @@ def test_the_failures_of_a_fleet_fit_on_a_screen(sandbox: PeakaSandbox) -> None:
     assert len(description) < 25_000
     assert all(name in description for name in names)
     assert "with their reasons in the log" in description
+
+
+def test_what_to_do_about_many_failures_alike_is_said_once(sandbox: PeakaSandbox) -> None:
+    """Five tables without a cache are five short lines and one piece of advice; another failure keeps its own."""
+    names = [f"lost{number}" for number in range(5)]
+    sandbox.plan(TABLE, fail="the source is locked")
+    assets = fleet({name: {"peaka/table": f"ops.public.{name}"} for name in (*names, "t")})
+
+    lines = failure_of(run_of(assets, peaka_for(sandbox))).description.splitlines()
+
+    assert lines[0] == "6 caches failed:"
+    for line, name in zip(lines[1:6], names, strict=True):
+        assert line.startswith(f"- Project sandbox has no cache of table ops.public.{name}. Near matches: ")
+        assert "Create the cache" not in line
+    assert lines[6] == ("  What to do about each of these: Create the cache in Peaka, or correct the name.")
+    assert lines[7].startswith(f"- {shown(sandbox)}incremental update execution {newest(sandbox)} FAILED.")
+    assert lines[7].endswith("Look at the cache and its source in Peaka, then materialize again.")
+    assert len(lines) == 8
+
+
+def test_an_execution_that_showed_late_is_not_said_to_have_stopped_the_trigger() -> None:
+    """Where on_running is 'fail' and the trigger had been sent already, the message does not deny it."""
+    running = CacheExecution(id="e1", status="RUNNING")
+    result = Result(running, Origin.TRIGGERED, 1, Trouble.ALREADY_RUNNING)
+
+    error = sync_error(result, cache="c", mode=SyncMode.INCREMENTAL, rules=SyncRules(on_running="fail"))
+
+    assert "nothing was triggered" not in str(error)
+    assert "a trigger had been sent before it showed, and may start another" in str(error)
 
 
 def test_an_asset_without_a_cache_is_told_what_its_spec_needs(sandbox: PeakaSandbox) -> None:
