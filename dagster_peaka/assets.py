@@ -1,12 +1,14 @@
 """The factories that make Peaka caches Dagster assets, and the decorator for a step with a body of one's own."""
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import dagster as dg
 
+from dagster_peaka.attempts import materializations_of
 from dagster_peaka.declared import (
     CACHE_ID_METADATA,
     CATALOG_ID_METADATA,
@@ -86,7 +88,7 @@ def build_peaka_cache_asset(
             what becomes of it. It implies ``last_sync_check``.
         resource_key: the key of the :class:`PeakaResource` in the definitions.
 
-    The other arguments are those of ``@dg.asset``; ``kinds`` is ``{"peaka"}`` by default.
+    The other arguments mean what they mean for ``@dg.asset``; ``kinds`` is ``{"peaka"}`` by default.
 
     Raises:
         PeakaConfigError: when the arguments contradict each other or cannot be understood.
@@ -102,13 +104,13 @@ def build_peaka_cache_asset(
     sync = _SyncSettings(mode, row_count, wait)
     spec = dg.AssetSpec(
         key=default_key if key is None else key,
-        deps=deps,
+        deps=_several("deps", deps),
         description=description or _description(identity, SyncMode.parse(mode)),
-        metadata={**(metadata or {}), **identity, **sync.as_metadata()},
+        metadata={**_shown(identity), **(metadata or {}), **identity, **sync.as_metadata()},
         skippable=True,
         tags=tags,
         owners=owners,
-        kinds={"peaka"} if kinds is None else set(kinds),
+        kinds={"peaka"} if kinds is None else set(_several("kinds", kinds)),
         group_name=group_name,
         code_version=code_version,
         automation_condition=automation_condition,
@@ -167,11 +169,12 @@ def build_peaka_cache_assets(
         translator: says what each asset is called and shows; by default :class:`DagsterPeakaTranslator`.
         mode: ``incremental`` or ``full_refresh``; by default incremental, and full refresh for a table that is known
             to support nothing else.
-        name: the name of the step; where there are several, what their names begin with.
+        name: the name of the step; where there are several, what their names begin with. By default steps are named
+            after the cache, the catalog or the project, so a second call for the same catalogs or project needs it.
         row_count: as for :func:`build_peaka_cache_asset`, and so are ``last_sync_check``, ``wait``, ``resource_key``.
 
-    The other arguments are those of ``@dg.asset``. ``deps``, ``metadata`` and ``tags`` come on top of what the
-    translator says; the others replace it.
+    The other arguments mean what they mean for ``@dg.asset``. ``deps``, ``metadata`` and ``tags`` come on top of what
+    the translator says; the others replace it.
 
     Raises:
         PeakaConfigError: when two caches would be one asset, when a selector matches nothing, or when an argument
@@ -194,7 +197,7 @@ def build_peaka_cache_assets(
         metadata,
         tags,
         owners=owners,
-        kinds=None if kinds is None else set(kinds),
+        kinds=None if kinds is None else set(_several("kinds", kinds)),
         group_name=group_name,
         code_version=code_version,
         automation_condition=automation_condition,
@@ -261,7 +264,7 @@ def peaka_cache_assets(
         metadata,
         tags,
         owners=owners,
-        kinds=None if kinds is None else set(kinds),
+        kinds=None if kinds is None else set(_several("kinds", kinds)),
         group_name=group_name,
         code_version=code_version,
         automation_condition=automation_condition,
@@ -271,7 +274,7 @@ def peaka_cache_assets(
     step = _StepSettings(last_sync_check, retry_policy, pool, op_tags)
 
     def decorated(body: Callable[..., Iterable[StepResult]]) -> dg.AssetsDefinition:
-        return step.definition(body, specs, name or body.__name__)
+        return step.definition(_watched(body), specs, name or body.__name__)
 
     return decorated
 
@@ -284,6 +287,44 @@ def _body(resource_key: str) -> Callable[..., Iterator[StepResult]]:
         yield from peaka.sync_and_poll(context, config)
 
     return peaka_sync
+
+
+def _watched(body: Callable[..., Iterable[StepResult]]) -> Callable[..., Iterator[StepResult]]:
+    """``body``, which fails when it ends without a result of a selected cache: Dagster itself would say nothing."""
+
+    @functools.wraps(body)
+    def watched(*args: Any, **kwargs: Any) -> Iterator[StepResult]:
+        results = body(*args, **kwargs)
+        if not _is(results, Iterable):
+            raise dg.Failure(
+                f"{body.__name__} answered {results!r} and no results: write `yield from "
+                "peaka.sync_and_poll(context)` in its body.",
+                allow_retries=False,
+            )
+        context = dg.AssetExecutionContext.get()
+        left_alone = any(
+            isinstance(value, PeakaSyncConfig) and value.wait is False for value in (*args, *kwargs.values())
+        )
+        missing = set[dg.AssetKey]() if left_alone else _awaited(context)
+        for result in results:
+            if isinstance(result, dg.MaterializeResult):
+                missing -= {result.asset_key} if result.asset_key else missing
+            yield result
+        missing.difference_update(materializations_of(context.instance, context.run.run_id))
+        if missing:
+            named = ", ".join(sorted(key.to_user_string() for key in missing))
+            raise dg.Failure(
+                f"{body.__name__} has ended without a result of {named}, so nothing is recorded of it. Yield every "
+                "result of sync_and_poll, and let its Failure pass."
+            )
+
+    return watched
+
+
+def _awaited(context: dg.AssetExecutionContext) -> set[dg.AssetKey]:
+    """The selected assets of a step whose syncs it waits for."""
+    metadata = context.assets_def.metadata_by_key
+    return {key for key in context.selected_asset_keys if metadata[key].get(WAIT_METADATA) is not False}
 
 
 # From caches to specs
@@ -327,7 +368,7 @@ class _Attributes:
         tags: Mapping[str, str] | None,
         **replaced: Any,
     ) -> None:
-        self._deps = list(deps or ())
+        self._deps = list(_several("deps", deps) or ())
         self._metadata = dict(metadata or {})
         self._tags = dict(tags or {})
         self._replaced = {name: value for name, value in replaced.items() if value is not None}
@@ -341,6 +382,7 @@ class _Attributes:
             shown = {name: value for name, value in spec.tags.items() if not name.startswith(KIND_TAG)}
             changed["tags"] = {**shown, **self._tags}
         changed["metadata"] = {
+            TABLE_NAME_METADATA: cache.name,
             **sync.as_metadata(cache.supported_modes),
             **spec.metadata,
             **self._metadata,
@@ -354,21 +396,47 @@ def _place(cache: PeakaCache) -> dict[str, str]:
     """The metadata by which a step finds a cache, and knows its table, without a request."""
     place = {
         CACHE_ID_METADATA: cache.id,
+        TABLE_METADATA: cache.name,
         CATALOG_ID_METADATA: cache.catalog_id,
         SCHEMA_NAME_METADATA: cache.schema_name,
-        TABLE_NAME_METADATA: cache.name,
     }
     if cache.supported_modes is not None:
         place[SUPPORTED_MODES_METADATA] = ", ".join(sorted(mode.value for mode in cache.supported_modes))
     return place
 
 
+T = TypeVar("T")
+
+
+def _several(argument: str, values: T) -> T:
+    """``values``, when they are not one text, of which Python would take every letter.
+
+    Raises:
+        PeakaConfigError: naming the argument.
+    """
+    if isinstance(values, str):
+        raise PeakaConfigError(f"{argument} must be a list, not a text: write {argument}=[{values!r}].")
+    return values
+
+
+def _is(value: object, kind: type) -> bool:
+    """Whether ``value`` is what its type says: not every caller has a type checker."""
+    return isinstance(value, kind)
+
+
 def _selected(
     caches_or_project: PeakaProject | Iterable[PeakaCache], selector: PeakaSelection | None
 ) -> Sequence[PeakaCache]:
-    caches = (
-        caches_or_project.caches if isinstance(caches_or_project, PeakaProject) else tuple(caches_or_project)
-    )
+    if isinstance(caches_or_project, PeakaProject):
+        caches: Sequence[PeakaCache] = caches_or_project.caches
+    else:
+        single = isinstance(caches_or_project, (str, bytes, PeakaCache))
+        caches = () if single else tuple(caches_or_project)
+        if single or not all(_is(cache, PeakaCache) for cache in caches):
+            raise PeakaConfigError(
+                "caches_or_project must be a PeakaProject, such as PeakaProject.load(path), or a list of PeakaCache, "
+                f"not {caches_or_project!r}."
+            )
     return caches if selector is None else select(caches, selector)
 
 
@@ -383,11 +451,27 @@ def _specs(
     Raises:
         PeakaConfigError: when two caches would be one asset.
     """
-    translator = translator or DagsterPeakaTranslator()
+    translator = DagsterPeakaTranslator() if translator is None else translator
+    if not _is(translator, DagsterPeakaTranslator):
+        raise PeakaConfigError(
+            f"translator must be an instance of a DagsterPeakaTranslator, not {translator!r}."
+        )
     specs: list[dg.AssetSpec] = []
     taken: dict[str, PeakaCache] = {}
+    names: dict[str, PeakaCache] = {}
     for cache in caches:
-        spec = attributes.added_to(translator.get_asset_spec(cache), cache, sync)
+        same = names.setdefault(cache.id, cache)
+        if same is not cache:
+            raise PeakaConfigError(
+                f"Cache {cache.id} is given twice, as {same.name} and as {cache.name}: leave one of them out."
+            )
+        translated = translator.get_asset_spec(cache)
+        if not _is(translated, dg.AssetSpec):
+            raise PeakaConfigError(
+                f"{type(translator).__name__}.get_asset_spec answered {translated!r} for cache {cache.id} "
+                f"({cache.name}): it must return a dagster.AssetSpec."
+            )
+        spec = attributes.added_to(translated, cache, sync)
         if spec.partitions_def is not None:
             raise PeakaConfigError(
                 f"The asset of cache {cache.id} ({cache.name}) has a partitions_def: a Peaka cache is synced as a "
@@ -413,9 +497,15 @@ def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[
         )
     if table is not None:
         name = TableName.parse(table)
-        return {TABLE_METADATA: str(name), TABLE_NAME_METADATA: str(name)}, dg.AssetKey(list(name))
+        return {TABLE_METADATA: str(name)}, dg.AssetKey(list(name))
     assert cache_id is not None
     return {CACHE_ID_METADATA: checked_cache_id(cache_id)}, dg.AssetKey(["peaka", cache_id])
+
+
+def _shown(identity: Mapping[str, str]) -> dict[str, str]:
+    """The table as Dagster shows it, unless the user says otherwise."""
+    table = identity.get(TABLE_METADATA)
+    return {} if table is None else {TABLE_NAME_METADATA: table}
 
 
 def _description(identity: Mapping[str, str], mode: SyncMode) -> str:
@@ -441,7 +531,10 @@ def _steps(
         return {name or _joined("peaka", project_id or "project"): list(specs)}
     if step_per == "cache":
         prefix = () if name is None else (name,)
-        return {op_name(dg.AssetKey([*prefix, *spec.key.path])): [spec] for spec in specs}
+        single: dict[str, list[dg.AssetSpec]] = {}
+        for spec in specs:
+            single.setdefault(op_name(dg.AssetKey([*prefix, *spec.key.path])), []).append(spec)
+        return single
     names = {cache.catalog_id: cache.catalog_name for cache in caches}
     shared = Counter(names.values())
     steps: dict[str, list[dg.AssetSpec]] = {}
@@ -450,6 +543,18 @@ def _steps(
         catalog = [cache.catalog_name, *([cache.catalog_id] if shared[cache.catalog_name] > 1 else [])]
         steps.setdefault(_joined(name or "peaka", *catalog), []).append(spec)
     return steps
+
+
+def _check_independent(specs: Sequence[dg.AssetSpec], name: str) -> None:
+    """One step syncs its caches side by side, so none of them may wait for another."""
+    keys = {spec.key for spec in specs}
+    for spec in specs:
+        waited_for = [dep.asset_key.to_user_string() for dep in spec.deps if dep.asset_key in keys]
+        if waited_for:
+            raise PeakaConfigError(
+                f"Asset {spec.key.to_user_string()} depends on {', '.join(waited_for)}, and step {name!r} would sync "
+                "both side by side: give them steps of their own (step_per='cache'), or take the dependency away."
+            )
 
 
 def _joined(*parts: str) -> str:
@@ -477,6 +582,7 @@ class _StepSettings:
         Built from an op, because ``@dg.multi_asset`` makes up names of inputs and outputs from keys, and refuses keys
         of which no name can be made.
         """
+        _check_independent(specs, name)
         outputs = {f"result__{op_name(spec.key)}": spec for spec in specs}
         checks = {
             f"check__{op_name(spec.key)}": dg.AssetCheckSpec(

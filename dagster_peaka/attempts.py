@@ -9,7 +9,7 @@ by that the polling sensor finds the run, and a retry of the step knows that the
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
@@ -55,16 +55,21 @@ class _Record:
 
 
 def write_down(
-    context: dg.AssetExecutionContext, key: dg.AssetKey, jobs: Iterable[tuple[SyncJob, Baseline]]
+    context: dg.AssetExecutionContext, jobs: Sequence[tuple[dg.AssetKey, SyncJob, Baseline]]
 ) -> None:
-    """Record durably, as an observation of ``key``, that these syncs are about to be triggered."""
+    """Record durably, as an observation of the first of these assets, that their syncs are about to be triggered."""
     caches = {
-        job.target.cache_id: {**_written(job, baseline), **({} if job.rules.follow else {"wait": False})}
-        for job, baseline in jobs
+        job.target.cache_id: {
+            **_written(job, baseline),
+            # Another step of the run may sync the same cache for an asset of its own.
+            "asset": key.to_user_string(),
+            **({} if job.rules.follow else {"wait": False}),
+        }
+        for key, job, baseline in jobs
     }
     context.log_event(
         dg.AssetObservation(
-            asset_key=key,
+            asset_key=jobs[0][0],
             description="About to trigger these caches; the newest execution of each so far is its baseline.",
             metadata={ATTEMPT_METADATA: dg.MetadataValue.json(caches)},
         )
@@ -110,9 +115,9 @@ def earlier_attempts(
 ) -> dict[dg.AssetKey, Attempt]:
     """For each asset, the earlier attempt whose trigger this step must follow up instead of sending another.
 
-    An attempt counts when it triggered the same cache in the same mode less than ``max_age`` seconds ago, recorded
-    no materialization of the asset, and none of ``deps`` has been materialized since. What an earlier run did not wait
-    for is settled as well when the asset has been materialized since, by whomever.
+    An attempt counts when it triggered the same cache for the same asset in the same mode less than ``max_age``
+    seconds ago, recorded no materialization of the asset, and none of ``deps`` has been materialized since. What an
+    earlier run did not wait for is settled as well when the asset has been materialized since, by whomever.
     """
     found: dict[dg.AssetKey, Attempt] = {}
     settled: set[dg.AssetKey] = set()
@@ -123,7 +128,7 @@ def earlier_attempts(
         for key, (target, mode) in caches.items():
             if key in settled:
                 continue
-            record = records.get((target.cache_id, mode.value))
+            record = records.get((target.cache_id, mode.value, key.to_user_string()))
             if key in materialized and (record is None or materialized[key] >= record.at):
                 settled.add(key)  # what an earlier run had triggered has been recorded since
             if record is None or key in settled:
@@ -152,9 +157,9 @@ def _lineage(context: dg.AssetExecutionContext) -> list[str]:
     return lineage
 
 
-def _records(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str], _Record]:
-    """The run's latest record of each cache and mode."""
-    records: dict[tuple[str, str], _Record] = {}
+def _records(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str, str], _Record]:
+    """The run's latest record of each cache, mode and asset."""
+    records: dict[tuple[str, str, str], _Record] = {}
     for entry in _events(instance, run_id, dg.DagsterEventType.ASSET_OBSERVATION):
         if entry.asset_observation is None:
             continue
@@ -163,9 +168,10 @@ def _records(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str],
                 written["baseline"], _instant(written["created_at"]), _instant(written["looked_at"])
             )
             waits = written.get("wait") is not False
-            records[cache_id, written["mode"]] = _Record(entry.timestamp, baseline, waits)
+            records[cache_id, written["mode"], written["asset"]] = _Record(entry.timestamp, baseline, waits)
         answered = _json(entry.asset_observation, TRIGGERED_METADATA)
-        record = records.get((answered.get("cache_id", ""), answered.get("mode", "")))
+        asset = entry.asset_observation.asset_key.to_user_string()
+        record = records.get((answered.get("cache_id", ""), answered.get("mode", ""), asset))
         if record is not None:
             record.answered = True
     return records

@@ -5,6 +5,7 @@ definitions and Dagster's own records already tell costs no request at all.
 """
 
 import hashlib
+import logging
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -24,6 +25,8 @@ from dagster_peaka.metadata import DATA_VERSION_TAG
 from dagster_peaka.models import CacheExecution, CacheStatus, Column, SyncMode
 from dagster_peaka.names import TableName, op_name
 from dagster_peaka.resource import PeakaResource
+from dagster_peaka.row_counts import RowCounter
+from dagster_peaka.runner import SyncTarget
 from dagster_peaka.translator import column_schema
 
 K = TypeVar("K", bound=Hashable)
@@ -68,7 +71,8 @@ def build_peaka_cache_checks(
     - ``max_rows_dropped`` makes the check ``rows_not_dropped``: the newest materialization against the one before it.
       Where both recorded ``dagster/row_count`` (``row_count="query"``, or full refreshes) nothing is asked. Otherwise
       the cache's history, one request, tells what every execution between the two has inserted and deleted, those
-      that Dagster has not seen among them. When rows are gone and no total is known, the check fails and says so.
+      that Dagster has not seen among them, and where rows are gone ``count(*)`` tells of how many. Where even that is
+      not to be had, the check fails and says so.
     - ``columns_unchanged`` makes the check ``columns_unchanged``: names and types of the table's columns now, one
       request a cache, against ``dagster/column_schema`` of the asset's definition, which comes from the snapshot.
     - ``max_age`` makes the check ``not_stale``: the end of the newest COMPLETED execution of either mode against
@@ -145,7 +149,9 @@ def build_peaka_cache_checks(
     def peaka_cache_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         peaka: PeakaResource = getattr(context.resources, resource_key)
         with peaka.get_client() as client:
-            outcomes = _evaluated(client, context.instance, rules, caches, context.selected_asset_check_keys)
+            outcomes = _evaluated(
+                client, context.instance, context.log, rules, caches, context.selected_asset_check_keys
+            )
         unread = [
             error for error in outcomes.values() if isinstance(error, PeakaError) and not error.permanent
         ]
@@ -289,6 +295,7 @@ def _result(
 def _evaluated(
     client: PeakaClient,
     instance: dg.DagsterInstance,
+    log: logging.Logger,
     rules: _Rules,
     caches: Mapping[dg.AssetKey, _Cache],
     selected: Collection[dg.AssetCheckKey],
@@ -302,7 +309,7 @@ def _evaluated(
     look = _look(client, [cache.declared for cache in (*ages.values(), *unplaced)])
     outcomes: dict[str, _Outcomes] = {COLUMNS_CHECK: _column_outcomes(client, look, columns)}
     if rules.max_rows_dropped is not None:
-        outcomes[ROWS_CHECK] = _rows_outcomes(client, instance, rows, rules.max_rows_dropped)
+        outcomes[ROWS_CHECK] = _rows_outcomes(client, instance, log, rows, rules.max_rows_dropped)
     if rules.max_age is not None:
         outcomes[AGE_CHECK] = _age_outcomes(client, look, ages, rules.max_age)
     return {
@@ -441,12 +448,16 @@ class _Rows(NamedTuple):
 
 
 def _rows_outcomes(
-    client: PeakaClient, instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey], most: float
+    client: PeakaClient,
+    instance: dg.DagsterInstance,
+    log: logging.Logger,
+    caches: Mapping[dg.AssetKey, _Cache],
+    most: float,
 ) -> _Outcomes:
     """Whether each table has lost no more than ``most`` percent of its rows."""
     outcomes: _Outcomes = {}
     unclear: dict[dg.AssetKey, tuple[_Recorded, _Recorded]] = {}
-    for key in keys:
+    for key in caches:
         newest, previous = _last_two(instance, key)
         if newest is None or previous is None:
             outcomes[key] = _Outcome(True, "There is no earlier materialization to compare with.")
@@ -465,14 +476,24 @@ def _rows_outcomes(
             if newest.cache_id
         },
     )
+    counter = RowCounter(client, log)
     for key, (newest, previous) in unclear.items():
         history = histories.get(key, [])
-        outcomes[key] = (
-            history
-            if isinstance(history, PeakaError)
-            else _rows_outcome(_rows_by_history(history, newest, previous), most)
-        )
+        if isinstance(history, PeakaError):
+            outcomes[key] = history
+            continue
+        rows = _rows_by_history(history, newest, previous)
+        if rows.after is None and rows.gained is not None and rows.gained < 0:
+            rows = _counted(counter, caches[key].declared, newest, rows)
+        outcomes[key] = _rows_outcome(rows, most)
     return outcomes
+
+
+def _counted(counter: RowCounter, declared: DeclaredCache, newest: _Recorded, rows: _Rows) -> _Rows:
+    """The same, with the total that Peaka's SQL counts now: rows are gone, and no record says of how many."""
+    target = declared.target or SyncTarget(newest.cache_id or "", str(declared.reference))
+    total = counter.rows_of(target)
+    return rows if total is None or rows.gained is None else _Rows(total - rows.gained, total, rows.gained)
 
 
 def _last_two(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[_Recorded | None, _Recorded | None]:

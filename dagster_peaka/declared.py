@@ -127,7 +127,7 @@ def _target(cache_id: str, metadata: Mapping[str, Any]) -> SyncTarget:
     """The cache of an id, with its table's name and place as far as they are written."""
     return SyncTarget(
         cache_id,
-        _text(metadata, TABLE_NAME_METADATA) or _text(metadata, TABLE_METADATA),
+        _text(metadata, TABLE_METADATA) or _text(metadata, TABLE_NAME_METADATA),
         _text(metadata, CATALOG_ID_METADATA),
         _text(metadata, SCHEMA_NAME_METADATA),
     )

@@ -174,7 +174,8 @@ def _fields(result: Result, mode: SyncMode, rules: SyncRules) -> dict[str, str |
         )
         gone = "the cache was deleted"
     if not (execution or triggered):
-        gone, mend = "the project has no such cache", "Check the cache's id or table, and project_id."
+        gone = "the project has no such cache"
+        mend = "Check the cache's id or table, and project_id; fetch the snapshot again if the cache was created anew."
     return {
         "mode": mode.words,
         "a_mode": f"{'an' if incremental else 'a'} {mode.words}",

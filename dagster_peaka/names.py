@@ -127,4 +127,4 @@ def _distinct(text: str, *, as_it_is: Callable[[str], bool], of: Sequence[str]) 
     if name and as_it_is(name) and name not in RESERVED_NAMES and not keyword.iskeyword(name):
         return name
     digest = hashlib.sha256("\0".join(of).encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{name}_{digest[:8]}"
+    return f"{name}_{digest[:12]}"

@@ -75,6 +75,8 @@ class PeakaSyncConfig(dg.Config):
             dg.RunConfig(ops={"shop__public__orders": PeakaSyncConfig(mode="full_refresh")})
     """
 
+    model_config = ConfigDict(extra="forbid")
+
     mode: Mode | None = Field(
         default=None,
         description="'incremental' or 'full_refresh', for this run; by default what the asset declares.",
@@ -346,8 +348,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
 
                 @dg.multi_asset(
                     specs=[
-                        dg.AssetSpec("orders", metadata={"peaka/table": "shop.public.orders"}),
-                        dg.AssetSpec("items", metadata={"peaka/table": "shop.public.items"}),
+                        dg.AssetSpec("orders", metadata={"peaka/table": "shop.public.orders"}, skippable=True),
+                        dg.AssetSpec("items", metadata={"peaka/table": "shop.public.items"}, skippable=True),
                     ]
                 )
                 def shop(context: dg.AssetExecutionContext, peaka: PeakaResource):

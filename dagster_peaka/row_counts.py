@@ -3,6 +3,7 @@
 import concurrent.futures
 import logging
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from dagster_peaka import calls
@@ -16,6 +17,9 @@ from dagster_peaka.runner import SyncTarget
 
 PATIENCE = 30
 """Seconds that one count may take, with whatever has to be asked before it."""
+
+AT_ONCE = 8
+"""Tables that are counted at once at most."""
 
 FAILURES_IN_A_ROW = 2
 """After so many, no more rows are counted: a fleet must not wait for the same outage once a cache."""
@@ -34,6 +38,18 @@ class RowCounter:
         self._log = log
         self._failures = 0
         self._catalogs: dict[str, str] | None = None
+        self._threads: ThreadPoolExecutor | None = None
+
+    def start(self, target: SyncTarget) -> Future[int | None]:
+        """Begin to count the rows of a cached table, beside those of others; never an exception."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="peaka-rows")
+        return self._threads.submit(self.rows_of, target)
+
+    def close(self) -> None:
+        """Begin to count no more."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
 
     def rows_of(self, target: SyncTarget) -> int | None:
         """The rows that the cached table has now; None when they cannot be counted."""

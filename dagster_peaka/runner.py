@@ -99,6 +99,8 @@ class _Run:
     look: Look | None = None
     announced: Baseline | None = None
     """The baseline that ``before_triggers`` was told."""
+    ended: bool = False
+    """True once ``after_result`` was told."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Runner:
         jobs: the syncs; each cache at most once.
         log: where changes of state go.
         before_triggers: called before the first POSTs of some jobs go out, with each job and its baseline.
+        after_result: called with each job and its result; the job is yielded when the future that it may answer is
+            done. The syncs of the others go on meanwhile.
         clock: a monotonic clock, in seconds.
     """
 
@@ -127,12 +131,14 @@ class Runner:
         *,
         log: logging.Logger,
         before_triggers: Callable[[Sequence[tuple[SyncJob, Baseline]]], None] | None = None,
+        after_result: Callable[[SyncJob, Result], Future[Any] | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._clock = clock
         self._log = log
         self._before_triggers = before_triggers
+        self._after_result = after_result
         now = clock()
         self._runs = [
             _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age))
@@ -151,7 +157,7 @@ class Runner:
         while unfinished:
             touched, self._touched = self._touched, {}
             for run in touched:
-                if run.sync.result is not None and run in unfinished:
+                if run.sync.result is not None and run in unfinished and not self._goes_on(run):
                     del unfinished[run]
                     yield run.job, run.sync.result
             self._next_sweep = min(
@@ -165,6 +171,24 @@ class Runner:
                 )
             if unfinished and not self._touched:
                 self._await_events()
+
+    def _goes_on(self, run: _Run) -> bool:
+        """True while something is done about the result before it is yielded."""
+        if run.ended or self._after_result is None or run.sync.result is None:
+            return run.busy
+        run.ended = True
+        future = self._after_result(run.job, run.sync.result)
+        if future is None:
+            return False
+        run.busy = True
+
+        def handle(_: Future[Any]) -> None:
+            run.busy = False
+            self._touched[run] = None
+
+        self._out.add(future)
+        future.add_done_callback(lambda done: self._events.put(_Event(done, handle)))
+        return True
 
     # What is due
 

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -15,14 +16,14 @@ from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, RowCount, dec
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.failures import step_failure, sync_error
 from dagster_peaka.lookup import CacheReference, find_caches
-from dagster_peaka.metadata import materialization, table_metadata
-from dagster_peaka.models import SyncMode
+from dagster_peaka.metadata import DATA_VERSION_TAG, materialization, table_metadata
+from dagster_peaka.models import CacheStatus, SyncMode
 from dagster_peaka.modes import Wish, unsupported
 from dagster_peaka.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.row_counts import RowCounter
 from dagster_peaka.runner import FEW, Runner, SyncJob, SyncTarget
 from dagster_peaka.sync import Baseline, Result, SyncRules
-from dagster_peaka.unattended import Unattended
+from dagster_peaka.unattended import Unattended, is_required
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""
@@ -87,7 +88,10 @@ class _Step:
 
     def results(self, get_client: Callable[[], PeakaClient]) -> Iterator[StepResult]:
         synced = self.context.selected_asset_keys
-        declared = self._with_end(self._without_recorded(self._declared(synced)))
+        declared = self._declared(synced)
+        recorded = self._recorded(declared)
+        yield from (recorded_again(self.context, key) for key in recorded if is_required(self.context, key))
+        declared = self._with_end({key: each for key, each in declared.items() if key not in recorded})
         checks = [check for check in self.context.selected_asset_check_keys if check.name == LAST_SYNC_CHECK]
         only_checked = self._declared({check.asset_key for check in checks} - synced)
         if declared or only_checked:
@@ -117,17 +121,34 @@ class _Step:
         }
 
         def before_triggers(triggered: Sequence[tuple[SyncJob, Baseline]]) -> None:
-            write_down(self.context, keys[triggered[0][0].target.cache_id], triggered)
+            write_down(
+                self.context, [(keys[job.target.cache_id], job, baseline) for job, baseline in triggered]
+            )
             baselines.update({keys[job.target.cache_id]: baseline for job, baseline in triggered})
 
-        runner = Runner(client, jobs.values(), log=self.context.log, before_triggers=before_triggers)
+        counts: dict[dg.AssetKey, Future[int | None]] = {}
+
+        def count_rows(job: SyncJob, result: Result) -> Future[int | None] | None:
+            key = keys[job.target.cache_id]
+            if not result.ok or wanted[key].declared.row_count is not RowCount.QUERY:
+                return None
+            counts[key] = counter.start(job.target)
+            return counts[key]
+
+        runner = Runner(
+            client,
+            jobs.values(),
+            log=self.context.log,
+            before_triggers=before_triggers,
+            after_result=count_rows,
+        )
         silent = dict.fromkeys(jobs)
         try:
             for job, result in runner.run():
                 key = keys[job.target.cache_id]
                 del silent[key]
                 if result.ok:
-                    yield from self._succeeded(key, wanted[key], result, counter)
+                    yield from self._succeeded(key, wanted[key], result, counts.get(key))
                 elif result.handed_over:
                     self.unattended.handed_over(key, job, baselines.get(key), result)
                 else:
@@ -143,20 +164,19 @@ class _Step:
                 runner.stop(cancel=self.cancel)
             raise
         finally:
+            counter.close()
             self.unattended.tell()
         for key in silent:
             self._fail(key, _without_result(jobs[key].target))
 
     def _succeeded(
-        self, key: dg.AssetKey, wanted: _Wanted, result: Result, counter: RowCounter
+        self, key: dg.AssetKey, wanted: _Wanted, result: Result, counted: Future[int | None] | None
     ) -> Iterator[StepResult]:
         extra = table_metadata(self.context.assets_def.metadata_by_key[key])
         if wanted.declared.row_count is RowCount.OFF:
             extra["dagster/row_count"] = None
-        elif wanted.declared.row_count is RowCount.QUERY:
-            rows = counter.rows_of(wanted.target)
-            if rows is not None:
-                extra["dagster/row_count"] = dg.MetadataValue.int(rows)
+        elif counted is not None and (rows := counted.result()) is not None:
+            extra["dagster/row_count"] = dg.MetadataValue.int(rows)
         target, mode = wanted.target, wanted.declared.mode
         yield materialization(key, target, mode, result, instance=self.context.instance, extra=extra)
         if result.execution and self._has_check(key):
@@ -167,14 +187,19 @@ class _Step:
     ) -> Iterator[StepResult]:
         """The check of assets that this step does not sync."""
         targets = {key: each.target for key, each in self._found(client, declared).items()}
-        try:
-            listed = client.list_cache_statuses() if len(targets) > FEW else []
-            statuses = {status.id: status for status in listed}
-            for key, target in targets.items():
-                status = statuses.get(target.cache_id) or client.get_cache_status(target.cache_id)
+        listed: Mapping[str, CacheStatus] = {}
+        if len(targets) > FEW:
+            try:
+                listed = {status.id: status for status in client.list_cache_statuses()}
+            except PeakaError as error:
+                return self._fail_all(targets, error)
+        for key, target in targets.items():
+            try:
+                status = listed.get(target.cache_id) or client.get_cache_status(target.cache_id)
+            except PeakaError as error:
+                self._fail_all([key], error)
+            else:
                 yield last_sync.shown(key, status)
-        except PeakaError as error:
-            self._fail_all(targets, error)
 
     # What is to be done
 
@@ -192,17 +217,14 @@ class _Step:
                     declared[spec.key] = replace(cache, mode=self.mode or cache.mode, wait=wait)
         return declared
 
-    def _without_recorded(
-        self, declared: Mapping[dg.AssetKey, DeclaredCache]
-    ) -> dict[dg.AssetKey, DeclaredCache]:
-        """What an earlier attempt of this step has not recorded yet: a retry syncs and emits nothing again."""
+    def _recorded(self, declared: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
+        """What an earlier attempt of this step has recorded already: a retry syncs and emits nothing again."""
         recorded = materializations_of(self.context.instance, self.context.run.run_id)
-        done = [key.to_user_string() for key in declared if key in recorded]
+        done = [key for key in declared if key in recorded]
         if done:
-            self.context.log.info(
-                "Materialized already by an earlier attempt of this run: %s.", ", ".join(done)
-            )
-        return {key: cache for key, cache in declared.items() if key not in recorded}
+            named = ", ".join(key.to_user_string() for key in done)
+            self.context.log.info("Materialized already by an earlier attempt of this run: %s.", named)
+        return done
 
     def _with_end(self, declared: Mapping[dg.AssetKey, DeclaredCache]) -> dict[dg.AssetKey, DeclaredCache]:
         """Those of which somebody will learn how the sync ends: this step, or a polling sensor."""
@@ -313,6 +335,21 @@ class _Step:
     def _checks_of_failures(self) -> Iterator[StepResult]:
         while self._failed_checks:
             yield self._failed_checks.pop(0)
+
+
+def recorded_again(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dg.MaterializeResult[object]:
+    """What an earlier attempt has recorded, once more and as it was.
+
+    Dagster materializes an asset by itself whose output is required and not yielded, and then without metadata.
+    """
+    event = context.instance.get_latest_materialization_event(key)
+    recorded = event.asset_materialization if event is not None else None
+    version = (recorded.tags or {}).get(DATA_VERSION_TAG) if recorded is not None else None
+    return dg.MaterializeResult(
+        asset_key=key,
+        metadata=recorded.metadata if recorded is not None else None,
+        data_version=None if version is None else dg.DataVersion(version),
+    )
 
 
 def _without_result(target: SyncTarget) -> PeakaSyncError:

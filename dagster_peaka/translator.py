@@ -39,6 +39,9 @@ class DagsterPeakaTranslator:
             translator = InLake(source_asset_key=lambda cache: ["landed", cache.table_name])
     """
 
+    # Of the class, for subclasses that have an __init__ of their own.
+    _source_asset_key: Callable[[PeakaCache], AssetKeyLike | None] | None = None
+
     def __init__(
         self, *, source_asset_key: Callable[[PeakaCache], AssetKeyLike | None] | None = None
     ) -> None:

@@ -14,6 +14,13 @@ NAMED_AT_MOST = 20
 """Caches or assets that one line names at most."""
 
 
+def is_required(context: dg.AssetExecutionContext, key: dg.AssetKey) -> bool:
+    """True where Dagster materializes an asset by itself when its step ends without a result of it."""
+    definition = context.assets_def
+    output = definition.get_output_name_for_asset_key(key)
+    return definition.op.output_def_named(output).is_required
+
+
 class Unattended:
     """The syncs of one step that are left to a polling sensor."""
 
@@ -34,7 +41,7 @@ class Unattended:
         keys = list(keys)
         if not keys:
             return
-        required = [key for key in keys if self._is_required(key)]
+        required = [key for key in keys if is_required(self._context, key)]
         if required:
             yield (
                 required,
@@ -64,11 +71,6 @@ class Unattended:
                 _assets(silent),
                 LAST_SYNC_CHECK,
             )
-
-    def _is_required(self, key: dg.AssetKey) -> bool:
-        definition = self._context.assets_def
-        output = definition.get_output_name_for_asset_key(key)
-        return definition.op.output_def_named(output).is_required
 
     # What became of them
 

@@ -140,7 +140,23 @@ def test_without_recorded_totals_the_history_tells_that_no_row_has_gone(
     assert asked == {"getCacheExecutionHistory": 1}
 
 
-def test_rows_that_have_gone_from_an_unknown_total_fail_and_say_what_to_set(
+def test_rows_that_have_gone_from_an_unknown_total_are_counted(
+    sandbox: PeakaSandbox, ops_database: Path, instance: dg.DagsterInstance, row_check: Any
+) -> None:
+    """One query tells how many are left, and with what the history says how many there were."""
+    asset = build_peaka_cache_asset(table=TABLE, key="t")
+    assert run_of(asset, peaka_for(sandbox), instance=instance).success
+    sql(ops_database, "DELETE FROM t WHERE id = 1")
+    assert run_of(asset, peaka_for(sandbox), instance=instance).success
+
+    evaluation, asked = row_check(asset, 50)
+
+    assert evaluation.passed
+    assert evaluation.description == "3 rows before, 2 now: 33.3 % have gone, 50 % may."
+    assert asked == {"getCacheExecutionHistory": 1, "executeQuery": 1}
+
+
+def test_rows_that_have_gone_and_cannot_be_counted_fail_and_say_what_to_set(
     sandbox: PeakaSandbox, ops_database: Path, instance: dg.DagsterInstance, row_check: Any
 ) -> None:
     """No percentage can be told, and nothing is made up: the check fails and names row_count."""
@@ -148,6 +164,7 @@ def test_rows_that_have_gone_from_an_unknown_total_fail_and_say_what_to_set(
     assert run_of(asset, peaka_for(sandbox), instance=instance).success
     sql(ops_database, "DELETE FROM t WHERE id = 1")
     assert run_of(asset, peaka_for(sandbox), instance=instance).success
+    sandbox.fault("executeQuery", times=None, status=500)
 
     evaluation, _ = row_check(asset, 99)
 
