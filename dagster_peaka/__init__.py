@@ -2,6 +2,15 @@
 
 from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets, peaka_cache_assets
 from dagster_peaka.client import PeakaClient
+from dagster_peaka.component import (
+    PeakaCacheEntry,
+    PeakaCacheOverride,
+    PeakaCheckSettings,
+    PeakaOpSettings,
+    PeakaPollingSensorSettings,
+    PeakaProjectComponent,
+    PeakaUpstreamSensorSettings,
+)
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,
@@ -50,14 +59,20 @@ __all__ = [
     "PeakaApiError",
     "PeakaAuthenticationError",
     "PeakaCache",
+    "PeakaCacheEntry",
+    "PeakaCacheOverride",
     "PeakaCacheSelector",
+    "PeakaCheckSettings",
     "PeakaClient",
     "PeakaConfigError",
     "PeakaConnectionError",
     "PeakaError",
     "PeakaNotFoundError",
+    "PeakaOpSettings",
     "PeakaPermissionError",
+    "PeakaPollingSensorSettings",
     "PeakaProject",
+    "PeakaProjectComponent",
     "PeakaRateLimitError",
     "PeakaResource",
     "PeakaResponseError",
@@ -65,6 +80,7 @@ __all__ = [
     "PeakaSyncConfig",
     "PeakaSyncError",
     "PeakaUnknownOutcomeError",
+    "PeakaUpstreamSensorSettings",
     "QueryResult",
     "Schema",
     "SyncMode",

@@ -18,11 +18,12 @@ def revelations() -> Iterator[str]:
         yield f"reveal_type(p.{name})"
         if not inspect.isclass(value):
             continue
-        yield f"reveal_type(p.{name}.__init__)"
+        if value is not dagster_peaka.PeakaProjectComponent:  # to Dagster, a field for a resource is for Any
+            yield f"reveal_type(p.{name}.__init__)"
         members = {member for member in vars(value) if not member.startswith("_")}
         if not issubclass(value, dagster_peaka.SyncMode):
             members |= set(getattr(value, "model_fields", {}))
-        for member in sorted(members - {"model_config"}):
+        for member in sorted(members - {"model_config", "model_post_init"}):
             yield f"def of_{name}_{member}(value: p.{name}): return reveal_type(value.{member})"
 
 

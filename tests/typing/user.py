@@ -1,7 +1,7 @@
 """A user's file: every public name, used as its documentation says. A test has a strict type checker read it."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 
 import dagster as dg
@@ -20,14 +20,20 @@ from dagster_peaka import (
     PeakaApiError,
     PeakaAuthenticationError,
     PeakaCache,
+    PeakaCacheEntry,
+    PeakaCacheOverride,
     PeakaCacheSelector,
+    PeakaCheckSettings,
     PeakaClient,
     PeakaConfigError,
     PeakaConnectionError,
     PeakaError,
     PeakaNotFoundError,
+    PeakaOpSettings,
     PeakaPermissionError,
+    PeakaPollingSensorSettings,
     PeakaProject,
+    PeakaProjectComponent,
     PeakaRateLimitError,
     PeakaResource,
     PeakaResponseError,
@@ -35,12 +41,15 @@ from dagster_peaka import (
     PeakaSyncConfig,
     PeakaSyncError,
     PeakaUnknownOutcomeError,
+    PeakaUpstreamSensorSettings,
     QueryResult,
     Schema,
     SyncMode,
     Table,
     build_peaka_cache_asset,
     build_peaka_cache_assets,
+    build_peaka_cache_checks,
+    build_peaka_upstream_sensor,
     peaka_cache_assets,
 )
 
@@ -141,4 +150,40 @@ def worth_trying_again(attempt: Callable[[], None]) -> bool:
     return False
 
 
-defs = dg.Definitions(assets=[orders, *caches, crm], resources={"peaka": resource})
+checks: list[dg.AssetChecksDefinition] = build_peaka_cache_checks(
+    caches, max_rows_dropped=10, columns_unchanged=True, max_age=timedelta(hours=6), blocking=True
+)
+upstream: dg.SensorDefinition = build_peaka_upstream_sensor(
+    [orders, *caches], require="all", minimum_update_interval=timedelta(minutes=10)
+)
+defs = dg.Definitions(
+    assets=[orders, *caches, crm], asset_checks=checks, sensors=[upstream], resources={"peaka": resource}
+)
+
+
+class Announced(PeakaProjectComponent):
+    """A component of one's own."""
+
+    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+        """The usual spec, with a tag more."""
+        return super().get_asset_spec(props).merge_attributes(tags={"schema": props.schema_name})
+
+    def execute(
+        self, context: dg.AssetExecutionContext, peaka: PeakaResource
+    ) -> Iterable[dg.MaterializeResult[object] | dg.AssetCheckResult]:
+        """The usual syncs, announced."""
+        context.log.info("The shop's caches are brought up to date.")
+        yield from super().execute(context, peaka)
+
+
+component = Announced(
+    connection=resource,
+    caches=[PeakaCacheEntry(table="shop.public.orders", deps=[dg.AssetKey("landed_orders")])],
+    op=PeakaOpSettings(pool="peaka", retry_policy=dg.RetryPolicy(max_retries=2)),
+    translation=lambda spec, props: spec.merge_attributes(tags={"table": props.table_name}),
+    source_asset_key=lambda props: ["landed", props.table_name],
+    overrides=[PeakaCacheOverride(match="shop.public.*", mode="full_refresh", wait=False)],
+    checks=PeakaCheckSettings(max_rows_dropped=10, max_age=timedelta(hours=6)),
+    upstream_sensor=PeakaUpstreamSensorSettings(minimum_update_interval=timedelta(minutes=10)),
+    polling_sensor=PeakaPollingSensorSettings(default_status="RUNNING", backfill=True),
+)

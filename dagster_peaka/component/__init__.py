@@ -1,0 +1,20 @@
+"""The component by which a whole Peaka project is declared in YAML."""
+
+from dagster_peaka.component.attributes import PeakaCacheEntry, PeakaCacheOverride
+from dagster_peaka.component.project import PeakaProjectComponent
+from dagster_peaka.component.settings import (
+    PeakaCheckSettings,
+    PeakaOpSettings,
+    PeakaPollingSensorSettings,
+    PeakaUpstreamSensorSettings,
+)
+
+__all__ = [
+    "PeakaCacheEntry",
+    "PeakaCacheOverride",
+    "PeakaCheckSettings",
+    "PeakaOpSettings",
+    "PeakaPollingSensorSettings",
+    "PeakaProjectComponent",
+    "PeakaUpstreamSensorSettings",
+]

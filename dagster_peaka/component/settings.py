@@ -1,0 +1,333 @@
+"""The sections of the component's YAML that say how: connection, selection, steps, checks and sensors."""
+
+import os
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+import dagster as dg
+from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
+
+from dagster_peaka.component.reading import (
+    Anything,
+    Count,
+    NotNegative,
+    PeakaYamlError,
+    Section,
+    doc,
+    field_error,
+    rendered,
+    validated,
+    written,
+)
+from dagster_peaka.resource import ON_RUNNING, PeakaResource
+from dagster_peaka.selection import PeakaCacheSelector
+
+API_KEY_VARIABLE = "PEAKA_API_KEY"
+"""The environment variable that holds the key, unless the YAML names another."""
+
+ENVIRONMENT_TEMPLATE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
+"""A template that is one environment variable and nothing else."""
+
+Texts = str | list[str]
+"""One text or several."""
+
+WHICH_CACHES = "Ids or catalog.schema.table, each part of which may be a shell pattern"
+
+
+def listed(texts: Texts) -> list[str]:
+    """A list, also of one text."""
+    return [texts] if isinstance(texts, str) else texts
+
+
+# The connection
+
+
+class _Variable(dg.Model):
+    env: str = Field(description="The name of an environment variable.", examples=[API_KEY_VARIABLE])
+
+
+def _connection_schema() -> type[BaseModel]:
+    """The settings of :class:`PeakaResource`, each of them also as a template."""
+    types: dict[str, Any] = {
+        "project_id": int,  # or a text, as every field
+        "zone": Literal["us", "eu"],
+        "on_running": Literal[ON_RUNNING],
+    }
+    fields: dict[str, Any] = {
+        name: (
+            types.get(name, field.rebuild_annotation()) | str,
+            Field(default=... if field.is_required() else field.default, description=field.description),
+        )
+        for name, field in PeakaResource.model_fields.items()
+    }
+    fields["api_key"] = (
+        str | _Variable,
+        Field(
+            default={"env": API_KEY_VARIABLE},
+            description="Where the API key is: {env: NAME}. Dagster keeps the variable's name and not its value.",
+            examples=[{"env": API_KEY_VARIABLE}],
+        ),
+    )
+    return create_model("PeakaConnectionModel", __base__=dg.Model, **fields)
+
+
+def _variable(value: object) -> str | None:
+    """The environment variable that a template stands for, where it is nothing else."""
+    found = ENVIRONMENT_TEMPLATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return found[1] if found else None
+
+
+def _connection(context: dg.ResolutionContext, model: BaseModel) -> PeakaResource:
+    values = written(context, model)
+    key = values.pop("api_key", {"env": API_KEY_VARIABLE})
+    if variable := _variable(key):
+        key = {"env": variable}
+    # Rendered, a variable's value "12e4" would be a number.
+    settings = {
+        name: os.environ.get(variable)
+        if (variable := _variable(value))
+        else rendered(context.at_path(name), value)
+        for name, value in values.items()
+    }
+    if isinstance(settings.get("project_id"), int):
+        settings["project_id"] = str(settings["project_id"])
+    if isinstance(key, Mapping):
+        settings["api_key"] = dg.EnvVar(cast("Mapping[str, str]", key)["env"])
+    else:
+        settings["api_key"] = rendered(context.at_path("api_key"), key)
+    return validated(PeakaResource, context, settings)
+
+
+CONNECTION = dg.Resolver(
+    _connection,
+    model_field_type=_connection_schema(),
+    description="The connection to one project of Peaka. All times are seconds.",
+)
+
+
+def without_key(error: Exception, model: BaseModel) -> PeakaYamlError | None:
+    """The error without the key, where it shows lines of a file in which a key is written out."""
+    connection = getattr(model, "connection", None)
+    key: object = getattr(connection, "api_key", None)
+    if isinstance(key, str) and key in str(error):
+        return PeakaYamlError(str(error).replace(key, "********"))
+    return None
+
+
+# Which caches
+
+
+class _Selection(Section):
+    include: Annotated[
+        Texts | None, doc(f"{WHICH_CACHES}; all caches by default.", "shop.public.*", ["shop.*.*", "crm.*.*"])
+    ] = None
+    exclude: Annotated[Texts | None, doc("What to leave out of that, written likewise.", "*.*.tmp_*")] = None
+
+
+def _selection(context: dg.ResolutionContext, model: BaseModel) -> PeakaCacheSelector:
+    selection: _Selection = _Selection.resolve_from_model(context, model)
+    return PeakaCacheSelector(include=selection.include, exclude=selection.exclude)
+
+
+Selection = Annotated[
+    PeakaCacheSelector,
+    dg.Resolver(_selection, model_field_type=_Selection.model()),
+]
+"""A :class:`PeakaCacheSelector`; in YAML what to include and to exclude."""
+
+
+# Steps
+
+
+class _RetryPolicy(Section):
+    max_retries: Annotated[Count | None, doc("How often a failed step is tried again; once by default.")] = (
+        None
+    )
+    delay: Annotated[NotNegative | None, doc("Seconds before the first retry.")] = None
+    backoff: Annotated[
+        Literal["linear", "exponential"] | None,
+        doc("How the delay grows from one retry to the next; needs delay."),
+    ] = None
+    jitter: Annotated[
+        Literal["full", "plus_minus"] | None, doc("How chance changes the delays; needs delay.")
+    ] = None
+
+    @model_validator(mode="after")
+    def _has_a_delay_to_change(self) -> "_RetryPolicy":
+        for name in ("backoff", "jitter"):
+            if getattr(self, name) is not None and self.delay is None:
+                raise field_error((name,), "needs delay, which it changes.")
+        return self
+
+    def policy(self) -> dg.RetryPolicy:
+        """What Dagster calls it."""
+        return dg.RetryPolicy(
+            max_retries=1 if self.max_retries is None else self.max_retries,
+            delay=self.delay,
+            backoff=dg.Backoff[self.backoff.upper()] if self.backoff else None,
+            jitter=dg.Jitter[self.jitter.upper()] if self.jitter else None,
+        )
+
+
+def _policy(value: Any) -> Any:
+    settings = cast("dict[str, Any]", value)
+    return _RetryPolicy(**settings).policy() if isinstance(value, dict) else value
+
+
+RetryPolicy = Annotated[
+    dg.RetryPolicy, BeforeValidator(_policy), dg.Resolver.default(model_field_type=_RetryPolicy.model())
+]
+"""A retry policy; in YAML its settings."""
+
+
+class PeakaOpSettings(Section):
+    """What Dagster is told about steps.
+
+    Example:
+        .. code-block:: python
+
+            PeakaOpSettings(pool="peaka", retry_policy=dg.RetryPolicy(max_retries=2, delay=30))
+    """
+
+    pool: Annotated[
+        str | None,
+        doc(
+            "The pool of which each step takes a slot; its limit is set in Dagster: "
+            "dagster instance concurrency set POOL LIMIT.",
+            "peaka",
+        ),
+    ] = None
+    tags: Annotated[
+        Anything | None,
+        doc("Tags of the steps, such as those that configure a Kubernetes executor."),
+    ] = None
+    retry_policy: Annotated[
+        RetryPolicy | None,
+        doc(
+            "Whether and when a failed step is tried again; by default it is not.",
+            {"max_retries": 2, "delay": 30, "backoff": "exponential"},
+        ),
+    ] = None
+
+    def over(self, other: "PeakaOpSettings") -> "PeakaOpSettings":
+        """These settings, and those of ``other`` where these say nothing."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        return other.model_copy(update=said)
+
+
+# Checks and sensors
+
+
+class PeakaCheckSettings(Section):
+    """Which checks the assets get, as for :func:`build_peaka_cache_checks`: a step of checks for each step of syncs.
+
+    Example:
+        .. code-block:: python
+
+            from datetime import timedelta
+
+            PeakaCheckSettings(max_rows_dropped=10, max_age=timedelta(hours=6))
+    """
+
+    max_rows_dropped: Annotated[
+        float | None, doc("Percent of a table's rows, below 100, that may be gone since the sync before.", 10)
+    ] = None
+    columns_unchanged: Annotated[
+        bool, doc("Whether to compare the tables' columns with those of the snapshot.")
+    ] = False
+    max_age: Annotated[
+        timedelta | None,
+        dg.Resolver.default(
+            model_field_type=float | str | None,
+            description="How old the newest completed sync may be: seconds, or an ISO-8601 duration.",
+            examples=[21600, "PT6H"],
+        ),
+    ] = None
+    blocking: Annotated[bool, doc("Whether a failed check keeps everything downstream from running.")] = False
+    severity: Annotated[
+        Literal["WARN", "ERROR"] | None,
+        doc("The severity of a failed check; WARN by default, and ERROR for blocking checks."),
+    ] = None
+    op: Annotated[PeakaOpSettings, doc("Settings of the steps of the checks.")] = PeakaOpSettings()
+
+
+class _SensorSettings(Section):
+    name: Annotated[str | None, doc("The sensor's name; by default it begins with the component's.")] = None
+    minimum_interval_seconds: Annotated[int, doc("Seconds between two ticks at least.")] = 30
+    default_status: Annotated[
+        Literal["RUNNING", "STOPPED"], doc("Whether it runs without being turned on in Dagster's UI.")
+    ] = "STOPPED"
+    description: Annotated[str | None, doc("What Dagster's UI says about it.")] = None
+    tags: Annotated[dict[str, str] | None, doc("Tags of the sensor itself.")] = None
+
+    @field_validator("minimum_interval_seconds")
+    @classmethod
+    def _at_least_a_second(cls, seconds: int) -> int:
+        if seconds < 1:
+            raise ValueError("must be at least 1.")
+        return seconds
+
+    @property
+    def status(self) -> dg.DefaultSensorStatus:
+        """What Dagster calls the default status."""
+        return dg.DefaultSensorStatus[self.default_status]
+
+
+class PeakaUpstreamSensorSettings(_SensorSettings):
+    """The settings of :func:`build_peaka_upstream_sensor`.
+
+    Example:
+        .. code-block:: python
+
+            from datetime import timedelta
+
+            PeakaUpstreamSensorSettings(minimum_update_interval=timedelta(minutes=10), default_status="RUNNING")
+    """
+
+    require: Annotated[
+        Literal["any", "all"],
+        doc("Whether news of any upstream asset request a cache, or only news of all its upstream assets."),
+    ] = "any"
+    minimum_update_interval: Annotated[
+        timedelta | None,
+        dg.Resolver.default(
+            model_field_type=float | str | None,
+            description="Between two requests of one cache at least: seconds, or an ISO-8601 duration.",
+            examples=[600, "PT10M"],
+        ),
+    ] = None
+    run_tags: Annotated[dict[str, str] | None, doc("Tags of the runs that it requests.")] = None
+
+
+class PeakaPollingSensorSettings(_SensorSettings):
+    """The settings of :func:`build_peaka_polling_sensor`.
+
+    Example:
+        .. code-block:: python
+
+            PeakaPollingSensorSettings(default_status="RUNNING", backfill=True)
+    """
+
+    backfill: Annotated[
+        bool,
+        doc("Whether a cache that is seen for the first time brings along what Peaka still shows: 14 days."),
+    ] = False
+
+
+S = TypeVar("S", bound=_SensorSettings)
+
+
+def switched(value: "bool | S", cls: type[S]) -> S | None:
+    """The settings of a sensor; None where it is off."""
+    return (cls() if value else None) if isinstance(value, bool) else value
+
+
+def switch(cls: type[_SensorSettings], description: str) -> dg.Resolver:
+    """Reads a field that is true for a sensor with the defaults, or holds its settings."""
+
+    def resolve(context: dg.ResolutionContext, value: Any) -> Any:
+        return cls.resolve_from_model(context, value) if isinstance(value, BaseModel) else value
+
+    return dg.Resolver(resolve, model_field_type=bool | cls.model(), description=description)

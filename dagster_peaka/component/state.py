@@ -1,0 +1,170 @@
+"""The component's state: how it is fetched, and which of its caches are meant when definitions are built from it."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+
+import dagster as dg
+
+from dagster_peaka.client import PeakaClient
+from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
+from dagster_peaka.component.reading import Loc, all_problems, problem_at
+from dagster_peaka.component.settings import Texts, listed
+from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.names import near_matches
+from dagster_peaka.project import PeakaCache, PeakaProject
+from dagster_peaka.resource import PeakaResource
+from dagster_peaka.selection import (
+    PeakaCacheChoice,
+    PeakaCachePredicate,
+    PeakaCacheSelector,
+    PeakaSelection,
+    select,
+)
+from dagster_peaka.snapshot import fetch_project
+
+REFRESH = "`dg utils refresh-defs-state`"
+"""The command that renews the state."""
+
+
+def fetched(
+    client: PeakaClient,
+    selector: PeakaCacheSelector | None,
+    patterns: Sequence[tuple[Loc, Texts]],
+    context: dg.ResolutionContext | None,
+    log: logging.Logger,
+) -> PeakaProject:
+    """A snapshot of the selected caches.
+
+    Args:
+        patterns: which caches are said to be different, after the field that says so: each has to mean one.
+        context: says in errors where fields were read.
+
+    Raises:
+        PeakaConfigError: naming the field, when a selection or a pattern fits nothing.
+        PeakaError: when Peaka cannot be asked, or not one of the selected caches can be read.
+    """
+    named: list[PeakaCache] = []
+
+    def noted(cache: PeakaCache) -> bool:
+        # Excludes nothing. But every cache comes by, also one that turns out to be half-configured.
+        named.append(cache)
+        return False
+
+    watched: PeakaCacheSelector | None = selector
+    if patterns:
+        asked = selector or PeakaCacheSelector()
+        watched = PeakaCacheSelector(asked.include, [*entries(asked.exclude), noted])
+    try:
+        project = fetch_project(client, watched, log)
+    except PeakaConfigError as error:
+        raise problem_at(context, ("selection",), str(error)) from None
+    chosen = select(named, selector) if patterns else ()
+    problems = [
+        (loc, unmatched(text, chosen))
+        for loc, texts in patterns
+        for text in listed(texts)
+        if not fitting(chosen, text)
+    ]
+    if problems:
+        raise all_problems(context, problems)
+    return project
+
+
+def entries(choice: PeakaCacheChoice | None) -> list[str | PeakaCachePredicate]:
+    """The texts and predicates of a choice; none for None."""
+    if choice is None:
+        return []
+    return [choice] if isinstance(choice, str) or callable(choice) else list(choice)
+
+
+def fitting(caches: Sequence[PeakaCache], entry: PeakaSelection) -> Sequence[PeakaCache]:
+    """The caches that an entry means, none among them."""
+    try:
+        return select(caches, entry) if caches else ()
+    except PeakaConfigError:
+        return ()
+
+
+def unmatched(text: str, caches: Iterable[PeakaCache]) -> str:
+    """What to say about a text that fits no cache."""
+    return f"no cache fits {text!r}.{near_matches(text, [cache.name for cache in caches])}"
+
+
+def still_selected(
+    caches: Sequence[PeakaCache], selector: PeakaCacheSelector | None
+) -> tuple[list[PeakaCache], list[str]]:
+    """The selected ones of the caches in a state, and the texts to include that fit none of them.
+
+    What is selected was checked when the state was fetched. Since then, or because it was half-configured, a cache may
+    have gone: no reason to do without the others.
+    """
+    if selector is None:
+        return list(caches), []
+    missing: list[str] = []
+    included: set[str] = set()
+    for entry in entries(selector.include):
+        found = fitting(caches, entry)
+        included.update(cache.id for cache in found)
+        if not found and isinstance(entry, str):
+            missing.append(entry)
+    excluded = {cache.id for entry in entries(selector.exclude) for cache in fitting(caches, entry)}
+    return [
+        cache
+        for cache in caches
+        if (selector.include is None or cache.id in included) and cache.id not in excluded
+    ], missing
+
+
+def overrides_of(
+    caches: Sequence[PeakaCache], overrides: Sequence[PeakaCacheOverride]
+) -> tuple[dict[str, list[PeakaCacheAttributes]], list[tuple[Loc, str]]]:
+    """The overrides of each cache, by its id; and the patterns that fit none, with what is to be said of them."""
+    said: dict[str, list[PeakaCacheAttributes]] = {}
+    missing: list[tuple[Loc, str]] = []
+    for number, override in enumerate(overrides):
+        found: dict[str, None] = {}
+        for text in listed(override.match):
+            fits = fitting(caches, text)
+            found.update((cache.id, None) for cache in fits)
+            if not fits:
+                missing.append((("overrides", number, "match"), unmatched(text, caches)))
+        for cache_id in found:
+            said.setdefault(cache_id, []).append(override)
+    return said, missing
+
+
+def patience_at_load(connection: PeakaResource) -> dict[str, object]:
+    """Settings of a connection by which a load does not wait for long.
+
+    Dagster gives up a code server that takes about a minute to start, and with it everything else that is there.
+    """
+    retries = connection.request_max_retries
+    return {
+        "request_timeout": min(connection.request_timeout, 10.0),
+        "request_max_retries": min(retries, 1) if type(retries) is int else 1,
+    }
+
+
+def nothing_known(project_id: str, keeps_no_older: bool) -> str:
+    """What to say where there is nothing to build definitions from."""
+    if keeps_no_older:
+        return (
+            f"Nothing is known of project {project_id}, so there are no assets of it until this code location is "
+            "loaded again: with LEGACY_CODE_SERVER_SNAPSHOTS Dagster keeps no older state that could be used, as it "
+            "does with LOCAL_FILESYSTEM and VERSIONED_STATE_STORAGE."
+        )
+    return (
+        f"There is no state of project {project_id} yet, so there are no assets of it. Run {REFRESH} where the API "
+        "key is set, then load the definitions again."
+    )
+
+
+def age(taken_at: datetime) -> str:
+    """How old a state is: ``3 hours old (2026-11-23 12:00 UTC)``."""
+    minutes = max(0, int((datetime.now(timezone.utc) - taken_at).total_seconds() // 60))
+    for length, unit in ((1440, "day"), (60, "hour"), (1, "minute")):
+        if minutes >= length:
+            number = minutes // length
+            return f"{number} {unit}{'s' if number > 1 else ''} old ({taken_at:%Y-%m-%d %H:%M} UTC)"
+    return f"less than a minute old ({taken_at:%Y-%m-%d %H:%M} UTC)"
