@@ -34,7 +34,7 @@ ASKING_BUDGET = 40.0
 TOLD_AT_MOST = 500
 """Executions that one tick reports at most: Dagster stores their events one by one, in milliseconds each."""
 
-ASKED_AT_ONCE = 100
+ASKED_AT_ONCE = 50
 """Caches that the event log is asked about at once, before a look at the time."""
 
 KEPT_FOR = 14 * 86_400
