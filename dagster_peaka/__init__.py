@@ -1,6 +1,7 @@
 """Peaka caches as Dagster assets: each materialization is one execution, named, followed to its end and recorded."""
 
 from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets, peaka_cache_assets
+from dagster_peaka.checks import build_peaka_cache_checks
 from dagster_peaka.client import PeakaClient
 from dagster_peaka.component import (
     PeakaCacheEntry,
@@ -40,10 +41,12 @@ from dagster_peaka.models import (
     SyncMode,
     Table,
 )
+from dagster_peaka.polling_sensor import build_peaka_polling_sensor
 from dagster_peaka.project import PeakaCache, PeakaProject
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.selection import PeakaCacheSelector
 from dagster_peaka.translator import DagsterPeakaTranslator
+from dagster_peaka.upstream_sensor import build_peaka_upstream_sensor
 
 __all__ = [
     "CacheCreation",
@@ -87,5 +90,8 @@ __all__ = [
     "Table",
     "build_peaka_cache_asset",
     "build_peaka_cache_assets",
+    "build_peaka_cache_checks",
+    "build_peaka_polling_sensor",
+    "build_peaka_upstream_sensor",
     "peaka_cache_assets",
 ]

@@ -2,8 +2,10 @@
 
 import concurrent.futures
 import logging
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from dagster_peaka import calls
@@ -18,8 +20,8 @@ from dagster_peaka.runner import SyncTarget
 PATIENCE = 30
 """Seconds that one count may take, with whatever has to be asked before it."""
 
-AT_ONCE = 8
-"""Tables that are counted at once at most."""
+AT_ONCE = 4
+"""Tables that are counted at once at most, once a first count has shown that counting works."""
 
 FAILURES_IN_A_ROW = 2
 """After so many, no more rows are counted: a fleet must not wait for the same outage once a cache."""
@@ -39,6 +41,9 @@ class RowCounter:
         self._failures = 0
         self._catalogs: dict[str, str] | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        self._proven = False
+        self._turn = threading.Lock()
 
     def start(self, target: SyncTarget) -> Future[int | None]:
         """Begin to count the rows of a cached table, beside those of others; never an exception."""
@@ -53,6 +58,10 @@ class RowCounter:
 
     def rows_of(self, target: SyncTarget) -> int | None:
         """The rows that the cached table has now; None when they cannot be counted."""
+        with nullcontext() if self._proven else self._turn:
+            return self._tried(target)
+
+    def _tried(self, target: SyncTarget) -> int | None:
         if self._failures >= FAILURES_IN_A_ROW:
             return None
         try:
@@ -66,6 +75,7 @@ class RowCounter:
             )
             return None
         self._failures = 0
+        self._proven = True
         return rows
 
     def _count(self, target: SyncTarget, deadline: float) -> int:
@@ -76,9 +86,10 @@ class RowCounter:
     def _look_up(self, target: SyncTarget, deadline: float) -> TableName:
         """The full name of a cache that the definition names by id only."""
         cache = self._ask(calls.get_cache(target.cache_id), deadline)
-        if self._catalogs is None:
-            catalogs = self._ask(calls.list_catalogs(), deadline)
-            self._catalogs = {catalog.id: catalog.name for catalog in catalogs}
+        with self._lock:  # others count at the same time, and one answer serves all
+            if self._catalogs is None:
+                catalogs = self._ask(calls.list_catalogs(), deadline)
+                self._catalogs = {catalog.id: catalog.name for catalog in catalogs}
         catalog = self._catalogs.get(cache.catalog_id or "")
         if not (catalog and cache.schema_name and cache.table_name):
             raise PeakaResponseError("Peaka does not say which table it copies.")

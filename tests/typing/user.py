@@ -49,6 +49,7 @@ from dagster_peaka import (
     build_peaka_cache_asset,
     build_peaka_cache_assets,
     build_peaka_cache_checks,
+    build_peaka_polling_sensor,
     build_peaka_upstream_sensor,
     peaka_cache_assets,
 )
@@ -153,11 +154,15 @@ def worth_trying_again(attempt: Callable[[], None]) -> bool:
 checks: list[dg.AssetChecksDefinition] = build_peaka_cache_checks(
     caches, max_rows_dropped=10, columns_unchanged=True, max_age=timedelta(hours=6), blocking=True
 )
+polling: dg.SensorDefinition = build_peaka_polling_sensor([orders, *caches], backfill=True)
 upstream: dg.SensorDefinition = build_peaka_upstream_sensor(
     [orders, *caches], require="all", minimum_update_interval=timedelta(minutes=10)
 )
 defs = dg.Definitions(
-    assets=[orders, *caches, crm], asset_checks=checks, sensors=[upstream], resources={"peaka": resource}
+    assets=[orders, *caches, crm],
+    asset_checks=checks,
+    sensors=[upstream, polling],
+    resources={"peaka": resource},
 )
 
 
