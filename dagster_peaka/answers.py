@@ -172,7 +172,7 @@ def _reason(response: httpx.Response) -> tuple[str, str | None]:
         text = " ".join(_text(response).split())
         return (text if text.isprintable() and not _is_page(response) else ""), None
     code = cast("dict[str, Any]", data).get("errorCode") if isinstance(data, dict) else None
-    return error_words(data), str(code) if isinstance(code, (str, int)) else None
+    return error_words(cast("object", data)), str(code) if isinstance(code, (str, int)) else None
 
 
 def _is_page(response: httpx.Response) -> bool:

@@ -353,4 +353,4 @@ def test_arguments_that_cannot_work_are_refused_at_once(arguments: dict[str, Any
 def test_a_config_that_is_no_choice_is_refused_at_once(field: str) -> None:
     """In code a misspelt choice is an error where it is written, and names the field."""
     with pytest.raises(ValueError, match=f"{field} must be"):
-        PeakaSyncConfig(**{field: "fulll_refresh"})
+        PeakaSyncConfig.model_validate({field: "fulll_refresh"})
