@@ -61,7 +61,7 @@ MISTAKES = [
     (f"{CONNECTION}last_sync_check: always", 6, "last_sync_check", "boolean"),
     (f"{CONNECTION}name: a b", 6, "name", "pattern"),
     (f"{CONNECTION}group_name: [x]", 6, "group_name", "string"),
-    (f"{STATIC}group_name: a b", 7, "group_name", "not a valid asset group"),
+    (f"{STATIC}group_name: a b", 7, "group_name", "is not a valid"),
     (f"{CONNECTION}automation_condition: eager", 6, "automation_condition", "AutomationCondition.eager()"),
     (f"{CONNECTION}translation:\n  grop_name: x", 7, "translation.grop_name", "Near matches: group_name"),
     (f"{CONNECTION}translation:\n  key: [1]", 7, "translation.key", "string"),

@@ -107,6 +107,19 @@ def test_development_goes_on_with_the_state_while_peaka_is_away(
     assert refreshed.read_bytes() == before
 
 
+def test_a_load_does_not_wait_long_for_peaka(
+    project: Project, sandbox: PeakaSandbox, refreshed: Path
+) -> None:
+    """While definitions load, a request is repeated once at most: Dagster gives up a code server that is slow."""
+    project.declare({"connection": connection_to(sandbox, request_max_retries=4)})
+    sandbox.fault(times=None, status=503)
+    sandbox.clear_requests()
+
+    assert keys(project.definitions(dev=True)) == {"ops/public/t", "ops/public/u"}
+    asked = [request.operation for request in sandbox.requests]
+    assert max(asked.count(operation) for operation in asked) == 2
+
+
 def test_development_without_the_key_goes_on_with_the_state(
     project: Project, refreshed: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -204,6 +204,19 @@ def test_a_translation_can_be_one_template(project: Project, sandbox: PeakaSandb
     assert keys(project.definitions(dev=True)) == {"lake/t", "lake/u"}
 
 
+def test_dagster_s_own_post_processing_applies(project: Project, sandbox: PeakaSandbox) -> None:
+    """What Dagster lets every component's YAML say about assets is true of these, and they are synced as before."""
+    path = project.declare({"connection": connection_to(sandbox), "selection": {"include": "*.*.t"}})
+    path.write_text(
+        f"{path.read_text()}\npost_processing:\n  assets:\n    - attributes: {{owners: [team:data]}}\n"
+    )
+
+    definitions = project.definitions(dev=True)
+
+    assert list(spec_of(definitions, "ops/public/t").owners) == ["team:data"]
+    assert run_of(definitions).success
+
+
 def test_overrides_change_the_caches_that_a_pattern_means(project: Project, sandbox: PeakaSandbox) -> None:
     """An override changes what is said of the caches it means, the later one over the earlier one."""
     definitions = loaded(
