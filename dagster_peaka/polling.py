@@ -26,7 +26,7 @@ from functools import cached_property
 
 from dagster_peaka.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.polling_cursor import CACHE, Mark, short
-from dagster_peaka.sync import LATE_TOLERANCE, Baseline
+from dagster_peaka.sync import EARLIER_WINDOW, LATE_TOLERANCE, Baseline
 from dagster_peaka.versions import Known, Version, next_version
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -149,6 +149,7 @@ class Review:
         self._entries: list[_Entry] = []
         self._last_read: str | None = None
         self._listed: set[str] = set()
+        self._listed_short: set[bytes] = set()
         self._lags = False
         self._places: dict[str, int] = {}
         self._seen_places: dict[bytes, int] = {}
@@ -168,14 +169,16 @@ class Review:
 
     def add(self, page: Sequence[CacheExecution], *, last: bool) -> None:
         """Take in the page from :attr:`offset` on; ``last`` says that nothing lies behind it."""
-        known = {execution.id for execution in self.history}
         if self.history and self._last_read not in {execution.id for execution in page}:
             # An older answer than the one before, which would leave a gap: everything has to be read again.
-            self.history.clear()
-            self.offset = 0
+            self.history, self.offset, self._listed, self._listed_short = [], 0, set(), set()
             return
         self._last_read = page[-1].id if page else None
-        self.history.extend(execution for execution in page if execution.id not in known)
+        for execution in page:
+            if execution.id not in self._listed:
+                self.history.append(execution)
+                self._listed.add(execution.id)
+                self._listed_short.add(short(execution.id))
         self.offset += max(1, len(page) - 1)
         self.whole = last or len(self.history) >= MAX_HISTORY
 
@@ -191,14 +194,14 @@ class Review:
             return False  # nothing was seen before: all of it is new
         wanted = {self.mark.newest[mode] or self.mark.newest[mode.other] for mode in moved}
         beneath = self.mark.unfinished - {short(execution_id) for execution_id in self._shown}
-        return wanted | beneath <= {short(execution.id) for execution in self.history}
+        return wanted | beneath <= self._listed_short
 
     @property
     def reaches_back(self) -> bool:
         """Whether all that is new was there to be read: False where the history begins after the last look."""
         if self.mark is None:
             return True
-        there = {short(execution.id) for execution in (*self.history, *self._shown.values())}
+        there = self._listed_short | {short(execution_id) for execution_id in self._shown}
         marks = (self.mark.newest[mode] for mode in SyncMode if self._has_moved(mode))
         return all(mark is None or mark in there for mark in marks)
 
@@ -223,7 +226,6 @@ class Review:
 
     def choose(self, most: int) -> list[CacheExecution]:
         """The ended executions that the log has to be asked about: the oldest, ``most`` of them at most."""
-        self._listed = {execution.id for execution in self.history}
         self._entries = self._merged()
         self._places = {entry.execution.id: place for place, entry in enumerate(self._entries)}
         self._seen_places = {entry.short: place for place, entry in enumerate(self._entries)}
@@ -446,16 +448,36 @@ class Review:
         """The executions that runs triggered without waiting, each with its run: the oldest one after the look."""
         taken: set[int] = set()
         for trigger in told.handed_over:
-            for place in range(len(self._entries) - 1, -1, -1):
-                entry = self._entries[place]
-                if place in taken or entry.mode not in (trigger.mode, None):
-                    continue
-                if told.recorded.get(entry.execution.id) or _was_late(entry.execution, trigger.baseline):
-                    continue
-                if self._is_newer(place, trigger.baseline, unknown=False):
+            covered = self._covers(trigger.baseline)
+            for place in reversed(range(len(self._entries))):
+                by_a_run = told.recorded.get(self._entries[place].execution.id)
+                if place not in taken and not by_a_run and self._may_be_of(place, trigger, covered):
                     taken.add(place)
-                    yield entry.execution.id, trigger.run_id
+                    yield self._entries[place].execution.id, trigger.run_id
                     break
+
+    def _may_be_of(self, place: int, trigger: Trigger, covered: bool) -> bool:
+        """Whether an execution may be what a trigger started."""
+        entry, baseline = self._entries[place], trigger.baseline
+        if entry.mode not in (trigger.mode, None):
+            return False
+        delay = None
+        if entry.execution.created_at is not None and baseline.looked_at is not None:
+            delay = entry.execution.created_at - baseline.looked_at
+        if delay is not None and delay < -LATE_TOLERANCE:
+            return False  # it was there at the look, which did not show it yet
+        if covered:
+            return self._is_newer(place, baseline, unknown=False)
+        return delay is not None and delay <= EARLIER_WINDOW
+
+    def _covers(self, baseline: Baseline) -> bool:
+        """Whether all that came after a baseline was read. Otherwise only a time right after the look tells."""
+        if baseline.id is None:
+            return self.whole
+        oldest = self._entries[-1].execution.created_at if self._entries else None
+        if baseline.id in self._places or oldest is None or baseline.created_at is None:
+            return baseline.id in self._places
+        return oldest < baseline.created_at
 
     def _is_newer(self, place: int, baseline: Baseline, *, unknown: bool) -> bool:
         """Whether an execution came after a baseline; ``unknown`` where nothing tells."""
@@ -528,13 +550,6 @@ class Review:
 
 BEGINNING, END = datetime(1, 1, 1, tzinfo=timezone.utc), datetime(9999, 1, 1, tzinfo=timezone.utc)
 """Before and after everything."""
-
-
-def _was_late(execution: CacheExecution, baseline: Baseline) -> bool:
-    """Whether an execution was there at a look that did not show it yet: then it is not of the trigger after it."""
-    if execution.created_at is None or baseline.looked_at is None:
-        return False
-    return execution.created_at < baseline.looked_at - LATE_TOLERANCE
 
 
 def _progress(execution: CacheExecution) -> tuple[bool, bool]:

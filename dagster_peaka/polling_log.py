@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from dagster_peaka.attempts import ATTEMPT_METADATA
+from dagster_peaka.attempts import ATTEMPT_METADATA, TRIGGERED_METADATA
 from dagster_peaka.models import SyncMode
 from dagster_peaka.polling import Trigger
 from dagster_peaka.sync import Baseline
@@ -65,6 +65,7 @@ def _followed_by(instance: dg.DagsterInstance, run_id: str, written_after: float
     for entry in _events_of(instance, run_id):
         if entry.asset_observation is not None and entry.timestamp > written_after:
             triggers.update(_triggers(run_id, entry.asset_observation))
+            triggers.pop(_handed_over(entry.asset_observation).get("cache_id", ""), None)
         elif entry.asset_materialization is not None:
             triggers.pop(_text(entry.asset_materialization.metadata, CACHE_ID_METADATA) or "", None)
     return triggers
@@ -83,14 +84,14 @@ def _events_of(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.EventLo
 
 
 def _triggers(run_id: str, observation: dg.AssetObservation) -> Iterator[tuple[str, Trigger]]:
-    """The caches that a step wrote down before their triggers, without those whose outcome it does not wait for."""
+    """The caches that a step wrote down before their triggers."""
     value = observation.metadata.get(ATTEMPT_METADATA)
     caches = cast(
         "Mapping[str, Mapping[str, Any]]", value.data if isinstance(value, dg.JsonMetadataValue) else {}
     )
     for cache_id, written in caches.items():
         mode = SyncMode.recognize(written.get("mode"))
-        if mode is not None and written.get("wait") is not False:
+        if mode is not None:
             yield cache_id, Trigger(run_id, mode, _baseline(written))
 
 
@@ -140,18 +141,20 @@ def evaluated(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | No
 
 def handed_over(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str) -> list[Trigger]:
     """The triggers, oldest first, of the runs of an asset that did not wait for the outcome."""
-    page = instance.fetch_observations(key, limit=PAGE)
     triggers: list[Trigger] = []
-    for record in page.records:
+    for record in instance.fetch_observations(key, limit=PAGE).records:
         entry = record.event_log_entry
-        observation = entry.asset_observation
-        value = observation.metadata.get("peaka/triggered") if observation else None
-        if isinstance(value, dg.JsonMetadataValue):
-            written = cast("Mapping[str, Any]", value.data)
-            mode = SyncMode.recognize(written.get("mode"))
-            if written.get("cache_id") == cache_id and mode is not None:
-                triggers.append(Trigger(entry.run_id, mode, _baseline(written)))
+        written = _handed_over(entry.asset_observation)
+        mode = SyncMode.recognize(written.get("mode"))
+        if written.get("cache_id") == cache_id and mode is not None:
+            triggers.append(Trigger(entry.run_id, mode, _baseline(written)))
     return triggers[::-1]
+
+
+def _handed_over(observation: dg.AssetObservation | None) -> Mapping[str, Any]:
+    """What a step wrote down once its trigger was answered and the rest was left to the sensor; else nothing."""
+    value = observation.metadata.get(TRIGGERED_METADATA) if observation is not None else None
+    return cast("Mapping[str, Any]", value.data) if isinstance(value, dg.JsonMetadataValue) else {}
 
 
 def _baseline(written: Mapping[str, Any]) -> Baseline:

@@ -34,6 +34,11 @@ def judge(story: Story) -> Counter[str]:
         elif execution.finished <= listed and execution.visible_at <= listed and not story.resets:
             assert not by_sensor[execution.id], f"{seed}: {execution.id} was over before the first tick"
             seen["before"] += 1
+    if is_plain(story.world.open):
+        for run in (run for run in story.runs if not run.waits and run.execution is not None):
+            names = [record.names for record in story.log if record.execution is run.execution]
+            assert names in ([run.id], []), f"{seed}: {run.id} was not named"
+            seen["named"] += len(names)
     seen["kept versions"] = sum(
         is_unchanged(story, first, second)
         for first, second in zip(story.log, story.log[1:], strict=False)
@@ -53,6 +58,13 @@ def is_unchanged(story: Story, first: Record, second: Record) -> bool:
             f"seed {story.seed}: {execution.id} changed rows within version {first.version.text}"
         )
     return True
+
+
+def is_plain(reading: Open) -> bool:
+    """Whether every trigger becomes an execution that shows at once."""
+    hidden = reading.visible_after > 0.0 or reading.visible_when_started or reading.stale_by > 0.0
+    swallowed = reading.coalesce or reading.other_mode in ("coalesce", "refuse")
+    return not (hidden or swallowed) and reading.shows_mode and reading.shows_times and reading.clock_skew == 0.0
 
 
 def nothing_tells(reading: Open) -> bool:
