@@ -1,21 +1,20 @@
-"""A code location with one step of five caches, for a run that is re-executed from asset failure."""
+"""A code location with a project's caches from a saved snapshot, a step for each catalog."""
 
 import os
 
 import dagster as dg
 
-from dagster_peaka import PeakaResource
-from tests.fleets import fleet
-
-TABLES = ("a", "b", "c", "d", "e")
+from dagster_peaka import PeakaProject, PeakaResource, build_peaka_cache_assets
 
 defs = dg.Definitions(
-    assets=[fleet({table: {"peaka/table": f"shop.public.{table}"} for table in TABLES}, checks=True)],
+    assets=build_peaka_cache_assets(
+        PeakaProject.load(os.environ["PEAKA_SNAPSHOT"]), step_per="catalog", last_sync_check=True
+    ),
     resources={
         "peaka": PeakaResource(
             api_key=dg.EnvVar("PEAKA_API_KEY"),
             project_id=dg.EnvVar("PEAKA_PROJECT_ID"),
-            base_url=os.environ.get("PEAKA_BASE_URL", "http://127.0.0.1:1/api/v1"),
+            base_url=os.environ["PEAKA_BASE_URL"],
             poll_interval=0.1,
         )
     },

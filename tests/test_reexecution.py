@@ -17,8 +17,7 @@ import pytest
 
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.example.machine import free_port
-from tests.materializing import TRIGGERS, sqlite_tables
-from tests.reexecution_location import TABLES
+from tests.materializing import TRIGGERS, peaka_for, sqlite_tables
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 200.0
@@ -68,6 +67,7 @@ def dagster_dev(home: Path, sandbox: PeakaSandbox) -> Generator[str, None, None]
         "PEAKA_API_KEY": sandbox.api_key,
         "PEAKA_PROJECT_ID": sandbox.project_id,
         "PEAKA_BASE_URL": sandbox.base_url,
+        "PEAKA_SNAPSHOT": str(home / "peaka_project.json"),
     }
     command = [str(Path(sys.executable).with_name("dagster")), "dev", "-m", "tests.reexecution_location"]
     with (home / "dagster-dev.log").open("w") as log:
@@ -120,47 +120,62 @@ def ended(url: str, launched: Any) -> tuple[str, str]:
 
 def triggered(sandbox: PeakaSandbox) -> Counter[str]:
     """How often each cache was triggered since the requests were last cleared."""
-    names = {cache_id: name.rpartition(".")[2] for name, cache_id in sandbox.caches.items()}
+    tables = {cache_id: name.rpartition(".")[2] for name, cache_id in sandbox.caches.items()}
     posts = [request for request in sandbox.requests if request.operation in TRIGGERS]
-    return Counter(name for post in posts for cache_id, name in names.items() if cache_id in post.path)
+    return Counter(tables[post.path.split("/")[-2]] for post in posts)
+
+
+CATALOGS = {f"shop{number}": 84 if number < 2 else 83 for number in range(6)}
+"""How many tables each catalog has: 500 in all."""
+
+CHOSEN = [f"t{number}" for number in range(20, 60)]
+BROKEN = ["t21", "t30", "t59"]
 
 
 @pytest.mark.timeout(600)  # three processes start before anything happens
 def test_re_execution_from_asset_failure_repeats_only_what_failed(tmp_path: Path) -> None:
-    """Of five caches in one step two fail: the re-execution triggers these two, and their checks pass again."""
-    source = sqlite_tables(tmp_path / "shop.db", TABLES)
-    with PeakaSandbox({"shop": {"public": source}}, caches=["shop.public.*"]) as sandbox:
+    """Of 40 caches chosen from 500 three fail: the others are recorded, and the re-execution triggers the three."""
+    sources = {
+        catalog: {"public": sqlite_tables(tmp_path / f"{catalog}.db", [f"t{each}" for each in range(tables)])}
+        for catalog, tables in CATALOGS.items()
+    }
+    with PeakaSandbox(sources, caches=["*.*.*"]) as sandbox:
         sandbox.wait_idle()
+        project = peaka_for(sandbox).fetch_project()
+        assert len(project.caches) == 500
+        project.save(tmp_path / "peaka_project.json")
         sandbox.clear_requests()
-        for table in ("b", "d"):
-            sandbox.plan(f"shop.public.{table}", fail="the source is locked")
+        for table in BROKEN:
+            sandbox.plan(f"shop3.public.{table}", fail="the source is locked")
         with dagster_dev(tmp_path, sandbox) as url:
             (repository,) = ask(url, REPOSITORY)["nodes"]
+            assert sandbox.requests == []  # definitions are loaded
             selector = {
                 "repositoryLocationName": repository["location"]["name"],
                 "repositoryName": repository["name"],
                 "pipelineName": "__ASSET_JOB",
-                "assetSelection": [{"path": [table]} for table in TABLES],
+                "assetSelection": [{"path": ["shop3", "public", table]} for table in CHOSEN],
             }
             first, status = ended(url, ask(url, LAUNCH, parameters={"selector": selector, "mode": "default"}))
             assert status == "FAILURE"
-            assert triggered(sandbox) == Counter(TABLES)
+            assert triggered(sandbox) == Counter(CHOSEN)
             sandbox.clear_requests()
 
             parameters = {"parentRunId": first, "strategy": "FROM_ASSET_FAILURE"}
             again, status = ended(url, ask(url, AGAIN, parameters=parameters))
 
             assert status == "SUCCESS"
-            assert triggered(sandbox) == Counter(["b", "d"])
+            assert triggered(sandbox) == Counter(BROKEN)
         with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+            keys = {table: dg.AssetKey(["shop3", "public", table]) for table in CHOSEN}
             recorded_in = {
                 table: event.run_id
-                for table in TABLES
-                if (event := instance.get_latest_materialization_event(dg.AssetKey(table)))
+                for table, key in keys.items()
+                if (event := instance.get_latest_materialization_event(key))
             }
-            assert recorded_in == {table: again if table in ("b", "d") else first for table in TABLES}
-            for table in TABLES:
-                check = dg.AssetCheckKey(dg.AssetKey(table), "last_sync_succeeded")
+            assert recorded_in == {table: again if table in BROKEN else first for table in CHOSEN}
+            for key in keys.values():
+                check = dg.AssetCheckKey(key, "last_sync_succeeded")
                 record = instance.get_latest_asset_check_evaluation_record(check)
                 assert record is not None
                 assert record.status.value == "SUCCEEDED"
