@@ -6,97 +6,36 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from tests.example.machine import descendants, free_port, runs, soon, taken
+from tests.graphql import GraphQL
 
 REPOSITORY = Path(__file__).parents[2]
 
-# What the Materialize button of Dagster's UI sends.
-LAUNCH = """
-mutation LaunchPipelineExecution($executionParams: ExecutionParams!) {
-  launchPipelineExecution(executionParams: $executionParams) {
-    __typename
-    ... on LaunchRunSuccess { run { id } }
-    ... on PythonError { message stack }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
-REPOSITORIES = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
-RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-MATERIALIZATION = """
-query Materialization($key: AssetKeyInput!) {
-  assetOrError(assetKey: $key) {
-    ... on Asset {
-      assetMaterializations(limit: 1) {
-        runId
-        metadataEntries {
-          label
-          ... on IntMetadataEntry { intValue }
-          ... on TextMetadataEntry { text }
-        }
-      }
-    }
-  }
-}
-"""
 
-
+@dataclass(frozen=True)
 class Dev:
-    """`make dev` while it runs, and the GraphQL API that its UI uses."""
+    """`make dev` while it runs, what it has printed, and the API that its UI uses."""
 
-    def __init__(self, process: subprocess.Popen[str], port: int, output: Path) -> None:
-        self.process = process
-        self.port = port
-        self.output = output
+    process: subprocess.Popen[str]
+    port: int
+    output: Path
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        """The data of a GraphQL query's answer."""
-        body = {"query": query, "variables": variables}
-        answer = httpx.post(f"http://127.0.0.1:{self.port}/graphql", json=body, timeout=60).json()
-        assert "errors" not in answer, answer
-        return answer["data"]
+    @property
+    def ui(self) -> GraphQL:
+        """The API."""
+        return GraphQL(self.port)
 
     def materialize(self, *key: str, partition: str | None = None) -> str:
         """Press Materialize for an asset, wait for the run's end, and return its id."""
-        (repository,) = self.ask(REPOSITORIES)["repositoriesOrError"]["nodes"]
-        tags = [{"key": "dagster/partition", "value": partition}] if partition else []
-        parameters = {
-            "mode": "default",
-            "executionMetadata": {"tags": tags},
-            "runConfigData": "{}",
-            "selector": {
-                "repositoryLocationName": repository["location"]["name"],
-                "repositoryName": repository["name"],
-                "pipelineName": "__ASSET_JOB",
-                "assetSelection": [{"path": list(key)}],
-                "assetCheckSelection": [],
-            },
-        }
-        launched = self.ask(LAUNCH, executionParams=parameters)["launchPipelineExecution"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        run = launched["run"]["id"]
-        deadline = time.monotonic() + 120
-        while (status := self.ask(RUN, id=run)["runOrError"]["status"]) not in ("SUCCESS", "FAILURE"):
-            assert time.monotonic() < deadline, f"the run is still {status}"
-            time.sleep(0.5)
-        assert status == "SUCCESS", self.output.read_text()
+        run = self.ui.launch(key, partition=partition)
+        assert self.ui.ended(run).status == "SUCCESS", self.output.read_text()
         return run
-
-    def metadata(self, *key: str) -> tuple[str, dict[str, Any]]:
-        """The run that materialized an asset last, and the materialization's metadata."""
-        asset = self.ask(MATERIALIZATION, key={"path": list(key)})["assetOrError"]
-        (event,) = asset["assetMaterializations"]
-        return event["runId"], {
-            entry["label"]: entry.get("intValue", entry.get("text")) for entry in event["metadataEntries"]
-        }
 
 
 @pytest.fixture
@@ -131,8 +70,9 @@ def test_a_cache_materialized_in_the_ui_shows_what_its_execution_did(dev: Dev) -
     dev.materialize("operational", "flights", partition="2013-01-02")
     run = dev.materialize("ops", "public", "flights")
 
-    told_by, metadata = dev.metadata("ops", "public", "flights")
-    assert told_by == run
+    (synced,) = dev.ui.materializations("ops", "public", "flights")
+    assert synced.run_id == run
+    metadata = synced.metadata
     assert metadata["peaka/mode"] == "incremental"
     assert [metadata[f"peaka/rows_{what}"] for what in ("inserted", "updated", "deleted")] == [943, 0, 0]
     assert metadata["peaka/execution_id"]
