@@ -26,7 +26,7 @@ def test_its_definitions_are_valid_without_any_configuration(
 def test_each_table_lands_and_is_cached_and_the_report_follows(
     project: Path, environment: dict[str, str]
 ) -> None:
-    """`dg list defs` shows five landings, a cache that depends on each, and the report behind the caches."""
+    """`dg list defs` shows five landings, a cache that depends on each, the report behind them, and what automates."""
     found = json.loads(dg(project, environment, "list", "defs", "--json"))
     deps = {asset["asset_key"]: set(asset["dependency_keys"]) for asset in found["assets"]}
     landings: dict[str, set[str]] = {f"operational/{table}": set() for table in TABLES}
@@ -35,3 +35,8 @@ def test_each_table_lands_and_is_cached_and_the_report_follows(
     assert deps == {**landings, **caches, **report}
     assert [job["name"] for job in found["jobs"]] == ["chain"]
     assert [schedule["name"] for schedule in found["schedules"]] == ["another_day"]
+    assert [sensor["name"] for sensor in found["sensors"]] == [
+        "after_landing",
+        "new_report",
+        "synced_elsewhere",
+    ]

@@ -8,17 +8,21 @@ from flights.defs.landing import LANDING
 from flights.peaka_names import cache_key
 
 
+def cache_assets() -> list[dg.AssetsDefinition]:
+    """One asset a table: materializing it asks Peaka for the delta and records what came of it."""
+    return [
+        build_peaka_cache_asset(
+            table=".".join(cache_key(table)),
+            deps=[[LANDING, table]],
+            group_name="peaka",
+            description=f"The copy of the table `{table}` that Peaka keeps.",
+            last_sync_check=True,  # so that a sync fails visibly too that somebody else started
+        )
+        for table in TABLES
+    ]
+
+
 @dg.definitions
 def caches() -> dg.Definitions:
-    """One asset a table: materializing it asks Peaka for the delta and records what came of it."""
-    return dg.Definitions(
-        assets=[
-            build_peaka_cache_asset(
-                table=".".join(cache_key(table)),
-                deps=[[LANDING, table]],
-                group_name="peaka",
-                description=f"The copy of the table `{table}` that Peaka keeps.",
-            )
-            for table in TABLES
-        ]
-    )
+    """The caches of the schema that the environment names."""
+    return dg.Definitions(assets=cache_assets())

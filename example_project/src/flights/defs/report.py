@@ -6,10 +6,17 @@ from dagster_peaka import PeakaResource
 from flights.peaka_names import cache_key
 from flights.punctuality import chart, markdown_table, rows_from_answer, statement
 
+# Made anew when rows of a cache have changed, not already when a sync found nothing to do: a cache's data version says.
+WHEN_ROWS_CHANGE = dg.AutomationCondition.eager().replace(
+    dg.AutomationCondition.any_deps_updated(),
+    dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed()),
+)
+
 
 @dg.asset(
     deps=[cache_key("flights"), cache_key("airlines"), cache_key("weather")],
     group_name="reports",
+    automation_condition=WHEN_ROWS_CHANGE,
     kinds={"peaka", "matplotlib"},
 )
 def punctuality(peaka: PeakaResource) -> dg.MaterializeResult:
