@@ -1,0 +1,20 @@
+"""A code location with the caches of a saved snapshot, one step for each catalog. Loading it asks Peaka nothing."""
+
+import os
+
+import dagster as dg
+
+from dagster_peaka import PeakaProject, PeakaResource, build_peaka_cache_assets
+
+defs = dg.Definitions(
+    assets=build_peaka_cache_assets(
+        PeakaProject.load(os.environ["FLEET_SNAPSHOT"]), selector="shop_*.public.*", step_per="catalog"
+    ),
+    resources={
+        "peaka": PeakaResource(
+            api_key=dg.EnvVar("PEAKA_API_KEY"),
+            project_id=dg.EnvVar("PEAKA_PROJECT_ID"),
+            base_url=os.environ.get("PEAKA_BASE_URL"),
+        )
+    },
+)

@@ -1,0 +1,193 @@
+"""`dagster dev` as a user starts it, with the example project and a fleet of caches, and a sandbox in this process.
+
+The sandbox copies the example's operational database and six catalogs of 84 tables each. It is in this process so
+that tests can play the stranger: start executions, let some fail, change rows.
+"""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import httpx
+import pytest
+
+from dagster_peaka import PeakaProject, build_peaka_cache_assets
+from dagster_peaka.sandbox import PeakaSandbox
+from flights.database import create_tables
+from flights.defs import landing
+from flights.defs.caches import cache_assets
+from tests.example.machine import free_port
+from tests.graphql import GraphQL, until
+from tests.materializing import peaka_for
+
+SHOPS = [f"shop_{city}" for city in ("berlin", "lisbon", "oslo", "paris", "rome", "vienna")]
+MONTHS = [f"orders_{year}_{month:02}" for year in range(2010, 2017) for month in range(1, 13)]
+THRICE = "shop_oslo.public.orders_2010_01"
+
+# A run starts within a second and not within five; nothing asks for attention in the UI.
+DAGSTER_YAML = """\
+run_coordinator:
+  module: dagster
+  class: QueuedRunCoordinator
+  config: {dequeue_interval_seconds: 1}
+telemetry:
+  enabled: false
+nux:
+  enabled: false
+"""
+WORKSPACE_YAML = f"""\
+load_from:
+  - python_module: {{module_name: flights.definitions, location_name: flights}}
+  - python_file: {{relative_path: {Path(__file__).with_name("fleet.py")}, location_name: fleet}}
+"""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where everything is kept: the sources that the sandbox copies, the fleet's snapshot, Dagster's home."""
+
+    path: Path
+
+    def source(self, catalog: str) -> Path:
+        """The database that a catalog's caches copy."""
+        return self.path / f"{catalog}.db"
+
+    @property
+    def snapshot(self) -> Path:
+        """The snapshot of the fleet's project."""
+        return self.path / "fleet.json"
+
+    @property
+    def home(self) -> Path:
+        """Dagster's home."""
+        return self.path / "home"
+
+
+@dataclass(frozen=True)
+class Served:
+    """Dagster with its two code locations, and the sandbox behind both."""
+
+    example: GraphQL
+    fleet: GraphQL
+    sandbox: PeakaSandbox
+    folder: Folder
+
+    def change(self, catalog: str, statement: str) -> int:
+        """Change rows of a catalog's source, and say how many."""
+        return change_rows(self.folder.source(catalog), statement)
+
+
+@contextmanager
+def served(path: Path) -> Generator[Served]:
+    """Everything up, in an empty folder, until the block ends.
+
+    Before Dagster starts, the example's caches have been synced once, and THRICE, one of the fleet's, three times.
+    """
+    folder = Folder(path)
+    create_tables(folder.source("ops"))
+    for shop in SHOPS:
+        _create_shop(folder.source(shop))
+    sources = {catalog: {"public": folder.source(catalog)} for catalog in ("ops", *SHOPS)}
+    with PeakaSandbox(sources, caches=[f"{catalog}.public.*" for catalog in sources]) as sandbox:
+        sandbox.wait_idle()
+        peaka_for(sandbox).fetch_project().save(folder.snapshot)
+        folder.home.mkdir()
+        (folder.home / "dagster.yaml").write_text(DAGSTER_YAML)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("FLIGHTS_DATABASE", str(folder.source("ops")))
+            landings = [landing.airlines, landing.airports, landing.planes]
+            _materialize([*landings, *cache_assets()], folder, sandbox)
+        _sync_thrice(folder, sandbox)
+        port = free_port()
+        with _dagster_dev(port, folder, sandbox):
+            yield Served(GraphQL(port, "flights"), GraphQL(port, "fleet"), sandbox, folder)
+
+
+def _create_shop(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        for table in MONTHS:
+            database.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, item TEXT NOT NULL, price REAL)")
+            database.execute(f"INSERT INTO {table} VALUES (1, 'tea', 3.5), (2, 'cake', 4.0)")
+
+
+def _sync_thrice(folder: Folder, sandbox: PeakaSandbox) -> None:
+    catalog, _, table = THRICE.split(".")
+    caches = build_peaka_cache_assets(PeakaProject.load(folder.snapshot), selector=THRICE)
+    for change in (
+        f"INSERT INTO {table} VALUES (3, 'coffee', 3.0), (4, 'juice', 2.5), (5, 'pie', 4.5)",
+        f"UPDATE {table} SET price = price + 1 WHERE id < 3",
+        f"DELETE FROM {table} WHERE id = 1",
+    ):
+        change_rows(folder.source(catalog), change)
+        _materialize(caches, folder, sandbox)
+
+
+def change_rows(database: Path, statement: str) -> int:
+    """Change rows as a stranger would, and say how many."""
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        return connection.execute(statement).rowcount
+
+
+def _materialize(assets: Sequence[dg.AssetsDefinition], folder: Folder, sandbox: PeakaSandbox) -> None:
+    with dg.DagsterInstance.from_config(str(folder.home)) as instance:
+        assert dg.materialize(assets, instance=instance, resources={"peaka": peaka_for(sandbox)}).success
+
+
+@contextmanager
+def _dagster_dev(port: int, folder: Folder, sandbox: PeakaSandbox) -> Generator[None]:
+    workspace = folder.path / "workspace.yaml"
+    workspace.write_text(WORKSPACE_YAML)
+    log = folder.path / "dagster-dev.log"
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    # A test run in the background of a shell ignores interrupts, and would pass that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [dagster, "dev", "--workspace", str(workspace), "--host", "127.0.0.1", "--port", str(port)],
+            cwd=folder.path,
+            env=_environment(folder, sandbox),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    signal.signal(signal.SIGINT, before)
+    try:
+        until(lambda: process.poll() is not None or _answers(port), what=f"UI: see {log}")
+        assert process.poll() is None, log.read_text()
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(30)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # whatever of it still runs
+        process.wait()
+
+
+def _environment(folder: Folder, sandbox: PeakaSandbox) -> dict[str, str]:
+    ours = ("PEAKA_", "FLIGHTS_", "DAGSTER_")
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
+        "DAGSTER_HOME": str(folder.home),
+        "FLEET_SNAPSHOT": str(folder.snapshot),
+        "FLIGHTS_DATABASE": str(folder.source("ops")),
+        "MPLCONFIGDIR": str(folder.path / "matplotlib"),
+        "PEAKA_API_KEY": sandbox.api_key,
+        "PEAKA_PROJECT_ID": sandbox.project_id,
+        "PEAKA_BASE_URL": sandbox.base_url,
+    }
+
+
+def _answers(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/server_info", timeout=5).is_success
+    except httpx.TransportError:
+        return False

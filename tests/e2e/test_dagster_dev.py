@@ -1,0 +1,216 @@
+"""The example and a fleet under `dagster dev`: what the daemon does by itself, and what the UI shows in a browser.
+
+One file, so that `dagster dev` starts once. Each test has tables of its own.
+"""
+
+import re
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from dagster_peaka.sandbox.requests import RequestRecord
+from flights.database import TABLES
+from tests.e2e.serving import THRICE, Served
+from tests.graphql import Evaluation, Materialization, Tick, until
+
+# The first test waits for Dagster to start, and each waits for processes that others start.
+pytestmark = pytest.mark.timeout(900)
+
+FLIGHTS_OF_THE_FIRST_DAY = 842
+AN_AIRPORT = "('ZZZ', 'Nowhere', 0.0, 0.0, 0, 0, 'N', NULL)"
+
+
+def graph_of(selection: str) -> str:
+    """The path of the asset graph of a selection."""
+    return f"/asset-groups~{quote(selection, safe='')}"
+
+
+# The daemon
+
+
+def test_rows_that_land_reach_the_report_by_themselves(dagster_dev: Served) -> None:
+    """A landing's materialization leads to a tick, its run, one trigger, the cache's materialization, the report."""
+    ui, sandbox = dagster_dev.example, dagster_dev.sandbox
+    for sensor in ("after_landing", "new_report"):
+        ui.switch_on(sensor)
+    assert "Nothing new" in (ui.ticks("after_landing")[-1].skip_reason or "")
+    before = sandbox.requests[-1].number
+
+    landing = ui.launch(["operational", "flights"], partition="2013-01-01")
+    assert ui.ended(landing).status == "SUCCESS"
+
+    (run_id,) = until(lambda: requested(ui.ticks("after_landing")), what="run of after_landing")
+    run = ui.ended(run_id)
+    assert (run.status, run.assets) == ("SUCCESS", [["ops", "public", "flights"]])
+    (trigger,) = triggers(dagster_dev, "ops.public.flights", after=before)
+    (execution,) = [e for e in sandbox.executions("ops.public.flights") if e.request_number == trigger.number]
+    synced = ui.materializations("ops", "public", "flights")[0]
+    assert (synced.run_id, synced.metadata["peaka/execution_id"]) == (run_id, execution.id)
+    assert synced.metadata["peaka/rows_inserted"] == FLIGHTS_OF_THE_FIRST_DAY
+
+    (reported,) = until(lambda: ui.materializations("punctuality"), what="report")
+    assert reported.metadata["flights"] == FLIGHTS_OF_THE_FIRST_DAY
+    assert [reported.run_id] == requested(ui.ticks("new_report"))
+    assert requested(ui.ticks("after_landing")) == [run_id]
+
+
+def test_what_somebody_else_syncs_shows_up(dagster_dev: Served) -> None:
+    """A stranger's execution becomes a materialization without a run, and one that fails a failed check."""
+    ui, sandbox = dagster_dev.example, dagster_dev.sandbox
+    ui.switch_on("synced_elsewhere")
+    before = len(ui.materializations("ops", "public", "airports"))
+    inserted = dagster_dev.change("ops", f"INSERT INTO airports VALUES {AN_AIRPORT}")
+    synced = sandbox.start_execution("ops.public.airports")
+    sandbox.plan("ops.public.weather", fail="the disk is full")
+    sandbox.start_execution("ops.public.weather")
+
+    def seen() -> list[Materialization] | None:
+        found = ui.materializations("ops", "public", "airports")
+        return found if len(found) > before else None
+
+    newest, *others = until(seen, what="materialization of a stranger's execution")
+    assert len(others) == before
+    assert (newest.run_id, newest.metadata["peaka/execution_id"]) == (None, synced)
+    assert (newest.metadata["peaka/origin"], newest.metadata["peaka/rows_inserted"]) == ("external", inserted)
+
+    def failed() -> Evaluation | None:
+        newest = ui.evaluations("last_sync_succeeded", "ops", "public", "weather")[0]
+        return None if newest.passed else newest
+
+    assert "the disk is full" in (until(failed, what="failed check").description or "")
+
+
+def triggers(dagster_dev: Served, cache: str, *, after: int) -> list[RequestRecord]:
+    """The requests after one of that number that asked for an incremental update of a cache."""
+    cache_id = dagster_dev.sandbox.caches[cache]
+    return [
+        request
+        for request in dagster_dev.sandbox.requests
+        if request.number > after
+        and request.operation == "incrementalUpdateCache"
+        and cache_id in request.path
+    ]
+
+
+def requested(ticks: list[Tick]) -> list[str]:
+    """The runs that ticks requested."""
+    return [run_id for tick in ticks for run_id in tick.run_ids]
+
+
+# The browser
+
+
+def test_the_asset_graph_leads_from_landings_to_the_report(dagster_dev: Served, page: Page) -> None:
+    """The graph has a node for each table, for its cache and for the report, in their three groups."""
+    page.goto(dagster_dev.example.url + graph_of('code_location:"flights"'))
+    for _ in ("operational", "peaka", "reports"):
+        page.get_by_role("img", name="unfold_more").first.click()
+    expect(page.get_by_role("img", name="unfold_less")).to_have_count(3)
+    page.reload()  # which fits all of it into the window
+    for table in TABLES:
+        expect(page.get_by_text(table, exact=True)).to_have_count(2)
+    expect(page.get_by_text("punctuality", exact=True)).to_have_count(1)
+
+
+def test_a_cache_materialized_by_the_button_shows_what_its_execution_did(
+    dagster_dev: Served, page: Page
+) -> None:
+    """Materialize starts a sync; the materialization that it leads to counts exactly what was changed before."""
+    updated = dagster_dev.change("ops", "UPDATE planes SET seats = seats + 1 WHERE year = 2004")
+    deleted = dagster_dev.change("ops", "DELETE FROM planes WHERE manufacturer = 'CESSNA'")
+    assert (updated, deleted) == (192, 9)
+    page.goto(dagster_dev.example.url + "/assets/ops/public/planes")
+    page.get_by_role("button", name="Materialize").click()
+    run = launched(page)
+    page.goto(f"{dagster_dev.example.url}/runs/{run}")
+    expect(page.get_by_text("Success", exact=True)).to_be_visible()
+
+    page.goto(dagster_dev.example.url + "/assets/ops/public/planes?view=events")
+    expect(page.get_by_role("link", name=run[:8])).to_be_visible()
+    (execution,) = [e for e in dagster_dev.sandbox.executions("ops.public.planes") if e.updated]
+    for key, value in {
+        "peaka/execution_id": execution.id,
+        "peaka/mode": "incremental",
+        "peaka/rows_inserted": "0",
+        "peaka/rows_updated": str(updated),
+        "peaka/rows_deleted": str(deleted),
+        "dagster/table_name": "ops.public.planes",
+    }.items():
+        expect(row(page, key)).to_contain_text(value)
+
+
+def test_the_launchpad_offers_the_mode(dagster_dev: Served, page: Page, pictures: Path) -> None:
+    """The launchpad completes and explains `mode`; a run with `mode: full_refresh` rebuilds the cache."""
+    page.goto(dagster_dev.example.url + "/assets/ops/public/airports")
+    page.get_by_role("button", name="Materialize").click(modifiers=["Shift"])
+    launchpad = page.get_by_role("dialog")
+    expect(launchpad).to_contain_text("Launchpad")
+    launchpad.get_by_role("textbox").last.focus()
+    page.keyboard.press("ControlOrMeta+A")
+    page.keyboard.insert_text("ops:\n  ops__public__airports:\n    config:\n      ")
+    page.keyboard.press("Control+Space")
+    mode = page.get_by_role("option", name=re.compile("^mode "))
+    expect(mode).to_contain_text("'incremental' or 'full_refresh', for this run")
+    page.screenshot(path=pictures / "launchpad.png")
+
+    mode.click()
+    page.keyboard.insert_text("full_refresh")
+    launchpad.get_by_role("button", name="Materialize").click()
+    expect(page.get_by_text("Success", exact=True)).to_be_visible()
+    newest = dagster_dev.sandbox.executions("ops.public.airports")[-1]
+    assert (newest.mode, newest.status) == ("FULL_REFRESH", "COMPLETED")
+
+
+def test_a_cache_of_the_fleet_shows_its_table_and_what_its_syncs_did_over_time(
+    dagster_dev: Served, page: Page
+) -> None:
+    """After three syncs, the page has the table's name and columns, and plots of rows inserted, updated, deleted."""
+    page.goto(dagster_dev.example.url + "/assets/" + THRICE.replace(".", "/"))
+    expect(page.get_by_text(THRICE).first).to_be_visible()
+    for column, kind in (("id", "bigint"), ("item", "varchar"), ("price", "double")):
+        expect(row(page, column)).to_contain_text(kind)
+    page.get_by_role("button", name="Plots").click()
+    for what in ("inserted", "updated", "deleted"):
+        plot = page.get_by_text(f"peaka/rows_{what}", exact=True)
+        plot.scroll_into_view_if_needed()
+        expect(plot).to_be_visible()
+
+
+def test_a_failed_run_says_which_caches_failed_and_why(dagster_dev: Served, page: Page) -> None:
+    """Of twelve caches in one step, two fail: the run's page names them with Peaka's reason and what to do."""
+    failing = [f"shop_berlin.public.orders_2010_{month}" for month in ("02", "07")]
+    for cache in failing:
+        dagster_dev.sandbox.plan(cache, fail="the disk is full")
+    page.goto(dagster_dev.example.url + graph_of('key:"shop_berlin/public/orders_2010_*"'))
+    page.get_by_role("button", name="Materialize all").click()
+    run = launched(page)
+
+    page.goto(f"{dagster_dev.example.url}/runs/{run}")
+    expect(page.get_by_text("Failure", exact=True)).to_be_visible()
+    error = page.get_by_text("2 caches failed").last
+    expect(error).to_be_visible()
+    for cache in failing:
+        expect(error).to_contain_text(f"Peaka cache {cache} (")
+    expect(error).to_contain_text("FAILED. Peaka says: the disk is full.")
+    expect(error).to_contain_text("Look at the cache and its source in Peaka, then materialize again.")
+    materialized = [
+        month
+        for month in range(1, 13)
+        if dagster_dev.fleet.materializations("shop_berlin", "public", f"orders_2010_{month:02}")
+    ]
+    assert materialized == [1, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+
+
+def launched(page: Page) -> str:
+    """The id of the run that the UI says it has launched."""
+    link = page.get_by_role("listitem").filter(has_text="Launched run").get_by_role("link", name="View")
+    path = link.get_attribute("href")
+    assert path
+    return path.removeprefix("/runs/")
+
+
+def row(page: Page, first: str) -> Locator:
+    """The row of a table whose first cell reads so."""
+    return page.get_by_role("row").filter(has=page.get_by_role("cell", name=first, exact=True)).first
