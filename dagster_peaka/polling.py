@@ -52,10 +52,13 @@ class Start(Enum):
 
 @dataclass(frozen=True)
 class Trigger:
-    """What a run of ours wrote down about a trigger: the mode, and the newest execution of it before."""
+    """What a run of ours wrote down about a trigger: the mode, and the newest execution of it before.
+
+    ``mode`` is None for a run that has not triggered anything: it may follow an execution of either mode.
+    """
 
     run_id: str
-    mode: SyncMode
+    mode: SyncMode | None
     baseline: Baseline
 
 
@@ -435,12 +438,13 @@ class Review:
     # Runs of ours
 
     def _is_followed(self, place: int, told: Told) -> bool:
-        """Whether a run under way may have triggered this execution, and will record it."""
+        """Whether a run under way may follow this execution, and will record it."""
         entry = self._entries[place]
         if entry.execution.id in told.recorded:
             return False
         return any(
-            entry.mode in (trigger.mode, None) and self._is_newer(place, trigger.baseline, unknown=True)
+            (trigger.mode is None or entry.mode in (trigger.mode, None))
+            and self._is_newer(place, trigger.baseline, unknown=True)
             for trigger in told.followed
         )
 

@@ -43,39 +43,82 @@ class Recorded:
 
 
 def followed(
-    instance: dg.DagsterInstance, assets: Collection[dg.AssetKey], written_after: float
-) -> dict[str, list[Trigger]]:
-    """By the ids of their caches, the triggers whose outcome a run that is under way will record itself.
+    instance: dg.DagsterInstance, caches: Mapping[dg.AssetKey, str], written_after: float
+) -> dict[dg.AssetKey, list[Trigger]]:
+    """For each asset, what runs that are under way will tell about its cache themselves.
 
-    One query, and another for each run under way that may materialize one of ``assets``. What was written down before
+    One query, and another for each run under way that may materialize one of the assets. What was written down before
     ``written_after`` (epoch seconds) counts no more: its run has given up, or died without a trace.
+
+    Args:
+        caches: the assets and the ids of their caches.
     """
-    found: dict[str, list[Trigger]] = {}
+    found: dict[dg.AssetKey, list[Trigger]] = {}
     for record in instance.get_run_records(filters=dg.RunsFilter(statuses=UNDER_WAY)):
         run = record.dagster_run
         # A run of a whole job names no assets.
-        if not run.asset_selection or not run.asset_selection.isdisjoint(assets):
-            for cache_id, trigger in _followed_by(instance, run.run_id, written_after).items():
-                found.setdefault(cache_id, []).append(trigger)
+        if not run.asset_selection or not run.asset_selection.isdisjoint(caches):
+            progress = _Progress(run.run_id, written_after)
+            for entry in _events_of(instance, run.run_id):
+                progress.add(entry)
+            for key, cache_id in caches.items():
+                trigger = progress.trigger(key, cache_id)
+                if trigger is not None:
+                    found.setdefault(key, []).append(trigger)
     return found
 
 
-def _followed_by(instance: dg.DagsterInstance, run_id: str, written_after: float) -> dict[str, Trigger]:
-    triggers: dict[str, Trigger] = {}
-    for entry in _events_of(instance, run_id):
-        if entry.asset_observation is not None and entry.timestamp > written_after:
-            triggers.update(_triggers(run_id, entry.asset_observation))
-            triggers.pop(_handed_over(entry.asset_observation).get("cache_id", ""), None)
-        elif entry.asset_materialization is not None:
-            triggers.pop(_text(entry.asset_materialization.metadata, CACHE_ID_METADATA) or "", None)
-    return triggers
+class _Progress:
+    """How far a run has come with its caches, by its events."""
+
+    def __init__(self, run_id: str, written_after: float) -> None:
+        self._run_id = run_id
+        self._written_after = written_after
+        self._steps: dict[dg.AssetKey, str | None] = {}
+        self._under_way: set[str | None] = set()
+        self._triggers: dict[str, Trigger] = {}
+        self._settled: set[str] = set()
+
+    def add(self, entry: dg.EventLogEntry) -> None:
+        """Take in the next event."""
+        event = entry.dagster_event
+        if event is None or entry.timestamp <= self._written_after:
+            return
+        if entry.asset_materialization is not None:
+            self._settled.add(_text(entry.asset_materialization.metadata, CACHE_ID_METADATA) or "")
+        elif entry.asset_observation is not None:
+            self._triggers.update(_triggers(self._run_id, entry.asset_observation))
+            self._settled.add(_handed_over(entry.asset_observation).get("cache_id", ""))
+        elif event.asset_key is not None:
+            self._steps[event.asset_key] = entry.step_key
+        elif event.event_type is dg.DagsterEventType.STEP_START:
+            self._under_way.add(entry.step_key)
+        else:
+            self._under_way.discard(entry.step_key)
+
+    def trigger(self, key: dg.AssetKey, cache_id: str) -> Trigger | None:
+        """What the run will tell about a cache; None where it has told it, or has nothing to do with it."""
+        if cache_id in self._settled or self._steps.get(key) not in self._under_way:
+            return None
+        # A step that has written down nothing yet may follow any execution: it attaches, or adopts.
+        return self._triggers.get(cache_id) or Trigger(self._run_id, None, Baseline())
+
+
+RUN_EVENTS = {
+    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    dg.DagsterEventType.STEP_START,
+    dg.DagsterEventType.ASSET_OBSERVATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+}
+"""The events that tell how far a run has come; those planned name each asset's step."""
 
 
 def _events_of(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.EventLogEntry]:
-    types = {dg.DagsterEventType.ASSET_OBSERVATION, dg.DagsterEventType.ASSET_MATERIALIZATION}
     cursor: str | None = None
     while True:
-        page = instance.get_records_for_run(run_id, cursor=cursor, of_type=types, limit=1000)
+        page = instance.get_records_for_run(run_id, cursor=cursor, of_type=RUN_EVENTS, limit=1000)
         for record in page.records:
             yield record.event_log_entry
         if not page.has_more:

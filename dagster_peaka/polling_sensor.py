@@ -178,10 +178,11 @@ class _Tick:
         self._tell(self._read(moved))
         for beginning, lines in self.warnings.items():
             self.context.log.warning("%s %s", beginning, _named(lines))
-        cursor = self._next_cursor().encode()
-        if self.events:
-            return dg.SensorResult(asset_events=self.events, cursor=cursor)
-        return dg.SensorResult(skip_reason=self._reason(len(looks), len(moved)), cursor=cursor)
+        # A tick that requests no run counts as skipped in Dagster's UI, which shows this reason beside it.
+        summary = self._summary(len(looks), len(moved))
+        return dg.SensorResult(
+            asset_events=self.events, skip_reason=summary, cursor=self._next_cursor().encode()
+        )
 
     def _warn(self, beginning: str, line: str) -> None:
         self.warnings.setdefault(beginning, []).append(line)
@@ -301,7 +302,8 @@ class _Tick:
             return
         instance = self.context.instance
         # First the runs: one that is seen to have ended has recorded all that it will.
-        under_way = followed(instance, asked.keys(), self.began - self.peaka.poll_timeout - LOG_TOLERANCE)
+        caches = {look.asset.key: look.cache_id for look in looks if look.asked}
+        under_way = followed(instance, caches, self.began - self.peaka.poll_timeout - LOG_TOLERANCE)
         is_known = self.last is not None and all(look.review.mark is not None for look in looks)
         since = self.last.looked_at if self.last is not None and is_known else self.began - KEPT_FOR
         held = recorded(instance, asked, float(since) - LOG_TOLERANCE)
@@ -317,7 +319,7 @@ class _Tick:
                 Told(
                     recorded=record.runs,
                     previous=version_of(newest, look.cache_id) if newest else None,
-                    followed=under_way.get(look.cache_id, ()),
+                    followed=under_way.get(key, ()),
                     handed_over=handed_over(instance, key, look.cache_id) if missing else (),
                     evaluated=evaluated(instance, check) if look.asset.checked else None,
                 ),
@@ -341,13 +343,18 @@ class _Tick:
             if not outcome.execution.succeeded and not asset.checked:
                 self._warn("A sync has failed:", f"{asset}: {failure(look.cache_id, outcome)}")
 
-    def _reason(self, caches: int, moved: int) -> str:
-        """Why there are no events."""
+    def _summary(self, caches: int, moved: int) -> str:
+        """What the tick has seen, or why there is nothing to report."""
+        told = [event.asset_key for event in self.events]
         unfinished = sum(len(mark.unfinished) for mark in self.marks.values())
+        if told:
+            first = f"{len(told)} events of {len(set(told))} caches are recorded"
+        elif self.last is None:
+            first = f"The first look at {caches} caches: what ends from now on is recorded"
+        else:
+            first = f"No sync has ended since the last tick ({caches} caches, {moved} of them moved)"
         parts = [
-            f"No sync has ended since the last tick ({caches} caches, {moved} of them moved)"
-            if self.last
-            else f"The first look at {caches} caches: what ends from now on is reported",
+            first,
             f"{unfinished} executions are unfinished" if unfinished else "",
             f"{len(self.left)} caches are left to the next tick" if self.left else "",
         ]

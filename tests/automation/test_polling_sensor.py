@@ -146,6 +146,33 @@ def test_what_a_run_records_is_left_to_it(
     assert recorded(watch.instance, KEY_T) == [sandbox.executions(T)[-1].id]
 
 
+def test_what_a_run_has_attached_to_is_left_to_it(
+    watch: Watch, sandbox: PeakaSandbox, assets: list[dg.AssetsDefinition]
+) -> None:
+    """A stranger's execution that a run follows is recorded by that run, although it has written down no trigger."""
+    (first,) = sync_by_others(sandbox, [U])
+    watch.tick()
+    sandbox.plan(U, times=1, hold=True)
+    stranger = sandbox.start_execution(U)
+
+    seen: list[Any] = []
+
+    def look() -> None:
+        with unseen_by_runs(sandbox):
+            sandbox.release(U)
+            sandbox.wait_idle()
+            seen.extend(watch.tick())
+
+    def is_attached() -> bool:
+        return [request.operation for request in sandbox.requests].count("getCacheStatus") >= 2
+
+    with acting_when(is_attached, look):
+        run_of(assets[1], watch.peaka, instance=watch.instance, config={"on_running": "attach"})
+    assert recorded(watch.instance, KEY_U) == [first, stranger]
+    assert seen == []
+    assert watch.tick() == []
+
+
 def test_a_stranger_beside_a_run_of_ours_is_recorded_after_it(
     watch: Watch, sandbox: PeakaSandbox, assets: list[dg.AssetsDefinition]
 ) -> None:

@@ -163,7 +163,9 @@ def judge(
         for execution_id, records in recorded.items():
             execution = truth[execution_id]
             assert execution.status == "COMPLETED", f"{seed}: {cache}: {execution_id} did not complete"
-            assert (execution.finished_at or 0) >= first_tick[0] or all(run for run, _ in records), (
+            # What ended just before the first tick but was not shown yet is news to it.
+            shown_at = (execution.finished_at or 0) + sandbox.behaviour.visible_after
+            assert shown_at >= first_tick[0] or all(run for run, _ in records), (
                 f"{seed}: {cache}: {execution_id} was over before the first tick"
             )
             assert all(run for run, _ in records[1:]), f"{seed}: {cache}: the sensor doubled {execution_id}"
