@@ -99,8 +99,8 @@ class _Run:
     look: Look | None = None
     announced: Baseline | None = None
     """The baseline that ``before_triggers`` was told."""
-    ended: bool = False
-    """True once ``after_result`` was told."""
+    after: Future[Any] | None = None
+    """What ``after_result`` began."""
 
 
 @dataclass(frozen=True)
@@ -174,21 +174,17 @@ class Runner:
 
     def _goes_on(self, run: _Run) -> bool:
         """True while something is done about the result before it is yielded."""
-        if run.ended or self._after_result is None or run.sync.result is None:
-            return run.busy
-        run.ended = True
-        future = self._after_result(run.job, run.sync.result)
-        if future is None:
+        if run.sync.result is None or self._after_result is None:
             return False
-        run.busy = True
+        if run.after is None:
+            run.after = self._after_result(run.job, run.sync.result) or _nothing()
 
-        def handle(_: Future[Any]) -> None:
-            run.busy = False
-            self._touched[run] = None
+            def handle(_: Future[Any]) -> None:
+                self._touched[run] = None
 
-        self._out.add(future)
-        future.add_done_callback(lambda done: self._events.put(_Event(done, handle)))
-        return True
+            self._out.add(run.after)
+            run.after.add_done_callback(lambda done: self._events.put(_Event(done, handle)))
+        return not run.after.done()
 
     # What is due
 
@@ -512,6 +508,12 @@ def _answered(wanted: dict[Future[Any], R], deadline: float) -> Iterator[tuple[F
     finally:
         for future in wanted:
             future.cancel()
+
+
+def _nothing() -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(None)
+    return future
 
 
 def _failed(error: PeakaError) -> Future[Any]:

@@ -317,7 +317,7 @@ def test_any_key_has_a_readable_step(key: list[str], name: str) -> None:
 
     assert asset.key == dg.AssetKey(key)
     assert asset.op.name.startswith(name)
-    assert len(asset.op.name) == len(name) + (8 if name.endswith("_") else 0)
+    assert len(asset.op.name) == len(name) + (12 if name.endswith("_") else 0)
 
 
 def test_keys_that_read_alike_have_steps_of_their_own() -> None:

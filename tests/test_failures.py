@@ -228,7 +228,8 @@ def test_an_unknown_cache_id_says_what_to_check(sandbox: PeakaSandbox) -> None:
     failure = failed(peaka_for(sandbox), {"cache_id": "f00", "key": "orders"})
 
     assert failure.description == (
-        "Peaka cache orders (f00): the project has no such cache. Check the cache's id or table, and project_id."
+        "Peaka cache orders (f00): the project has no such cache. Check the cache's id or table, and project_id; "
+        "fetch the snapshot again if the cache was created anew."
     )
 
 

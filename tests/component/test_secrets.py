@@ -38,6 +38,7 @@ def test_the_key_is_in_no_file_log_or_event(
 ) -> None:
     """Neither the state nor anything that Dagster keeps of good and failed runs holds the key, and no log does."""
     project.declare({"connection": connection_to(guarded), "last_sync_check": True, "polling_sensor": True})
+    project.refresh()
     definitions = project.definitions(dev=True)
     home = tmp_path / "home"
     home.mkdir()
