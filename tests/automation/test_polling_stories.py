@@ -64,7 +64,9 @@ def is_plain(reading: Open) -> bool:
     """Whether every trigger becomes an execution that shows at once."""
     hidden = reading.visible_after > 0.0 or reading.visible_when_started or reading.stale_by > 0.0
     swallowed = reading.coalesce or reading.other_mode in ("coalesce", "refuse")
-    return not (hidden or swallowed) and reading.shows_mode and reading.shows_times and reading.clock_skew == 0.0
+    return (
+        not (hidden or swallowed) and reading.shows_mode and reading.shows_times and reading.clock_skew == 0.0
+    )
 
 
 def nothing_tells(reading: Open) -> bool:
