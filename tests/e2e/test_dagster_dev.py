@@ -146,17 +146,19 @@ def test_the_launchpad_offers_the_mode(dagster_dev: Served, page: Page, pictures
     page.goto(dagster_dev.example.url + "/assets/ops/public/airports")
     page.get_by_role("button", name="Materialize").click(modifiers=["Shift"])
     launchpad = page.get_by_role("dialog")
-    expect(launchpad).to_contain_text("Launchpad")
+    expect(launchpad).to_contain_text("PEAKA_API_KEY")  # the defaults are in the editor
     launchpad.get_by_role("textbox").last.focus()
     page.keyboard.press("ControlOrMeta+A")
     page.keyboard.insert_text("ops:\n  ops__public__airports:\n    config:\n      ")
     page.keyboard.press("Control+Space")
     mode = page.get_by_role("option", name=re.compile("^mode "))
     expect(mode).to_contain_text("'incremental' or 'full_refresh', for this run")
+    expect(launchpad).to_contain_text("must not be None")  # what was typed has been read
     page.screenshot(path=pictures / "launchpad.png")
 
     mode.click()
     page.keyboard.insert_text("full_refresh")
+    expect(launchpad).to_contain_text("No errors")
     launchpad.get_by_role("button", name="Materialize").click()
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
     newest = dagster_dev.sandbox.executions("ops.public.airports")[-1]
