@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dagster_peaka.sandbox.sources import Table, affinity, describe, quoted, read_only
+from dagster_peaka.sandbox.sources import Table, affinity, describe, is_locked, quoted, read_only
 from dagster_peaka.sandbox.store import Counts, Store, aside_name, copy_name
 
 T = TypeVar("T")
@@ -162,7 +162,7 @@ class Copier:
             try:
                 return do(*values)
             except sqlite3.OperationalError as error:
-                if "locked" not in str(error):
+                if not is_locked(error):
                     raise
                 if time.monotonic() > deadline:
                     raise CopyError(

@@ -127,6 +127,11 @@ def _rows(connection: sqlite3.Connection, sql: str, *values: str) -> list[tuple[
     return connection.execute(sql, values).fetchall()
 
 
+def is_locked(error: sqlite3.OperationalError) -> bool:
+    """Whether a statement failed only because another connection writes."""
+    return "locked" in str(error)
+
+
 def describe(connection: sqlite3.Connection, name: str, schema: str = "main") -> Table | None:
     """What the attached database `schema` says about a table, or None where there is none of exactly that name."""
     found = _rows(
@@ -144,8 +149,10 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         return Table(name, kind, ())
     try:
         info = _rows(connection, "SELECT * FROM pragma_table_xinfo(?, ?) WHERE hidden <> 1", name, schema)
-    except sqlite3.OperationalError:  # a view of a table that is gone
-        return Table(name, kind, ())
+    except sqlite3.OperationalError as error:
+        if kind != "view" or is_locked(error):
+            raise
+        return Table(name, kind, ())  # a view of a table that is gone
     indexes = _rows(
         connection, 'SELECT name, "unique", origin, partial FROM pragma_index_list(?, ?)', name, schema
     )

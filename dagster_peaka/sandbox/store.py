@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dagster_peaka.sandbox.sources import SandboxError, quoted
+from dagster_peaka.sandbox.sources import SandboxError, is_locked, quoted
 
 _LAYOUT = 1
 _TABLES = """
@@ -106,7 +106,7 @@ class Store:
         try:
             lock.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
+            if not is_locked(error):
                 raise
             raise SandboxError(f"store {self.path}: another sandbox uses it, end that one first.") from None
 

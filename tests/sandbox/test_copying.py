@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dagster_peaka.sandbox import PeakaSandbox, copying
+from dagster_peaka.sandbox.sources import describe
+from dagster_peaka.sandbox.sources import describe
 from dagster_peaka.sandbox.store import copy_name
 from tests.sandbox.conftest import FLIGHTS, Api
 
@@ -294,6 +296,24 @@ def test_a_locked_source_is_waited_for(kept: PeakaSandbox, source: sqlite3.Conne
     kept.wait_idle()
     last = kept.executions(FLIGHTS)[-1]
     assert (last.status, last.inserted) == ("COMPLETED", 1)
+
+
+def test_a_source_that_is_locked_in_the_midst_of_its_description_is_waited_for(
+    source: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """A writer who comes between two questions about a table does not make it a table without columns."""
+    with closing(sqlite3.connect(tmp_path / "ops.db", timeout=0)) as reader:
+
+        def lock_before_the_columns(statement: str) -> None:
+            if statement.startswith("SELECT") and "table_xinfo" in statement:
+                reader.set_trace_callback(None)
+                source.execute("BEGIN EXCLUSIVE")
+
+        reader.set_trace_callback(lock_before_the_columns)
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            describe(reader, "flights")
+        source.execute("ROLLBACK")
+        assert describe(reader, "flights") is not None
 
 
 @pytest.mark.parametrize("journal", ["WAL", "DELETE"])
