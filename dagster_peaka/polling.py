@@ -291,6 +291,8 @@ class Review:
         found = [self._seen_places[mark] for mark in marks if mark in self._seen_places]
         if not marks:
             return True
+        if entry.short in marks:
+            return False
         if len(found) < len(marks) and not self._is_no_old_answer():
             return False
         if not found:

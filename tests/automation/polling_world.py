@@ -170,7 +170,7 @@ class Story:
             self.cursor = PollingCursor(int(looked_at), 0, last.marks if last else {}).encode()
             self.at_rest += 1
             return
-        most = self.pick.choice([1, 2, 100]) if self.world.open.shows_mode else 100
+        most = self.pick.choice([1, 2, 100])
         asked = review.choose(most)
         told = self._told(asked)
         verdict = review.judge(told)
