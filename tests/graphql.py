@@ -21,6 +21,16 @@ mutation LaunchPipelineExecution($executionParams: ExecutionParams!) {
   }
 }
 """
+# What the button "Re-execute from asset failure" of a run sends.
+RE_EXECUTE = """
+mutation LaunchRunReexecution($reexecutionParams: ReexecutionParams!) {
+  launchRunReexecution(reexecutionParams: $reexecutionParams) {
+    __typename
+    ... on LaunchRunSuccess { run { id } }
+    ... on PythonError { message stack }
+  }
+}
+"""
 # What the switch beside a sensor sends.
 START_SENSOR = """
 mutation StartSensor($sensor: SensorSelector!) {
@@ -143,6 +153,13 @@ class GraphQL:
             },
         }
         launched = self.ask(LAUNCH, executionParams=parameters)["launchPipelineExecution"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["id"]
+
+    def re_execute(self, run_id: str, strategy: str) -> str:
+        """Repeat what a run left undone; the id of the new run."""
+        parameters = {"parentRunId": run_id, "strategy": strategy}
+        launched = self.ask(RE_EXECUTE, reexecutionParams=parameters)["launchRunReexecution"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["id"]
 

@@ -21,16 +21,9 @@ WORDS = st.one_of(
 )
 
 
-@settings(max_examples=10_000, deadline=None)
-@given(
-    st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=3, unique=True),
-    st.sampled_from(["cache", "catalog", "project"]),
-)
-def test_any_names_load_or_are_refused_with_both_ids(
-    tables: list[tuple[str, str, str]], step_per: str
-) -> None:
-    """Whatever Peaka calls things: names are valid, stable and unique, or an error names both caches."""
-    caches = [
+def caches_of(tables: list[tuple[str, str, str]]) -> list[PeakaCache]:
+    """A cache of each table, given catalog, schema and table."""
+    return [
         PeakaCache(
             id=f"id-{n}",
             catalog_id=f"of {catalog}",
@@ -40,6 +33,18 @@ def test_any_names_load_or_are_refused_with_both_ids(
         )
         for n, (catalog, schema, table) in enumerate(tables)
     ]
+
+
+@settings(max_examples=10_000, deadline=None)
+@given(
+    st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=3, unique=True),
+    st.sampled_from(["cache", "catalog", "project"]),
+)
+def test_any_names_load_or_are_refused_with_both_ids(
+    tables: list[tuple[str, str, str]], step_per: str
+) -> None:
+    """Whatever Peaka calls things: names are valid, stable and unique, or an error names both caches."""
+    caches = caches_of(tables)
     keys = ["/".join(table) for table in tables]
     alike = [(a, b) for b in range(len(keys)) for a in range(b) if keys[a] == keys[b]]
     if alike:
@@ -64,16 +69,7 @@ def test_any_names_load_or_are_refused_with_both_ids(
 )
 def test_names_depend_on_no_order(tables: list[tuple[str, str, str]], step_per: str) -> None:
     """The same caches in another order have the same steps: retries and run config go on working."""
-    caches = [
-        PeakaCache(
-            id=f"id-{n}",
-            catalog_id=f"of {catalog}",
-            catalog_name=catalog,
-            schema_name=schema,
-            table_name=table,
-        )
-        for n, (catalog, schema, table) in enumerate(tables)
-    ]
+    caches = caches_of(tables)
 
     one = build_peaka_cache_assets(caches, step_per=step_per)
     other = build_peaka_cache_assets(reversed(caches), step_per=step_per)

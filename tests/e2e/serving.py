@@ -4,19 +4,13 @@ The sandbox copies the example's operational database and six catalogs of 84 tab
 that tests can play the stranger: start executions, let some fail, change rows.
 """
 
-import contextlib
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
-import httpx
 import pytest
 
 from dagster_peaka import PeakaProject, build_peaka_cache_assets
@@ -24,25 +18,14 @@ from dagster_peaka.sandbox import PeakaSandbox
 from flights.database import create_tables
 from flights.defs import landing
 from flights.defs.caches import cache_assets
-from tests.example.machine import free_port
-from tests.graphql import GraphQL, until
+from tests.dagster_dev import dagster_dev, write_settings
+from tests.graphql import GraphQL
 from tests.materializing import peaka_for
 
 SHOPS = [f"shop_{city}" for city in ("berlin", "lisbon", "oslo", "paris", "rome", "vienna")]
 MONTHS = [f"orders_{year}_{month:02}" for year in range(2010, 2017) for month in range(1, 13)]
 THRICE = "shop_oslo.public.orders_2010_01"
 
-# A run starts within a second and not within five; nothing asks for attention in the UI.
-DAGSTER_YAML = """\
-run_coordinator:
-  module: dagster
-  class: QueuedRunCoordinator
-  config: {dequeue_interval_seconds: 1}
-telemetry:
-  enabled: false
-nux:
-  enabled: false
-"""
 WORKSPACE_YAML = f"""\
 load_from:
   - python_module: {{module_name: flights.definitions, location_name: flights}}
@@ -99,15 +82,23 @@ def served(path: Path) -> Generator[Served]:
     with PeakaSandbox(sources, caches=[f"{catalog}.public.*" for catalog in sources]) as sandbox:
         sandbox.wait_idle()
         peaka_for(sandbox).fetch_project().save(folder.snapshot)
-        folder.home.mkdir()
-        (folder.home / "dagster.yaml").write_text(DAGSTER_YAML)
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("FLIGHTS_DATABASE", str(folder.source("ops")))
+        write_settings(folder.home)
+        with pytest.MonkeyPatch.context() as here:
+            here.setenv("FLIGHTS_DATABASE", str(folder.source("ops")))
             landings = [landing.airlines, landing.airports, landing.planes]
             _materialize([*landings, *cache_assets()], folder, sandbox)
         _sync_thrice(folder, sandbox)
-        port = free_port()
-        with _dagster_dev(port, folder, sandbox):
+        workspace = path / "workspace.yaml"
+        workspace.write_text(WORKSPACE_YAML)
+        environment = {
+            "FLEET_SNAPSHOT": str(folder.snapshot),
+            "FLIGHTS_DATABASE": str(folder.source("ops")),
+            "MPLCONFIGDIR": str(path / "matplotlib"),
+        }
+        serving = dagster_dev(
+            folder.home, "--workspace", str(workspace), sandbox=sandbox, environment=environment
+        )
+        with serving as port:
             yield Served(GraphQL(port, "flights"), GraphQL(port, "fleet"), sandbox, folder)
 
 
@@ -139,55 +130,3 @@ def change_rows(database: Path, statement: str) -> int:
 def _materialize(assets: Sequence[dg.AssetsDefinition], folder: Folder, sandbox: PeakaSandbox) -> None:
     with dg.DagsterInstance.from_config(str(folder.home)) as instance:
         assert dg.materialize(assets, instance=instance, resources={"peaka": peaka_for(sandbox)}).success
-
-
-@contextmanager
-def _dagster_dev(port: int, folder: Folder, sandbox: PeakaSandbox) -> Generator[None]:
-    workspace = folder.path / "workspace.yaml"
-    workspace.write_text(WORKSPACE_YAML)
-    log = folder.path / "dagster-dev.log"
-    dagster = str(Path(sys.executable).with_name("dagster"))
-    # A test run in the background of a shell ignores interrupts, and would pass that on.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [dagster, "dev", "--workspace", str(workspace), "--host", "127.0.0.1", "--port", str(port)],
-            cwd=folder.path,
-            env=_environment(folder, sandbox),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    signal.signal(signal.SIGINT, before)
-    try:
-        until(lambda: process.poll() is not None or _answers(port), what=f"UI: see {log}")
-        assert process.poll() is None, log.read_text()
-        yield
-    finally:
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(30)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # whatever of it still runs
-        process.wait()
-
-
-def _environment(folder: Folder, sandbox: PeakaSandbox) -> dict[str, str]:
-    ours = ("PEAKA_", "FLIGHTS_", "DAGSTER_")
-    return {
-        **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
-        "DAGSTER_HOME": str(folder.home),
-        "FLEET_SNAPSHOT": str(folder.snapshot),
-        "FLIGHTS_DATABASE": str(folder.source("ops")),
-        "MPLCONFIGDIR": str(folder.path / "matplotlib"),
-        "PEAKA_API_KEY": sandbox.api_key,
-        "PEAKA_PROJECT_ID": sandbox.project_id,
-        "PEAKA_BASE_URL": sandbox.base_url,
-    }
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/server_info", timeout=5).is_success
-    except httpx.TransportError:
-        return False

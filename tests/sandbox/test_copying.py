@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from dagster_peaka.sandbox import PeakaSandbox, copying
 from dagster_peaka.sandbox.sources import describe
-from dagster_peaka.sandbox.sources import describe
 from dagster_peaka.sandbox.store import copy_name
 from tests.sandbox.conftest import FLIGHTS, Api
 
