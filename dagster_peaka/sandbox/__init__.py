@@ -12,6 +12,9 @@ The same from the command line: `python -m dagster_peaka.sandbox --help`. The ro
     copying      delta and full refresh                      caches, executions  state, queues, schedules
     wire         Peaka's JSON                                trino, queries  SQL
     app          operations over HTTP                        server, __main__    PeakaSandbox, the command
+    scripts      executions as a test writes them down
+
+pytest brings it to a test as the fixtures `peaka_sandbox` and `peaka_script`, from `dagster_peaka_pytest`.
 """
 
 from typing import TYPE_CHECKING
@@ -21,16 +24,27 @@ from dagster_peaka.sandbox.behaviour import Behaviour
 if TYPE_CHECKING:
     from dagster_peaka.sandbox.caches import ExecutionRecord
     from dagster_peaka.sandbox.requests import RequestRecord
+    from dagster_peaka.sandbox.scripts import PeakaScript, ScriptedExecution
     from dagster_peaka.sandbox.server import PeakaSandbox
     from dagster_peaka.sandbox.sources import SandboxError
 
-__all__ = ["Behaviour", "ExecutionRecord", "PeakaSandbox", "RequestRecord", "SandboxError"]
+__all__ = [
+    "Behaviour",
+    "ExecutionRecord",
+    "PeakaSandbox",
+    "PeakaScript",
+    "RequestRecord",
+    "SandboxError",
+    "ScriptedExecution",
+]
 
 _ROOMS = {
     "PeakaSandbox": "server",
     "ExecutionRecord": "caches",
     "RequestRecord": "requests",
     "SandboxError": "sources",
+    "PeakaScript": "scripts",
+    "ScriptedExecution": "scripts",
 }
 _EXTRA = ("starlette", "uvicorn", "sqlglot")
 

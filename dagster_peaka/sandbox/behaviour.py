@@ -114,9 +114,27 @@ class Fault:
         return self.removed or (self.times is not None and self.hits >= self.times)
 
 
+COUNTS = ("inserted", "updated", "deleted", "total")
+"""The rows that a plan, and so a scripted execution, may report."""
+
+
+def check_rows(reported: object) -> None:
+    """Raises `ValueError` for a count that is no number of rows."""
+    for name in COUNTS:
+        rows = getattr(reported, name)
+        if rows is not None and (type(rows) is not int or rows < 0):
+            raise ValueError(f"{name} is {rows!r}; it must be a number of rows, 0 or more.")
+
+
 @dataclass(slots=True)
 class Plan:
-    """How executions of a cache are to go. `times` counts down with every execution that takes it."""
+    """How executions of a cache are to go. `times` counts down with every execution that takes it.
+
+    With any of the counts given it is scripted: it copies nothing, and its end reports these rows. `total`, the rows
+    that the cache then holds, follows from the executions before it where it is None.
+
+    Raises `ValueError` for a count that is no number of rows.
+    """
 
     mode: Mode | None = None
     times: int | None = 1
@@ -126,6 +144,18 @@ class Plan:
     status: str | None = None
     until_end: bool = False
     vanish: bool = False
+    inserted: int | None = None
+    updated: int | None = None
+    deleted: int | None = None
+    total: int | None = None
+
+    def __post_init__(self) -> None:
+        check_rows(self)
+
+    @property
+    def scripted(self) -> bool:
+        """Whether it reports rows that were given, instead of copying."""
+        return any(getattr(self, name) is not None for name in COUNTS)
 
 
 @dataclass(slots=True)
@@ -141,13 +171,16 @@ class Plans:
         self.by_table.setdefault(table, []).append(plan)
 
     def take(self, table: tuple[str, str, str], mode: Mode) -> Plan | None:
-        """The oldest plan that fits a new execution, with one of its times used up."""
+        """The oldest plan that fits a new execution, with one of its times used up; an endless one only when no other
+        fits.
+        """
         plans = self.by_table.get(table, [])
-        for plan in plans:
-            if plan.mode in (None, mode):
-                if plan.times is not None:
-                    plan.times -= 1
-                    if plan.times <= 0:
-                        plans.remove(plan)
-                return plan
-        return None
+        fitting = sorted((p for p in plans if p.mode in (None, mode)), key=lambda p: p.times is None)
+        if not fitting:
+            return None
+        plan = fitting[0]
+        if plan.times is not None:
+            plan.times -= 1
+            if plan.times <= 0:
+                plans.remove(plan)
+        return plan

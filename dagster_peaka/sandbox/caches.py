@@ -58,6 +58,7 @@ class Execution:
         self.leave = asyncio.Event()
         """Set when it has to stop early: cancelled, its cache deleted, or the sandbox closing."""
         self.released = asyncio.Event()
+        self.ended = asyncio.Event()
         self.copier: Copier | None = None
 
     @property

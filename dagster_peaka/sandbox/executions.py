@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan, Plans
 from dagster_peaka.sandbox.caches import Cache, Execution, ExecutionRecord, Origin, Schedule
 from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
-from dagster_peaka.sandbox.sources import Sources, Table, TableName
+from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
 from dagster_peaka.sandbox.store import Counts, Store, copy_name
 
 T = TypeVar("T")
@@ -115,23 +115,31 @@ class Engine:
             copier.close()
         self._pool.shutdown()
 
-    async def idle(self) -> None:
-        """Returns when no execution runs or waits."""
-        await self._idle.wait()
+    async def idle(self, cache: Cache | None = None) -> None:
+        """Returns when no execution runs or waits, of a cache or of all."""
+        if cache is None:
+            await self._idle.wait()
+        while cache is not None and cache.active:
+            await cache.active[0].ended.wait()
 
     # Caches
 
     async def create(
-        self, name: TableName, schedules: dict[Mode, str | None], request_number: int | None = None
+        self,
+        name: TableName,
+        schedules: dict[Mode, str | None],
+        request_number: int | None = None,
+        cache_id: str | None = None,
     ) -> Cache:
-        """A new cache, its first sync triggered. A schedule of None is none.
+        """A new cache, its first sync triggered. A schedule of None is none, an id of None is made up.
 
-        Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule) and `AlreadyCached`.
+        Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule), `AlreadyCached` and, for an id that
+        cannot be, `SandboxError`.
         """
         table = await self.in_thread(self.sources.table, name)
         if table is None:
             raise NoSuchTable(f"there is no table {ascii(str(name))[:200]}.")
-        return self.create_of(name, table, schedules, request_number)
+        return self.create_of(name, table, schedules, request_number, cache_id)
 
     def create_of(
         self,
@@ -139,6 +147,7 @@ class Engine:
         table: Table,
         schedules: dict[Mode, str | None],
         request_number: int | None = None,
+        cache_id: str | None = None,
     ) -> Cache:
         """The same for a table that is described already."""
         if not table.modes:
@@ -148,7 +157,7 @@ class Engine:
             raise NotSupported(_no_key(name))
         if name in self.by_table:
             raise AlreadyCached(f"The table {name} is cached already, by cache {self.by_table[name].id}.")
-        cache = Cache(str(uuid.uuid4()), name, table.modes)
+        cache = Cache(str(uuid.uuid4()) if cache_id is None else self._unused(cache_id), name, table.modes)
         cache.schedules = {mode: Schedule.of(text, time.time()) for mode, text in given.items()}
         self._admit(cache)
         self._dirty_caches[cache.id] = cache
@@ -268,6 +277,14 @@ class Engine:
         """The result of something that blocks, from the pool of threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)
 
+    def _unused(self, cache_id: str) -> str:
+        """A wanted id, which a path of the API has to carry. One of a deleted cache still names its executions."""
+        if type(cache_id) is not str or not cache_id.isprintable() or cache_id.strip() in ("", ".", ".."):
+            raise SandboxError(f"cache_id {cache_id!r}: an id is a text that can be a part of an address.")
+        if cache_id in self.names:
+            raise SandboxError(f"cache_id {cache_id}: the cache of {self.names[cache_id]} has it, or had it.")
+        return cache_id
+
     # The life of an execution
 
     def _admit(self, cache: Cache) -> None:
@@ -299,14 +316,17 @@ class Engine:
                     return
 
     async def _live(self, cache: Cache, execution: Execution) -> None:
+        plan = execution.plan
         try:
-            if execution.plan.fail is None:
+            if plan.fail is None and not plan.scripted:
                 done = await self._sync(cache, execution)
             else:
                 done = await self._last(execution)
             if self._closing and not done:
                 return
-            self._finish(cache, execution, "COMPLETED" if done else "CANCELLED", execution.plan.fail)
+            if done and plan.scripted:
+                execution.counts = _scripted_counts(cache, execution)
+            self._finish(cache, execution, "COMPLETED" if done else "CANCELLED", plan.fail)
         except CopyError as error:
             self._finish(cache, execution, "FAILED", {"message": str(error)})
         except Exception as error:  # whatever it is, an execution has to end
@@ -319,6 +339,7 @@ class Engine:
         execution.error = error if execution.status == "FAILED" else None
         execution.finished_at = execution.updated_at = time.time()
         cache.active.remove(execution)
+        execution.ended.set()
         self._unfinished -= 1
         if not self._unfinished:
             self._idle.set()
@@ -491,6 +512,18 @@ def _step(steps: Steps[None]) -> Counts | None:
 def _exhaust(steps: Steps[None]) -> None:
     for _ in steps:
         pass
+
+
+def _scripted_counts(cache: Cache, execution: Execution) -> Counts:
+    """The rows that a scripted execution reports. A full refresh holds what it inserted, an incremental goes on from
+    the last one that completed.
+    """
+    plan = execution.plan
+    counts = Counts(plan.inserted or 0, plan.updated or 0, plan.deleted or 0)
+    completed = [e.counts.cached for e in cache.executions if e.status == "COMPLETED"]
+    before = completed[-1] if completed and execution.mode == "INCREMENTAL" else 0
+    counts.cached = max(before + counts.inserted - counts.deleted, 0) if plan.total is None else plan.total
+    return counts
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:

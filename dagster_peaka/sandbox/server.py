@@ -36,9 +36,10 @@ class PeakaSandbox:
     """A local Peaka over HTTP. It is not Peaka: it plays Peaka's API for caches on SQLite files, on loopback only.
 
     `sources` names catalogs, in each its schemas, each a SQLite file that others may write to; a bare path is the
-    schema `main`. `caches` are created at the start where the store has them not, as `catalog.schema.table` or shell
-    patterns of that. `store` is a file that keeps caches, history and copies for the next start; without it they are
-    gone with `close()`. `port=0` takes a free one. `on_request` is called with every answered request.
+    schema `main`. More of them are made by `database`. `caches` are created at the start where the store has them not,
+    as `catalog.schema.table` or shell patterns of that. `store` is a file that keeps caches, history and copies for the
+    next start; without it they are gone with `close()`. `port=0` takes a free one. `on_request` is called with every
+    answered request.
 
     As a context manager it starts and closes itself. `stop()` and `start()` take the server away and back, on the
     same port, while executions go on.
@@ -77,6 +78,7 @@ class PeakaSandbox:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
+        self._databases: list[sqlite3.Connection] = []
 
     # Life
 
@@ -113,6 +115,8 @@ class PeakaSandbox:
         loop, self._loop = self._loop, None
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
+        while self._databases:
+            self._databases.pop().close()
         self._store.close()
         if self._socket is not None:
             self._socket.close()
@@ -142,6 +146,7 @@ class PeakaSandbox:
         self._thread = threading.Thread(target=_run, args=(self._loop,), name="peaka-sandbox")
         self._thread.start()
         try:
+            self._call(lambda: self._sources.take_up(self._store.sources))
             self._wait(self._engine.open())
             for pattern in self._wanted:
                 self._create_matching(pattern)
@@ -250,29 +255,64 @@ class PeakaSandbox:
 
         return self._call(read)
 
-    def wait_idle(self, timeout: float = 30) -> None:
-        """Wait until no execution runs or is queued. Raises `TimeoutError` after `timeout` seconds."""
+    def wait_idle(self, timeout: float = 30, cache: str | None = None) -> None:
+        """Wait until no execution runs or is queued, of a cache or of all.
+
+        Raises `TimeoutError` after `timeout` seconds.
+        """
+        waited_for = None if cache is None else self._call(lambda: self._cache(cache))
         try:
-            self._wait(asyncio.wait_for(self._engine.idle(), timeout))
+            self._wait(asyncio.wait_for(self._engine.idle(waited_for), timeout))
         except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
-            left = [e for e in self.executions() if e.finished_at is None]
+            left = [e for e in self.executions(cache) if e.finished_at is None]
             said = ", ".join(f"{e.mode} {e.id} of cache {e.cache_id} ({e.status})" for e in left[:5])
             raise TimeoutError(f"{len(left)} executions are not finished after {timeout} s: {said}") from None
 
     # What can be done to it
 
+    def database(self, schema: str) -> sqlite3.Connection:
+        """The database behind a schema, `catalog.schema`, to write to as its owner does: what a statement does counts
+        at once. The connection is closed with the sandbox.
+
+        Where there is no such schema yet, it is made: an empty database beside the store, which lasts as long.
+
+        Raises `SandboxError` for what cannot be a schema, or before `start`.
+
+        Example::
+
+            shop = sandbox.database("shop.public")
+            shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")
+            sandbox.create_cache("shop.public.orders")
+        """
+        if self._loop is None:
+            raise SandboxError(f"database {schema}: the sandbox has to be started first.")
+        catalog, _, name = schema.partition(".")
+        file = self._call(lambda: self._sources.make(self._store.sources, catalog, name))
+        # The sandbox may be closed by another thread than the one that writes.
+        connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        self._databases.append(connection)
+        return connection
+
     def create_cache(
-        self, table: str, incremental_schedule: str | None = None, full_refresh_schedule: str | None = None
+        self,
+        table: str,
+        incremental_schedule: str | None = None,
+        full_refresh_schedule: str | None = None,
+        *,
+        cache_id: str | None = None,
     ) -> str:
         """A new cache of `catalog.schema.table`, its first sync started. Schedules are ISO-8601 durations.
 
-        Returns its id.
+        Returns its id: `cache_id` where that is given, as for a project that names its caches by their ids.
+
+        Raises `SandboxError` for an id that cannot be one, or that another cache has or had.
         """
         schedules: dict[Mode, str | None] = {
             "INCREMENTAL": incremental_schedule,
             "FULL_REFRESH": full_refresh_schedule,
         }
-        return self._wait(self._engine.create(TableName.parse(table), schedules)).id
+        name = TableName.parse(table)
+        return self._wait(self._engine.create(name, schedules, cache_id=cache_id)).id
 
     def delete_cache(self, cache: str) -> None:
         """Delete a cache beside the API."""
@@ -310,15 +350,26 @@ class PeakaSandbox:
         status: str | None = None,
         until_end: bool = False,
         vanish: bool = False,
+        inserted: int | None = None,
+        updated: int | None = None,
+        deleted: int | None = None,
+        total: int | None = None,
     ) -> None:
-        """Decide how the next `times` executions of a cache go, for ever if None. `cache` may be yet to be created.
+        """Decide how the next `times` executions of a cache go. `cache` may be yet to be created.
+
+        Of several plans the oldest counts; one for ever (`times=None`) only while there is no other.
 
         `duration`: they take that many seconds. `hold`: they wait for `release`. `fail`: they copy nothing and end
         FAILED with this error. `status`: they show this word in place of their status, from their start and for ever;
         with `until_end` it gives way to the true one at their end. `vanish`: at their end nothing shows them any more.
+        `inserted`, `updated`, `deleted`, `total`: with any of them they copy nothing and report these rows at their
+        end; `total`, the rows in the cache, is else reckoned from the executions before.
+
+        Raises `ValueError` for what is no number of rows, `KeyError` where no source could have the table.
         """
         wanted = None if mode is None else _mode(mode)
-        plan = Plan(wanted, times, duration, hold, fail, status, until_end, vanish)
+        counts = (inserted, updated, deleted, total)
+        plan = Plan(wanted, times, duration, hold, fail, status, until_end, vanish, *counts)
 
         def add() -> None:
             known = self._engine.caches.get(cache)

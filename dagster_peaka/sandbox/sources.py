@@ -1,4 +1,7 @@
-"""The catalogs: SQLite files that others write to, opened read-only, described as tables with columns and keys."""
+"""The catalogs: SQLite files that others write to, opened read-only, described as tables with columns and keys.
+
+A schema that nobody has brought can be made: an empty file in a folder that the next sandbox finds again.
+"""
 
 import fnmatch
 import hashlib
@@ -9,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
+from urllib.parse import quote, unquote
 
 from dagster_peaka.sandbox.behaviour import Mode
 
@@ -200,14 +204,43 @@ class Sources:
 
     def __init__(self, sources: Mapping[str, Mapping[str, str | Path] | str | Path]) -> None:
         self._files: dict[str, dict[str, Path]] = {}
+        self.ids: dict[str, str] = {}
+        """Each catalog's id: the same in every sandbox, and as large as Peaka's."""
+        self.names: dict[str, str] = {}
         for catalog, schemas in sources.items():
             given = {"main": schemas} if isinstance(schemas, (str, Path)) else schemas
-            self._files[catalog] = {schema: Path(file) for schema, file in given.items()}
-            for schema, file in self._files[catalog].items():
-                _check(catalog, schema, file)
-        self.ids = {catalog: catalog_id(catalog) for catalog in self._files}
-        """Each catalog's id: the same in every sandbox, and as large as Peaka's."""
-        self.names = {number: catalog for catalog, number in self.ids.items()}
+            self._name(catalog, {})
+            for schema, file in given.items():
+                self._add(catalog, schema, Path(file))
+
+    def make(self, folder: Path, catalog: str, schema: str) -> Path:
+        """A schema's file; an empty one in `folder` where there is no such schema yet. Raises `SandboxError`."""
+        known = self._files.get(catalog, {}).get(schema)
+        if known is not None:
+            return known
+        file = folder / f"{quote(catalog, safe='')}.{quote(schema, safe='')}.db"
+        _check_names(f"database {catalog}.{schema}", catalog, schema)
+        folder.mkdir(exist_ok=True)
+        file.touch()
+        self._add(catalog, schema, file)
+        return file
+
+    def take_up(self, folder: Path) -> None:
+        """Bring back the schemas that were made in a folder before. Raises `SandboxError`."""
+        for file in sorted(folder.glob("*.db")):
+            catalog, _, schema = file.stem.partition(".")
+            if schema:
+                self.make(folder, unquote(catalog), unquote(schema))
+
+    def _add(self, catalog: str, schema: str, file: Path) -> None:
+        _check(catalog, schema, file)
+        self._name(catalog, {**self._files.get(catalog, {}), schema: file})
+
+    def _name(self, catalog: str, files: dict[str, Path]) -> None:
+        # New dictionaries, because threads may be walking through the old ones.
+        number = catalog_id(catalog)
+        self._files = {**self._files, catalog: files}
+        self.ids, self.names = {**self.ids, catalog: number}, {**self.names, number: catalog}
 
     def schemas(self, catalog: str) -> list[str]:
         """The schemas of a catalog, or none where it is unknown."""
@@ -260,15 +293,19 @@ def _open(file: Path) -> sqlite3.Connection:
     return sqlite3.connect(read_only(file), uri=True, isolation_level=None, timeout=_LOCK_PATIENCE)
 
 
-def _check(catalog: str, schema: str, file: Path) -> None:
-    where = f"source {catalog}.{schema}={file}"
+def _check_names(where: str, catalog: str, schema: str) -> None:
     for name in (catalog, schema):
         if not name or "." in name or not name.isprintable():
             raise SandboxError(
-                f"{where!s}: {name!a} cannot be a catalog or schema, it must be a word without dots."
+                f"{where}: {name!a} cannot be a catalog or schema, it must be a word without dots."
             )
     if catalog == "peaka":
         raise SandboxError(f"{where}: every project has catalogs named peaka already, choose another name.")
+
+
+def _check(catalog: str, schema: str, file: Path) -> None:
+    where = f"source {catalog}.{schema}={file}"
+    _check_names(where, catalog, schema)
     if not file.is_file():
         raise SandboxError(f"{where}: there is no such file.")
     try:

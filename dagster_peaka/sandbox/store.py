@@ -5,6 +5,7 @@ out about another by waiting for SQLite's lock. Readers (queries) need nothing: 
 """
 
 import json
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 from dagster_peaka.sandbox.sources import SandboxError, is_locked, quoted
 
 _LAYOUT = 1
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _TABLES = """
 CREATE TABLE IF NOT EXISTS peaka_cache (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS peaka_execution (
@@ -63,12 +65,17 @@ class SavedExecution:
 
 def copy_name(cache_id: str) -> str:
     """The table that holds a cache's copy."""
-    return f"copy_{cache_id.replace('-', '_')}"
+    return f"copy_{_part_of_name(cache_id)}"
 
 
 def aside_name(cache_id: str) -> str:
     """The table in which a full refresh builds the copy's successor."""
-    return f"aside_{cache_id.replace('-', '_')}"
+    return f"aside_{_part_of_name(cache_id)}"
+
+
+def _part_of_name(cache_id: str) -> str:
+    """An id as part of a table's name, in which SQLite ignores the case of letters: ids that somebody has chosen."""
+    return cache_id.replace("-", "_") if _UUID.fullmatch(cache_id) else f"x{cache_id.encode().hex()}"
 
 
 class Store:
@@ -81,6 +88,8 @@ class Store:
         self.kept = path is not None
         self._folder = None if path is not None else tempfile.mkdtemp(prefix="peaka-sandbox-")
         self.path = Path(path) if path is not None else Path(self._folder or "", "store.db")
+        self.sources = self.path.with_name(f"{self.path.name}-sources")
+        """The folder of the databases that the sandbox has made itself."""
         self.writing = threading.Lock()
         self._open: list[sqlite3.Connection] = []
         try:

@@ -53,11 +53,11 @@ def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_holds_the_package_its_types_marker_and_nothing_else(unpacked: Path) -> None:
-    """Every module of the package is in the wheel, with `py.typed`; no test, no example."""
+    """Every module of the package is in the wheel, with `py.typed`, and pytest's beside it; no test, no example."""
     found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     package = {
         path.relative_to(REPOSITORY).as_posix()
-        for path in (REPOSITORY / "dagster_peaka").rglob("*")
+        for path in [*(REPOSITORY / "dagster_peaka").rglob("*"), REPOSITORY / "dagster_peaka_pytest.py"]
         if path.suffix in (".py", ".typed")
     }
     assert "dagster_peaka/py.typed" in package
@@ -81,3 +81,19 @@ def test_the_sandbox_without_its_extra_says_what_to_install(unpacked: Path) -> N
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "pip install 'dagster-peaka[sandbox]'" in done.stderr
+
+
+def test_pytest_starts_without_the_extras_and_without_the_package(
+    unpacked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To offer the fixtures imports nothing of the package; to use one without the extra says what to install."""
+    (tmp_path / "test_it.py").write_text(
+        "import sys\n\n\n"
+        "def test_nothing(): assert not {'dagster', 'dagster_peaka'} & set(sys.modules)\n\n\n"
+        "def test_something(peaka_script): pass\n"
+    )
+    options = ["-p", "dagster_peaka", "-p", "no:cacheprovider", f"--rootdir={tmp_path}", str(tmp_path)]
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # others may need what is hidden
+    done = run(unpacked, "-c", f"{WITHOUT_EXTRAS}\nimport pytest; pytest.main({options})")
+    assert "1 passed, 1 error" in done.stdout, done.stdout + done.stderr
+    assert "ImportError: Peaka's sandbox needs its extra: pip install 'dagster-peaka[sandbox]'" in done.stdout

@@ -1,0 +1,34 @@
+"""The fixtures that pytest offers wherever this package is installed: `peaka_sandbox` and `peaka_script`.
+
+A module beside the package, because pytest imports it at every start: to import anything of the package would import
+Dagster, seconds before a test asks for it and before a `conftest.py` or a measuring of coverage has had its say. For
+the same reason it holds nothing but fixtures: no hooks, no options, nothing that acts by itself.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from dagster_peaka.sandbox import PeakaSandbox, PeakaScript
+
+
+@pytest.fixture
+def peaka_sandbox(monkeypatch: pytest.MonkeyPatch) -> "Iterator[PeakaSandbox]":
+    """A local Peaka without a table, for one test. PEAKA_API_KEY, PEAKA_PROJECT_ID and PEAKA_BASE_URL lead to it."""
+    from dagster_peaka.sandbox import PeakaSandbox  # without its extra, an error that names it
+
+    with PeakaSandbox({}) as sandbox:
+        monkeypatch.setenv("PEAKA_API_KEY", sandbox.api_key)
+        monkeypatch.setenv("PEAKA_PROJECT_ID", sandbox.project_id)
+        monkeypatch.setenv("PEAKA_BASE_URL", sandbox.base_url)
+        yield sandbox
+
+
+@pytest.fixture
+def peaka_script(peaka_sandbox: "PeakaSandbox") -> "PeakaScript":
+    """Lets executions of caches in `peaka_sandbox` go as written down: `peaka_script(table, [ScriptedExecution()])`."""
+    from dagster_peaka.sandbox import PeakaScript
+
+    return PeakaScript(peaka_sandbox)
