@@ -266,10 +266,18 @@ def cache_entries(context: dg.ResolutionContext, value: Sequence[BaseModel | str
         if isinstance(each, BaseModel):
             found.append(PeakaCacheEntry.resolve_from_model(place, each))
         else:
-            text = rendered(place, each)
-            name = "table" if "." in str(text) else "cache_id"
-            found.append(validated(PeakaCacheEntry, place, {name: text}))
+            found.append(validated(PeakaCacheEntry, place, _as_entry(str(rendered(place, each)))))
     return found
+
+
+def _as_entry(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"table" if "." in value else "cache_id": value}
+    return value
+
+
+Entries = list[Annotated[PeakaCacheEntry, BeforeValidator(_as_entry)]]
+"""Caches that are written out, in Python and in what a template comes to as in YAML."""
 
 
 def _is_late(value: Any) -> bool:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from dagster_peaka.component.attributes import (
     Condition,
+    Entries,
     Mode,
     PeakaAssetAttributes,
     PeakaCacheAttributes,
@@ -42,6 +43,7 @@ from dagster_peaka.component.reading import (
     problem_behind,
     problems_in,
     readable,
+    rendered,
 )
 from dagster_peaka.component.scaffold import PeakaProjectComponentScaffolder
 from dagster_peaka.component.settings import (
@@ -130,7 +132,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         Selection | None, doc("Which caches of the project become assets; by default all.")
     ] = None
     caches: Annotated[
-        list[PeakaCacheEntry] | None,
+        Entries | None,
         dg.Resolver(
             cache_entries,
             model_field_type=list[str | PeakaCacheEntry.model()],
@@ -294,10 +296,16 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     def defs_state_config(self) -> DefsStateConfig:
         """Where and how the state is kept. Its key comes from the settings alone: class, project and selection."""
         return DefsStateConfig(
-            key=self.defs_state.key or self._state_key(),
+            key=self._given_key() or self._state_key(),
             management_type=self.defs_state.management_type,
             refresh_if_dev=self.defs_state.refresh_if_dev and self._refreshes,
         )
+
+    def _given_key(self) -> str | None:
+        key = self.defs_state.key
+        if key is None or self._context is None:
+            return key
+        return str(rendered(self._context.at_path("defs_state").at_path("key"), key))
 
     def _state_key(self) -> str:
         key = f"{type(self).__name__}[{_plain(self.connection.project_id)}]"

@@ -93,10 +93,10 @@ def _connection(context: dg.ResolutionContext, model: BaseModel) -> PeakaResourc
     }
     if isinstance(settings.get("project_id"), int):
         settings["project_id"] = str(settings["project_id"])
-    if isinstance(key, Mapping):
-        settings["api_key"] = dg.EnvVar(cast("Mapping[str, str]", key)["env"])
-    else:
-        settings["api_key"] = rendered(context.at_path("api_key"), key)
+    key = rendered(context.at_path("api_key"), key)
+    settings["api_key"] = (
+        dg.EnvVar(cast("Mapping[str, str]", key)["env"]) if isinstance(key, Mapping) else key
+    )
     return validated(PeakaResource, context, settings)
 
 

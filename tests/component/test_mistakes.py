@@ -162,41 +162,73 @@ def test_several_mistakes_are_told_at_once(project: Project) -> None:
     assert "2 validation errors" in refusal
 
 
-# Where a section stands in YAML, what its fields are called in messages, and its name in the schema.
+# Where a section stands in YAML, what messages call its fields, its name in the schema, and what else it needs.
 SECTIONS = [
-    ("", "", ""),
-    ("connection:\n  ", "connection.", "PeakaConnectionModel"),
-    ("selection:\n  ", "selection.", "_SelectionModel"),
-    ("op:\n  ", "op.", "PeakaOpSettingsModel"),
-    ("op:\n  retry_policy:\n    ", "op.retry_policy.", "_RetryPolicyModel"),
-    ("translation:\n  ", "translation.", "PeakaAssetAttributesModel"),
-    ("overrides:\n  - ", "overrides.0.", "PeakaCacheOverrideModel"),
-    ("overrides:\n  - op:\n      ", "overrides.0.op.", "PeakaOpSettingsModel"),
-    ("caches:\n  - ", "caches.0.", "PeakaCacheEntryModel"),
-    ("checks:\n  ", "checks.", "PeakaCheckSettingsModel"),
-    ("checks:\n  op:\n    ", "checks.op.", "PeakaOpSettingsModel"),
-    ("upstream_sensor:\n  ", "upstream_sensor.", "PeakaUpstreamSensorSettingsModel"),
-    ("polling_sensor:\n  ", "polling_sensor.", "PeakaPollingSensorSettingsModel"),
-    ("defs_state:\n  ", "defs_state.", "DefsStateConfigArgs"),
+    ("", "", "", ""),
+    ("connection:\n  ", "connection.", "PeakaConnectionModel", "  project_id: p\n"),
+    ("connection:\n  api_key:\n    ", "connection.api_key.", "_Variable", "  project_id: p\n"),
+    ("selection:\n  ", "selection.", "_SelectionModel", ""),
+    ("op:\n  ", "op.", "PeakaOpSettingsModel", ""),
+    ("op:\n  retry_policy:\n    ", "op.retry_policy.", "_RetryPolicyModel", ""),
+    ("translation:\n  ", "translation.", "PeakaAssetAttributesModel", ""),
+    ("overrides:\n  - ", "overrides.0.", "PeakaCacheOverrideModel", "    match: a.b.c\n"),
+    ("overrides:\n  - op:\n      ", "overrides.0.op.", "PeakaOpSettingsModel", "    match: a.b.c\n"),
+    ("caches:\n  - ", "caches.0.", "PeakaCacheEntryModel", "    table: a.b.c\n"),
+    ("checks:\n  ", "checks.", "PeakaCheckSettingsModel", ""),
+    ("checks:\n  op:\n    ", "checks.op.", "PeakaOpSettingsModel", ""),
+    ("upstream_sensor:\n  ", "upstream_sensor.", "PeakaUpstreamSensorSettingsModel", ""),
+    ("polling_sensor:\n  ", "polling_sensor.", "PeakaPollingSensorSettingsModel", ""),
+    ("defs_state:\n  ", "defs_state.", "DefsStateConfigArgs", "  management_type: LOCAL_FILESYSTEM\n"),
 ]
-
-
-@pytest.mark.parametrize(
-    ("place", "names", "model"), SECTIONS, ids=[names or "." for _, names, _ in SECTIONS]
+EVERY_SECTION = pytest.mark.parametrize(
+    ("place", "names", "model", "rest"), SECTIONS, ids=[names or "." for _, names, _, _ in SECTIONS]
 )
-def test_no_field_can_be_misspelt(project: Project, place: str, names: str, model: str) -> None:
-    """A letter too many in the name of any field is refused, with its line and with the right name."""
-    schema = PeakaProjectComponent.model().model_json_schema()
-    described = schema["$defs"][model] if model else schema
 
-    for field in described["properties"]:
-        path = project.declare(f"{place}{field}x: 5")
-        with pytest.raises(Exception, match="Error while") as refused:
-            project.component()
-        said = str(refused.value.__cause__)
-        line = len(path.read_text().splitlines())
+
+def fields_of(model: str) -> list[str]:
+    """The fields of a section, by its name in the schema."""
+    schema = PeakaProjectComponent.model().model_json_schema()
+    return list((schema["$defs"][model] if model else schema)["properties"])
+
+
+def whole(place: str, field: str, value: str, rest: str) -> str:
+    """The YAML of a component in which all is well but one field."""
+    top = place.partition(":")[0] or field
+    others = {"connection": CONNECTION, "caches": "caches: [a.b.c]\n"}
+    if top == "selection":
+        del others["caches"]
+    rest = "" if f" {field}:" in rest else rest
+    beside = "".join(text for name, text in others.items() if name != top)
+    return f"{place}{field}: {value}\n{rest}{beside}"
+
+
+@EVERY_SECTION
+def test_no_field_can_be_misspelt(project: Project, place: str, names: str, model: str, rest: str) -> None:
+    """A letter too many in the name of any field is refused, with its line and with the right name."""
+    line = 3 + place.count("\n")
+    for field in fields_of(model):
+        path = project.declare(whole(place, f"{field}x", "5", rest))
+
+        said = project.refusal()
+
         assert f"attributes.{names}{field}x at {path}:{line}" in said, said
         assert field in said.partition("Near matches:")[2], said
+
+
+@EVERY_SECTION
+@pytest.mark.parametrize("wrong", ["[[]]", "'{{ nothing }}'"])
+def test_no_field_takes_anything(
+    project: Project, place: str, names: str, model: str, rest: str, wrong: str
+) -> None:
+    """A value of the wrong type, or a template that cannot be rendered, is refused with the line and the field."""
+    line = 3 + place.count("\n")
+    for field in fields_of(model):
+        path = project.declare(whole(place, field, wrong, rest))
+
+        said = project.refusal()
+
+        assert any(part.startswith(f"{names}{field}") for part in said.split("attributes.")), (field, said)
+        assert f"{path}:{line}" in said, (field, said)
 
 
 def test_the_schema_lists_every_section() -> None:
@@ -204,4 +236,4 @@ def test_the_schema_lists_every_section() -> None:
     schema = PeakaProjectComponent.model().model_json_schema()
 
     with_fields = {name for name, model in schema["$defs"].items() if "properties" in model}
-    assert with_fields - {model for _, _, model in SECTIONS} == {"_Variable"}
+    assert with_fields == {model for _, _, model, _ in SECTIONS if model}

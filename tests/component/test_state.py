@@ -255,6 +255,9 @@ def test_the_state_s_key_comes_from_the_settings_alone(project: Project, away: P
     assert selected.startswith(plain)
     assert len({plain, selected, key(selection={"exclude": "a.b.*"})}) == 3
     assert key(defs_state={"management_type": "LOCAL_FILESYSTEM", "key": "mine"}) == "mine"
+    project.monkeypatch.setenv("STAGE", "test")
+    named = {"management_type": "LOCAL_FILESYSTEM", "key": "peaka-{{ env.STAGE }}"}
+    assert key(defs_state=named) == "peaka-test"
 
 
 def test_a_half_configured_cache_is_left_out_with_a_warning(

@@ -117,3 +117,21 @@ def test_a_cache_by_id_gets_a_key_and_can_be_translated(project: Project, sandbo
     assert keys(plain) == {"peaka/5f3c"}
     assert keys(translated) == {"copies/5f3c"}
     assert spec_of(translated, "copies/5f3c").metadata["peaka/cache_id"] == "5f3c"
+
+
+def test_a_template_can_list_the_caches(project: Project, sandbox: PeakaSandbox) -> None:
+    """Caches that a function of the project lists are written as in YAML: as texts or by their fields."""
+    project.write(
+        "lists.py",
+        """
+        import dagster as dg
+
+        @dg.template_var
+        def ours():
+            return ["ops.public.t", "5f3c", {"table": "ops.public.u", "key": "u"}]
+        """,
+    )
+    path = project.declare({"connection": connection_to(sandbox), "caches": "{{ ours }}"})
+    path.write_text(f"template_vars_module: .lists\n{path.read_text()}")
+
+    assert keys(project.definitions()) == {"ops/public/t", "peaka/5f3c", "u"}

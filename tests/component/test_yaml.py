@@ -39,7 +39,9 @@ def test_the_key_is_bound_by_the_name_of_its_variable(project: Project, sandbox:
     assert resource.api_key.env_var_name == "PEAKA_API_KEY"
 
 
-@pytest.mark.parametrize("key", [{"env": "OTHER"}, "{{ env.OTHER }}", "{{env.OTHER}}"])
+@pytest.mark.parametrize(
+    "key", [{"env": "OTHER"}, "{{ env.OTHER }}", "{{env.OTHER}}", {"env": "{{ 'OTHER' }}"}]
+)
 def test_a_template_of_a_variable_binds_the_variable_too(
     project: Project, sandbox: PeakaSandbox, monkeypatch: pytest.MonkeyPatch, key: Any
 ) -> None:
