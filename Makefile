@@ -14,10 +14,10 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 
 # Recipes of commands that serve say exec, so that a signal to make reaches the command and not a shell around it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test lint bench mutations nightly clean
+.PHONY: help demo dev test test-matrix lint bench mutations nightly clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 demo: $(VENV)/.example ## land the next day of flights, sync the caches, print what happened and the report
 	@exec $(VENV)/bin/python -m flights.commands.demo --state "$(STATE)"
@@ -27,6 +27,9 @@ dev: $(VENV)/.example ## serve the example in Dagster's UI on port 3000, beside 
 
 test: $(VENV)/.dev ## run all tests
 	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+test-matrix: $(VENV)/.dev ## run them from the wheel, on each Python with the lowest and the newest Dagster
+	@$(VENV)/bin/nox
 
 lint: $(VENV)/.dev ## check format, lint, types and the direction of imports
 	@$(VENV)/bin/ruff format --check .
