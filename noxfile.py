@@ -57,7 +57,7 @@ def _wheel(session: nox.Session, folder: Path) -> Path:
 
 
 def _tree(folder: Path) -> Path:
-    """A copy of the repository without the package's source."""
+    """A copy of the repository without the package's source, beside Peaka's OpenAPI document where that is here."""
     tree = folder / "repository"
     shutil.rmtree(tree, ignore_errors=True)
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True)
@@ -65,4 +65,7 @@ def _tree(folder: Path) -> Path:
         if not file.startswith(f"{SOURCE}/") and (ROOT / file).exists():
             (tree / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / file, tree / file)
+    document, link = ROOT.parent / "shared", folder / "shared"
+    if document.is_dir() and not link.exists():
+        link.symlink_to(document)
     return tree
