@@ -71,6 +71,7 @@ class Told:
         previous: what its last materialization recorded.
         followed: triggers of runs that are under way and will record the outcome themselves.
         handed_over: triggers, oldest first, of runs that did not wait for the outcome.
+        named: the executions that the sensor has recorded as triggered by a run, each with that run's id.
         evaluated: the execution that the latest evaluation of the last-sync check tells about.
     """
 
@@ -78,6 +79,7 @@ class Told:
     previous: Version | None = None
     followed: Sequence[Trigger] = ()
     handed_over: Sequence[Trigger] = ()
+    named: Mapping[str, str] = field(default_factory=dict[str, str])
     evaluated: str | None = None
 
 
@@ -158,6 +160,8 @@ class Review:
         self._seen_places: dict[bytes, int] = {}
         self._chosen: list[int] = []
         self._cut = False
+        self._first = 0
+        """The place of the newest execution that this tick looks into; where it is cut, others are above it."""
 
     # What has to be read
 
@@ -234,10 +238,12 @@ class Review:
         self._seen_places = {entry.short: place for place, entry in enumerate(self._entries)}
         unseen = [place for place in range(len(self._entries)) if self._is_unseen(place)]
         over = [place for place in unseen if self._is_over(self._entries[place].execution)]
-        self._cut = len(over) > most
-        newest = over[-most] if self._cut else 0
-        self._chosen = [place for place in unseen if place >= newest]
-        return [self._entries[place].execution for place in over if place >= newest]
+        # What perhaps only came late is mostly told already: it must not keep back what is not.
+        sure = [place for place in over if not self._came_late(place)]
+        self._cut = len(sure) > most
+        self._first = sure[-most] if self._cut else 0
+        self._chosen = [place for place in unseen if place >= self._first]
+        return [self._entries[place].execution for place in over if place >= self._first]
 
     def _merged(self) -> list[_Entry]:
         """The history, newest first, with what the status shows beyond it."""
@@ -291,30 +297,55 @@ class Review:
         found = [self._seen_places[mark] for mark in marks if mark in self._seen_places]
         if not marks:
             return True
-        if entry.short in marks:
-            return False
-        if len(found) < len(marks) and not self._is_no_old_answer():
+        if entry.short in marks or self._waits:
             return False
         if not found:
-            return self._ended_since(entry.execution)
-        if place < min(found):
-            return True
-        return entry.mode is None and place < max(found) and self._came_late(entry.execution)
+            return self._ended_since(place)
+        return place < min(found) or self._came_late(place)
 
-    def _came_late(self, execution: CacheExecution) -> bool:
-        """Without modes, what was queued invisibly shows between the newest of one mode and the newest of the other."""
-        end = execution.finished_at
-        return end is not None and self.since is not None and end > self.since + LATE_TOLERANCE
+    @property
+    def _waits(self) -> bool:
+        """Whether the next tick decides what is new, because what was seen is missed, perhaps by an old answer."""
+        assert self.mark is not None
+        seen = {mark for mark in self.mark.newest.values() if mark is not None}
+        return not (seen <= self._seen_places.keys() or self._is_no_old_answer())
 
-    def _ended_since(self, execution: CacheExecution) -> bool:
-        """Whether an execution is new although nothing that was seen before is there to compare it with.
+    def _came_late(self, place: int) -> bool:
+        """Whether an execution without a mode was perhaps queued invisibly, beneath the newest of the other mode.
+
+        Such a one shows when a mode's newest has come late as well, between that and the one that was seen before.
+        """
+        entry = self._entries[place]
+        end = entry.execution.finished_at
+        if self.mark is None or entry.mode is not None or end is None or self.since is None:
+            return False
+        if end <= self.since + LATE_TOLERANCE:
+            return False
+        for mode in SyncMode:
+            newest, seen = self._newest[mode], self._seen_place(mode)
+            if newest is not None and self._has_moved(mode):
+                above = max(self._places.get(newest.id, -1), self._seen_place(mode.other))
+                if above < place < seen:
+                    return True
+        return False
+
+    def _seen_place(self, mode: SyncMode) -> int:
+        """The place of the newest execution of a mode that was seen before, beneath all where it is not to be found."""
+        assert self.mark is not None
+        mark = self.mark.newest[mode]
+        return len(self._entries) if mark is None else self._seen_places.get(mark, len(self._entries))
+
+    def _ended_since(self, place: int) -> bool:
+        """Whether an execution is new although what was seen before of its mode is not there to compare it with.
 
         Peaka forgets executions in time.
         """
+        execution, mode = self._entries[place].execution, self._entries[place].mode
         if not execution.ended:
             return True
         if execution.finished_at is None or self.since is None:
-            return execution.id in self._shown
+            is_above = mode is not None and place < self._seen_place(mode.other) < len(self._entries)
+            return is_above or execution.id in self._shown
         return execution.finished_at > self.since - CLOCK_TOLERANCE
 
     def _is_no_old_answer(self) -> bool:
@@ -335,7 +366,13 @@ class Review:
 
     def _is_forgotten(self, execution: CacheExecution) -> bool:
         """Whether a backfill does not reach an execution: the status shows the last of each mode for ever."""
-        return self.start is Start.EVERYTHING and execution.ended and execution.id not in self._listed
+        if self.start is not Start.EVERYTHING or not execution.ended or execution.id in self._listed:
+            return False
+        created_at = execution.created_at
+        # One that is newer than what is listed is no old one: the history lags behind the status.
+        return created_at is None or all(
+            listed.created_at is None or listed.created_at > created_at for listed in self.history
+        )
 
     def _is_over(self, execution: CacheExecution) -> bool:
         """Whether an execution has ended for good. An unknown status with an end may still become a known one."""
@@ -360,8 +397,10 @@ class Review:
         ]
         outcomes = self._outcomes(self._by_end(over), told, runs)
         mark = self._next_mark(told={self._entries[place].short for place in over})
-        fits = mark is not None and mark.fits
-        return Verdict(outcomes, mark if fits else None, complete=fits and not self._cut)
+        if mark is None or not mark.fits:
+            return Verdict(outcomes, None, complete=False)
+        # What is new where something is missed is sought as far back at the next tick.
+        return Verdict(outcomes, mark, complete=not (self._cut or mark.missed))
 
     def _outcomes(self, places: Sequence[int], told: Told, runs: Mapping[str, str]) -> list[Outcome]:
         outcomes: list[Outcome] = []
@@ -397,8 +436,9 @@ class Review:
         cache = short(self.status.id, CACHE)
         unfinished = {self._entries[place].short for place in self._chosen} - told
         if self.mark is None:
-            newest = {mode: self._top(mode, range(len(self._entries))) for mode in SyncMode}
-            return None if self._cut else Mark(cache, newest, frozenset(unfinished))
+            read = range(self._first, len(self._entries))
+            newest = {mode: self._top(mode, read) or self._forgotten(mode) for mode in SyncMode}
+            return Mark(cache, newest, frozenset(unfinished))
         new = [place for place in self._chosen if self._entries[place].short not in self.mark.unfinished]
         newest = {mode: self._top(mode, self._above(mode, new)) or self._kept(mode) for mode in SyncMode}
         unfinished |= self.mark.unfinished - told
@@ -414,9 +454,7 @@ class Review:
 
     def _above(self, mode: SyncMode, places: Iterable[int]) -> Iterator[int]:
         """The places above the newest execution of a mode that was seen before."""
-        assert self.mark is not None
-        mark = self.mark.newest[mode]
-        limit = len(self._entries) if mark is None else self._seen_places.get(mark, len(self._entries))
+        limit = self._seen_place(mode)
         return (place for place in places if place < limit)
 
     def _kept(self, mode: SyncMode) -> bytes | None:
@@ -432,10 +470,19 @@ class Review:
         """The newest execution of a mode among these places."""
         for place in places:
             entry = self._entries[place]
-            # Where only a part is told and no mode is given, all modes are told up to there.
-            if entry.mode is mode or (entry.mode is None and self._cut):
+            if entry.mode is mode or (entry.mode is None and self._is_told_up_to_the_cut(mode)):
                 return entry.short
         return None
+
+    def _is_told_up_to_the_cut(self, mode: SyncMode) -> bool:
+        """Whether only a part is told of a mode: its newest is above the cut. Then any without a mode may be of it."""
+        newest = self._newest[mode]
+        return self._cut and newest is not None and self._places.get(newest.id, -1) < self._first
+
+    def _forgotten(self, mode: SyncMode) -> bytes | None:
+        """The newest execution of a mode where a backfill does not reach it."""
+        newest = self._newest[mode]
+        return short(newest.id) if newest is not None and self._is_forgotten(newest) else None
 
     # Runs of ours
 
@@ -452,8 +499,11 @@ class Review:
 
     def _handed_over(self, told: Told) -> Iterator[tuple[str, str]]:
         """The executions that runs triggered without waiting, each with its run: the oldest one after the look."""
-        taken: set[int] = set()
+        yield from told.named.items()
+        taken = {self._places[execution_id] for execution_id in told.named if execution_id in self._places}
         for trigger in told.handed_over:
+            if trigger.run_id in told.named.values():
+                continue
             covered = self._covers(trigger.baseline)
             for place in reversed(range(len(self._entries))):
                 by_a_run = told.recorded.get(self._entries[place].execution.id)

@@ -12,10 +12,8 @@ from dagster_peaka.metadata import external_materialization, table_metadata
 from dagster_peaka.models import SyncMode
 from dagster_peaka.polling import Outcome
 from dagster_peaka.polling_cursor import ADDRESS, short
+from dagster_peaka.polling_log import RUN_ID_METADATA
 from dagster_peaka.sync import Origin
-
-RUN_ID_METADATA = "peaka/run_id"
-"""The key under which an event names the run that triggered its execution without waiting for it."""
 
 EXTERNAL = "external"
 """The ``peaka/origin`` of what no run of ours has triggered."""

@@ -18,6 +18,8 @@ from dagster_peaka.sync import Baseline
 
 EXECUTION_ID_METADATA = "peaka/execution_id"
 CACHE_ID_METADATA = "peaka/cache_id"
+RUN_ID_METADATA = "peaka/run_id"
+"""The key under which an event names the run that triggered its execution without waiting for it."""
 
 PAGE = 100
 """Records of one asset that one query asks for."""
@@ -33,6 +35,8 @@ class Recorded:
     newest: dg.EventLogEntry | None = None
     runs: dict[str, str] = field(default_factory=dict[str, str])
     """Empty text: recorded by a sensor, without a run."""
+    named: dict[str, str] = field(default_factory=dict[str, str])
+    """By the ids of executions, the runs that a sensor has named."""
 
     def add(self, entry: dg.EventLogEntry) -> None:
         """Note the execution that a materialization stands for."""
@@ -40,6 +44,9 @@ class Recorded:
         execution_id = _text(materialized.metadata, EXECUTION_ID_METADATA) if materialized else None
         if execution_id:
             self.runs.setdefault(execution_id, entry.run_id)
+            run_id = materialized.metadata.get(RUN_ID_METADATA) if materialized else None
+            if isinstance(run_id, dg.DagsterRunMetadataValue) and run_id.value:
+                self.named[execution_id] = run_id.value
 
 
 def followed(

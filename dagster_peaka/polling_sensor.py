@@ -209,10 +209,14 @@ class _Tick:
 
     def _next_cursor(self) -> PollingCursor:
         # Where something was left, what is new about it is sought as far back the next time.
-        everything = self.last is None or not self.left
+        told_until = int(self.began)
+        if self.left and self.last is not None:
+            told_until = self.last.looked_at
+        elif self.left and self.backfill:
+            told_until -= KEPT_FOR
         addresses = [asset.address for asset in self.assets if asset.address in self.marks]
         return PollingCursor(
-            int(self.began) if everything or self.last is None else self.last.looked_at,
+            told_until,
             self.assets.index(self.left[0]) if self.left else 0,
             {address: self.marks[address] for address in addresses},
         )
@@ -321,6 +325,7 @@ class _Tick:
                     previous=version_of(newest, look.cache_id) if newest else None,
                     followed=under_way.get(key, ()),
                     handed_over=handed_over(instance, key, look.cache_id) if missing else (),
+                    named=record.named,
                     evaluated=evaluated(instance, check) if look.asset.checked else None,
                 ),
             )

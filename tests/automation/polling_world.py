@@ -47,6 +47,7 @@ class Record:
     execution: Truth
     run_id: str
     version: Version
+    at: float
     names: str | None = None
 
 
@@ -59,6 +60,11 @@ class Story:
     pick: random.Random
     starts: list[tuple[float, SyncMode, bool, float, float]]
     """Our runs to come: when, which mode, whether it waits, after how long it posts, when it dies."""
+    backfill: bool = False
+    kept_for: float = float("inf")
+    """Seconds after its end for which the history shows an execution; the status shows the last of a mode for ever."""
+    most: Sequence[int] = (1, 2, 100)
+    """How many executions a tick may report."""
 
     log: list[Record] = field(default_factory=list[Record])
     failures: list[str] = field(default_factory=list[str])
@@ -69,7 +75,8 @@ class Story:
     """When the first tick looked: its listing, and its last request; again after its cursor was damaged."""
     deaths: int = 0
     longest_cursor: int = 0
-    _history_read_at: float = 0.0
+    _histories: list[float] = field(default_factory=list[float])
+    """How old the answers about the history were, in the last tick."""
     resets: int = 0
     at_rest: int = 0
     """Ticks in a row that left nothing new to the next one."""
@@ -130,7 +137,9 @@ class Story:
             run.ended = True
             if execution.outcome == "COMPLETED":
                 self.log.append(
-                    Record(execution, run.id, Version(execution.id, self._known_by(execution, moment)))
+                    Record(
+                        execution, run.id, Version(execution.id, self._known_by(execution, moment)), moment
+                    )
                 )
                 self.evaluations.append((execution.id, True))
 
@@ -147,6 +156,22 @@ class Story:
         known = Known(newest.get(SyncMode.INCREMENTAL), newest.get(SyncMode.FULL_REFRESH))
         return known.after(execution.mode, execution.id)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing goes on any more but the sensor's ticks."""
+        ended = all(execution.over for execution in self.world.executions)
+        shown = all(
+            execution.visible_at + self.world.open.stale_by < self.world.now
+            for execution in self.world.executions
+        )
+        return (
+            ended
+            and shown
+            and not self.world.strangers
+            and not self.starts
+            and all(run.ended for run in self.runs)
+        )
+
     # A tick
 
     def tick(self) -> None:
@@ -160,22 +185,23 @@ class Story:
         review = Review(
             status,
             last.marks.get(ADDRESS) if last else None,
-            Start.SILENT if last is None else Start.SINCE,
+            Start.EVERYTHING if self.backfill else Start.SILENT if last is None else Start.SINCE,
             since=date - timedelta(seconds=looked_at - last.looked_at) if last else None,
             now=date,
         )
+        self._histories.clear()
         if review.moved:
             self._read_history(review)
         elif review.mark is not None:
             self.cursor = PollingCursor(int(looked_at), 0, last.marks if last else {}).encode()
             self.at_rest += 1
             return
-        most = self.pick.choice([1, 2, 100])
-        asked = review.choose(most)
+        asked = review.choose(self.pick.choice(self.most))
         told = self._told(asked)
         verdict = review.judge(told)
         if last is None:
-            self.begun = (as_old_as, max(as_old_as, self._history_read_at))
+            readings = [as_old_as, *self._histories]
+            self.begun = min(readings), max(readings)
         if not self._store(verdict.outcomes):
             self.deaths += 1
             return
@@ -212,13 +238,18 @@ class Story:
     def _read_history(self, review: Review) -> None:
         limit = FIRST_PAGE
         while not review.suffices:
-            at = self._history_read_at = self.world._as_old_as()
+            at = self.world._as_old_as()
+            self._histories.append(at)
             self.world.histories += 1
-            shown = self.world.visible(None, at)[review.offset :][:limit]
+            kept = [each for each in self.world.visible(None, at) if not self._is_forgotten(each, at)]
+            shown = kept[review.offset :][:limit]
             page = [self.world._shown(found, at, self.world.open.shows_mode) for found in shown]
             review.add(page, last=len(page) < FIRST_PAGE)
             limit = NEXT_PAGE if review.history else FIRST_PAGE
             self.advance(self.world.now + self.pick.choice([0.0, 0.05, 0.5]))
+
+    def _is_forgotten(self, execution: Truth, at: float) -> bool:
+        return execution.finished is not None and execution.finished + self.kept_for <= at
 
     def _told(self, asked: list[CacheExecution]) -> Told:
         under_way = [run for run in self.runs if not run.ended and run.posts_at == float("inf")]
@@ -230,6 +261,7 @@ class Story:
             previous=self.log[-1].version if self.log else None,
             followed=followed,
             handed_over=[Trigger(run.id, run.mode, run.baseline) for run in gone],
+            named={record.execution.id: record.names for record in self.log if record.names},
             evaluated=self.evaluations[-1][0] if self.evaluations else None,
         )
 
@@ -241,7 +273,7 @@ class Story:
             execution = outcome.execution
             if outcome.version is not None:
                 truth = next(each for each in self.world.executions if each.id == execution.id)
-                self.log.append(Record(truth, "", outcome.version, outcome.run_id))
+                self.log.append(Record(truth, "", outcome.version, self.world.now, outcome.run_id))
             elif not execution.succeeded:
                 self.failures.append(execution.id)
             self.evaluations.append((execution.id, execution.succeeded))
@@ -290,7 +322,12 @@ def generated(seed: int) -> Story:
         rows=[pick.choice([0, 0, 0, 2]) for _ in range(7)],
         durations=[pick.choice([0.01, 0.5, 2.0, 8.0, 40.0]) for _ in range(13)],
     )
-    return Story(seed, world, pick, starts)
+    backfill = odd() < 0.2
+    if (
+        odd() < 0.3
+    ):  # what a run may follow, or a full tick leaves, may be kept back for longer than Peaka remembers it
+        return Story(seed, world, pick, [], backfill, kept_for=150.0, most=[100])
+    return Story(seed, world, pick, starts, backfill, most=pick.choice([[1], [1, 2, 100]]))
 
 
 def told(seed: int) -> Story:
@@ -302,7 +339,9 @@ def told(seed: int) -> Story:
         # An answer is never so old that two ticks in a row are given it.
         pauses = [3.0, 5.0, 30.0] if story.world.open.stale_by else [0.2, 1.0, 5.0, 30.0]
         story.advance(story.world.now + story.pick.choice(pauses))
-    story.advance(2000.0)
+    while not story.is_over:
+        story.advance(story.world.now + 30.0)
+        story.tick()
     story.at_rest = 0
     for _ in range(5 + 2 * len(story.world.executions)):
         story.tick()

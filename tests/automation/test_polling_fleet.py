@@ -9,7 +9,7 @@ import pytest
 from dagster_peaka import PeakaCache, build_peaka_cache_assets, polling_sensor
 from dagster_peaka.polling_sensor import build_peaka_polling_sensor
 from dagster_peaka.sandbox import PeakaSandbox
-from tests.automation.polling import Watch, queries, requests_of, sync_by_others
+from tests.automation.polling import Watch, completed, queries, recorded, requests_of, sync_by_others
 from tests.materializing import peaka_for, sqlite_tables
 
 CACHES = [f"ops.public.t{number}" for number in range(1000)]
@@ -33,7 +33,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def watch_of(sandbox: PeakaSandbox, instance: dg.DagsterInstance, names: Sequence[str]) -> Watch:
+def watch_of(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance, names: Sequence[str], *, backfill: bool = False
+) -> Watch:
     """A sensor for these caches, one step of all, that has had its first tick."""
     caches = [
         PeakaCache(
@@ -46,7 +48,8 @@ def watch_of(sandbox: PeakaSandbox, instance: dg.DagsterInstance, names: Sequenc
         for name in names
         for parts in [name.split(".")]
     ]
-    sensor = build_peaka_polling_sensor(build_peaka_cache_assets(caches, step_per="project"))
+    assets = build_peaka_cache_assets(caches, step_per="project")
+    sensor = build_peaka_polling_sensor(assets, backfill=backfill)
     watch = Watch(sensor, peaka_for(sandbox), instance)
     watch.tick()
     sandbox.clear_requests()
@@ -91,6 +94,24 @@ def test_what_is_too_much_for_one_tick_waits_for_the_next(
     assert (len(first), len(second), len(third)) == (30, 30, 20)
     assert sorted(reported([*first, *second, *third])) == sorted(started)
     assert watch.tick() == []
+
+
+def test_a_backfill_goes_on_where_the_tick_before_has_ended(
+    fleet: PeakaSandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A history of more executions than one tick reports is told in several ticks, and then what is new."""
+    names = CACHES[900:903]
+    for _ in range(4):
+        sync_by_others(fleet, names)
+        sync_by_others(fleet, names, "full_refresh")
+    monkeypatch.setattr(polling_sensor, "TOLD_AT_MOST", 5)
+    watch = watch_of(fleet, instance, names, backfill=True)
+    for _ in range(10):
+        watch.tick()
+    (new,) = sync_by_others(fleet, names[:1])
+    assert reported(watch.tick()) == [new]
+    for name in names:
+        assert sorted(recorded(instance, dg.AssetKey(name.split(".")))) == sorted(completed(fleet, name))
 
 
 def test_time_that_runs_out_starves_no_cache(

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_peaka import PeakaConfigError, build_peaka_cache_asset
+from dagster_peaka import PeakaConfigError, build_peaka_cache_asset, polling_sensor
 from dagster_peaka.declared import polled_assets
 from dagster_peaka.errors import PeakaAuthenticationError
 from dagster_peaka.polling_sensor import build_peaka_polling_sensor
@@ -272,6 +272,26 @@ def test_a_backfill_brings_what_dagster_does_not_hold(
     assert recorded(instance, KEY_T) == [ours, *before, *after]
     assert recorded(instance, KEY_U) == completed(sandbox, U)
     assert watch.tick() == []
+
+
+def test_a_backfill_of_many_ticks_repeats_nothing(
+    sandbox: PeakaSandbox,
+    instance: dg.DagsterInstance,
+    assets: list[dg.AssetsDefinition],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a run has recorded days ago is not reported again, although the tick that reaches it is not the first."""
+    run_of(assets[0], peaka_for(sandbox), instance=instance)
+    sync_by_others(sandbox, [T])
+    expected = sorted(completed(sandbox, T))
+    monkeypatch.setattr(polling_sensor, "TOLD_AT_MOST", 1)
+    moment = time.time
+    monkeypatch.setattr(time, "time", lambda: moment() + 86_400)
+    watch = Watch(build_peaka_polling_sensor(assets, backfill=True), peaka_for(sandbox), instance)
+    for _ in range(6):
+        watch.tick()
+    assert sorted(recorded(instance, KEY_T)) == expected
+    assert recorded(instance, KEY_U) == completed(sandbox, U)
 
 
 def test_one_cache_that_cannot_be_read_does_not_stop_the_others(watch: Watch, sandbox: PeakaSandbox) -> None:
