@@ -136,7 +136,7 @@ class PeakaProject(BaseModel):
         shows what changed. It holds no credential.
 
         Raises:
-            PeakaConfigError: when there is no such folder.
+            PeakaConfigError: when there is no such folder, or the path is one.
             OSError: when the file cannot be written.
 
         Example:
@@ -147,6 +147,10 @@ class PeakaProject(BaseModel):
         target = Path(path).resolve()  # behind a link, what the link names is replaced
         if not target.parent.is_dir():
             raise PeakaConfigError(f"The snapshot cannot be saved to {target}: create its folder first.")
+        if target.is_dir():
+            raise PeakaConfigError(
+                f"The snapshot cannot be saved to {target}: that is a folder, name a file in it."
+            )
         _write_whole(target, self.to_json().encode())
 
     @classmethod

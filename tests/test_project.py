@@ -369,10 +369,10 @@ def test_a_save_without_space_leaves_the_old_file(path: Path) -> None:
 
 
 def test_a_save_in_place_of_a_folder_leaves_nothing(tmp_path: Path) -> None:
-    """What cannot be replaced stays, and no half file lies beside it."""
+    """A folder is named as one, and no half file lies beside it."""
     folder = tmp_path / "peaka-project.json"
     folder.mkdir()
-    with pytest.raises(OSError, match=r"peaka-project\.json"):
+    with pytest.raises(PeakaConfigError, match=r"peaka-project\.json: that is a folder"):
         PROJECT.save(folder)
     assert only_file(folder)
 
