@@ -44,7 +44,7 @@ def tests(session: nox.Session, dagster: str) -> None:
     session.run("python", "-c", "import dagster; print('Dagster', dagster.__version__)")
     left_out = [f"--ignore={path}" for path in LEFT_OUT]
     with session.chdir(_tree(folder)):
-        session.run("python", "-m", "pytest", "-n", "2", "--dist", "loadfile", *left_out, *session.posargs)
+        session.run("python", "-m", "pytest", "-n", "3", "--dist", "loadfile", *left_out, *session.posargs)
 
 
 def _wheel(session: nox.Session, folder: Path) -> Path:
