@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
@@ -69,7 +70,7 @@ class PeakaSandbox:
         _check_loopback(host)
         self.project_id = project_id
         self.api_key = api_key
-        self.behaviour = behaviour or Behaviour()
+        self._behaviour = behaviour or Behaviour()
         self._sources = Sources(sources)
         self._wanted = list(caches)
         self._store_path = store
@@ -222,6 +223,16 @@ class PeakaSandbox:
         return self._wait(done())
 
     # What can be seen
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """How it behaves. A field, or a whole `Behaviour`, may be assigned at any time, and counts from then on."""
+        return self._behaviour
+
+    @behaviour.setter
+    def behaviour(self, wanted: Behaviour) -> None:
+        for field in fields(Behaviour):  # into the one that all rooms look at
+            setattr(self._behaviour, field.name, getattr(wanted, field.name))
 
     @property
     def base_url(self) -> str:

@@ -398,3 +398,12 @@ def test_the_truth_can_be_read_after_the_end(ops: Any) -> None:
     assert [e.status for e in sandbox.executions()] == ["COMPLETED"]
     assert [r.operation for r in sandbox.requests] == ["listCatalogs"]
     assert threading.active_count() == threads
+
+
+def test_a_behaviour_given_as_a_whole_counts_at_once(sandbox: PeakaSandbox, api: Api) -> None:
+    """One that replaces the first is the one that requests and executions then follow, as its fields still are."""
+    sandbox.behaviour = given = Behaviour(status_case="lower", extra_fields=True)
+    assert (api.status()["status"], "somethingNew" in api.status()) == ("completed", True)
+    sandbox.behaviour.status_case = "title"
+    assert api.status()["status"] == "Completed"
+    assert given.status_case == "lower"
