@@ -22,6 +22,12 @@ def python_blocks(page: Path) -> list[str]:
     return [content for language, content in blocks(page) if language == "python"]
 
 
+def files(page: Path) -> dict[str, str]:
+    """The files that a page writes out: its blocks with a title, by that title."""
+    titled = [(re.fullmatch(r'\w+ title="(.+)"', info), content) for info, content in blocks(page)]
+    return {title[1]: content for title, content in titled if title}
+
+
 def run(page: Path, names: dict[str, Any]) -> tuple[int, int]:
     """Run all Python blocks, one after the other; a text block behind one is what it prints, with … for an id.
 

@@ -1,5 +1,6 @@
 """A user's file: every public name, used as its documentation says. A test has a strict type checker read it."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -52,6 +53,15 @@ from dagster_peaka import (
     build_peaka_polling_sensor,
     build_peaka_upstream_sensor,
     peaka_cache_assets,
+)
+from dagster_peaka.sandbox import (
+    Behaviour,
+    ExecutionRecord,
+    PeakaSandbox,
+    PeakaScript,
+    RequestRecord,
+    SandboxError,
+    ScriptedExecution,
 )
 
 resource = PeakaResource(
@@ -192,3 +202,19 @@ component = Announced(
     upstream_sensor=PeakaUpstreamSensorSettings(minimum_update_interval=timedelta(minutes=10)),
     polling_sensor=PeakaPollingSensorSettings(default_status="RUNNING", backfill=True),
 )
+
+
+def test_orders(peaka_sandbox: PeakaSandbox, peaka_script: PeakaScript) -> None:
+    """A test of one's own, on the fixtures."""
+    peaka_sandbox.database("shop.public").execute("CREATE TABLE orders (id INTEGER PRIMARY KEY)")
+    cache: str = peaka_script(
+        "shop.public.orders", [ScriptedExecution(inserted=1), ScriptedExecution(fail="full")]
+    )
+    behaviour: Behaviour = peaka_sandbox.behaviour
+    behaviour.coalesce = True
+    assert dg.materialize([orders], resources={"peaka": resource}).success
+    executions: list[ExecutionRecord] = peaka_sandbox.executions(cache)
+    requests: list[RequestRecord] = peaka_sandbox.requests
+    assert len(executions) < len(requests)
+    with contextlib.suppress(SandboxError):
+        peaka_sandbox.create_cache("shop.public.items", cache_id=cache)
