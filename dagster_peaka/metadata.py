@@ -13,11 +13,15 @@ import dagster as dg
 
 from dagster_peaka.models import CacheExecution, SyncMode
 from dagster_peaka.runner import SyncTarget
-from dagster_peaka.sync import Result
+from dagster_peaka.sync import Origin, Result
 from dagster_peaka.versions import KNOWN_METADATA, Known, Version, next_version
 
 DATA_VERSION_TAG = "dagster/data_version"
 """The tag under which Dagster keeps a materialization's data version."""
+
+SEARCHED, SEARCHED_WHERE_OTHERS_FOLLOW = 10, 100
+"""Materializations of an asset that are searched, the newest first, for one of the same execution: of one that this run
+triggered, and of one that others may have recorded long ago."""
 
 TABLE_METADATA_KEYS = ("dagster/table_name", "dagster/column_schema")
 """What an asset's spec says about its table, and Dagster shows for each materialization."""
@@ -87,15 +91,17 @@ def materialization(
     """The materialization of ``key`` for a sync that ended well.
 
     Args:
-        instance: where the asset's last materialization is looked up, only for a sync that may have changed nothing.
+        instance: where the asset's last materializations are looked up.
         extra: metadata besides that of the execution, or instead; see :func:`execution_metadata`.
     """
     execution = result.execution
     assert execution is not None
-    previous = recorded_version(instance, key, target.cache_id) if result.alone else None
-    version = next_version(
-        previous, mode, execution, before=result.before, covers=result.covers, alone=result.alone
-    )
+    limit = SEARCHED if result.origin is Origin.TRIGGERED else SEARCHED_WHERE_OTHERS_FOLLOW
+    previous, version = recorded_versions(instance, key, target.cache_id, execution.id, limit)
+    if version is None:  # an execution has one version, whoever records it, and how often
+        version = next_version(
+            previous, mode, execution, before=result.before, covers=result.covers, alone=result.alone
+        )
     metadata = execution_metadata(
         target.cache_id,
         mode,
@@ -126,20 +132,33 @@ def external_materialization(
     return dg.AssetMaterialization(asset_key=key, metadata=metadata, tags={DATA_VERSION_TAG: version.text})
 
 
-def recorded_version(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str) -> Version | None:
-    """What the last materialization of ``key`` recorded; None where there is none, or it was of another cache."""
+def recorded_versions(
+    instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str, execution_id: str, limit: int
+) -> tuple[Version | None, Version | None]:
+    """What the last materialization of ``key`` recorded, and what that of this execution did, if there is one already.
+
+    None for the first where there is none, or it was of another cache. An execution has one recorded already where
+    the polling sensor was first, or another run that follows it.
+    """
     try:
-        event = instance.get_latest_materialization_event(key)
+        records = instance.fetch_materializations(key, limit=limit).records
     except Exception:
         # A sync that ended well is not lost because the version before it cannot be read: it counts as a change.
         dg.get_dagster_logger("peaka").warning(
-            "The last materialization of %s could not be read: this sync counts as a change.",
+            "The last materializations of %s could not be read: this sync counts as a change.",
             key.to_user_string(),
             exc_info=True,
         )
-        return None
-    materialized = event.asset_materialization if event is not None else None
-    return None if materialized is None else version_of(materialized, cache_id)
+        return None, None
+    events = [event for record in records if (event := record.asset_materialization) is not None]
+    same = next((event for event in events if _execution_id(event) == execution_id), None)
+    previous = version_of(events[0], cache_id) if events else None
+    return previous, version_of(same, cache_id) if same is not None else None
+
+
+def _execution_id(materialized: dg.AssetMaterialization) -> object:
+    value = materialized.metadata.get("peaka/execution_id")
+    return value.value if isinstance(value, dg.TextMetadataValue) else None
 
 
 def version_of(materialized: dg.AssetMaterialization, cache_id: str) -> Version | None:

@@ -299,10 +299,10 @@ def test_a_last_materialization_that_cannot_be_read_costs_no_success(
     """Dagster's storage fails at that moment: the sync is recorded, with a new version."""
     before = synced.sync()
 
-    def fails(key: dg.AssetKey) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise OSError("no connection to the event log")
 
-    monkeypatch.setattr(synced.instance, "get_latest_materialization_event", fails)
+    monkeypatch.setattr(synced.instance, "fetch_materializations", fails)
 
     assert synced.sync() == synced.sandbox.executions(TABLE)[-1].id != before
 
