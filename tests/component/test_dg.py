@@ -13,9 +13,12 @@ import pytest
 
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.component.projects import KEY_VARIABLE, TYPE
+from tests.documents import ROOT, blocks
 from tests.materializing import sqlite_tables
 
 SECRET = "pk-77aa01-in-no-output"
+
+IN_PROCESS = {"execution": {"config": {"in_process": {}}}}
 
 # What `create-dagster project` writes, as far as `dg` needs it.
 PYPROJECT = """
@@ -42,37 +45,49 @@ def defs():
 
 
 @dataclass(frozen=True)
+class Printed:
+    """What a command printed, and how it ended."""
+
+    stdout: str
+    stderr: str
+    returncode: int
+
+    @property
+    def both(self) -> str:
+        """All that was printed."""
+        return self.stdout + self.stderr
+
+
+@dataclass(frozen=True)
 class Shell:
-    """A shell in the folder of a project."""
+    """A shell in the folder of a project, in which `dg` is at hand."""
 
     folder: Path
     sandbox: PeakaSandbox
+    process: "subprocess.Popen[str]"
 
     @property
     def defs(self) -> Path:
         """Where components are."""
         return self.folder / "src" / "shop" / "defs"
 
-    def dg(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        """What a `dg` command printed, and how it ended."""
-        environment = {
-            **os.environ,
-            KEY_VARIABLE: SECRET,
-            "PYTHONPATH": str(self.folder / "src"),
-            "DAGSTER_HOME": str(self.folder / "home"),
-            "DAGSTER_DISABLE_TELEMETRY": "1",
-            "COLUMNS": "300",
-        }
-        done = subprocess.run(
-            [str(Path(sys.executable).with_name("dg")), *arguments],
-            cwd=self.folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert SECRET not in done.stdout + done.stderr
-        return done
+    def dg(self, *arguments: str, **environment: str) -> Printed:
+        """What a `dg` command printed, and how it ended. The key is in nothing of it."""
+        files = {name: self.folder / "home" / name for name in ("stdout", "stderr")}
+        order = {"arguments": arguments, "environment": environment, **{k: str(v) for k, v in files.items()}}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        printed = Printed(files["stdout"].read_text(), files["stderr"].read_text(), code)
+        assert SECRET not in printed.both
+        return printed
+
+    def files_with(self, text: str) -> list[Path]:
+        """The files of the project, and of Dagster's folder in it, that hold a text."""
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        return [path for path in files if text.encode() in path.read_bytes()]
 
     def listed(self) -> "tuple[set[str], str]":
         """The keys of the assets that `dg list defs` shows, and what it warns of."""
@@ -87,16 +102,34 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     """A project with a component for each way in which Dagster can keep state; Peaka is there."""
     folder = tmp_path_factory.mktemp("shop")
     tables = sqlite_tables(folder / "ops.db", "tuv")
-    with PeakaSandbox({"ops": {"public": tables}}, caches=["ops.public.*"], api_key=SECRET) as sandbox:
+    package = folder / "src" / "shop"
+    (package / "defs").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "definitions.py").write_text(DEFINITIONS)
+    (folder / "pyproject.toml").write_text(PYPROJECT)
+    (folder / "home").mkdir()
+    (folder / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    environment = {
+        **os.environ,
+        KEY_VARIABLE: SECRET,
+        "PYTHONPATH": str(folder / "src"),
+        "DAGSTER_HOME": str(folder / "home"),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "COLUMNS": "300",
+    }
+    with (
+        PeakaSandbox({"ops": {"public": tables}}, caches=["ops.public.*"], api_key=SECRET) as sandbox,
+        subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("ready_dg.py"))],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
         sandbox.wait_idle()
-        shell = Shell(folder, sandbox)
-        (folder / "home").mkdir()
-        (folder / "home" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-        (folder / "pyproject.toml").write_text(PYPROJECT)
-        shell.defs.mkdir(parents=True)
-        (shell.defs.parent / "__init__.py").touch()
-        (shell.defs.parent / "definitions.py").write_text(DEFINITIONS)
-        yield shell
+        yield Shell(folder, sandbox, process)
 
 
 @pytest.fixture(scope="module")
@@ -109,13 +142,10 @@ def scaffolded(shell: Shell) -> Path:
 
 
 def test_dg_finds_the_component_and_scaffolds_it(shell: Shell, scaffolded: Path) -> None:
-    """The scaffolded YAML names the project and the key's variable, and is all that is needed."""
-    text = scaffolded.read_text()
+    """The scaffolded YAML is the one in the documentation: it names the project, and the key by its variable."""
+    shown = next(text for language, text in blocks(ROOT / "docs" / "component.md") if language == "yaml")
 
-    assert text.startswith(f"type: {TYPE}\n")
-    assert f"project_id: {shell.sandbox.project_id}" in text
-    assert f"base_url: {shell.sandbox.base_url}" in text
-    assert f"env: {KEY_VARIABLE}" in text
+    assert scaffolded.read_text() == shown.replace("http://127.0.0.1:8765/api/v1", shell.sandbox.base_url)
     components = json.loads(shell.dg("list", "components", "--json").stdout)
     assert TYPE in {component["key"] for component in components["items"]}
 
@@ -129,8 +159,22 @@ def test_a_misspelt_field_is_found_by_dg_check(shell: Shell, scaffolded: Path) -
 
     scaffolded.write_text(good)
     assert done.returncode != 0
-    assert "attributes.connection.base_ur" in done.stdout + done.stderr
-    assert f"{scaffolded}:8" in done.stdout + done.stderr
+    assert "attributes.connection.base_ur" in done.both
+    assert f"{scaffolded}:8" in done.both
+
+
+def test_dg_checks_and_launches_what_it_has_scaffolded(shell: Shell, scaffolded: Path) -> None:
+    """All is well, every cache is synced, and the key is in no file that `dg` and the run leave."""
+    checked = shell.dg("check", "defs")
+    assert checked.returncode == 0, checked.both
+    assert "All definitions loaded successfully" in checked.both
+
+    launched = shell.dg("launch", "--assets", "*", "--config-json", json.dumps(IN_PROCESS))
+
+    assert launched.returncode == 0, launched.both
+    assert sum(execution.origin == "api" for execution in shell.sandbox.executions()) == 3
+    assert list((shell.folder / "home").rglob("*.db"))
+    assert shell.files_with(SECRET) == []
 
 
 def test_dg_lists_and_refreshes_while_peaka_comes_and_goes(shell: Shell, scaffolded: Path) -> None:
@@ -151,11 +195,17 @@ def test_dg_lists_and_refreshes_while_peaka_comes_and_goes(shell: Shell, scaffol
     assert assets == {"ops/public/t", "ops/public/u", "ops/public/v"}
     assert "PeakaProjectComponent:" not in warned
 
+    wrong = "pk-00-wrong-and-in-no-output"
+    refused = shell.dg("utils", "refresh-defs-state", **{KEY_VARIABLE: wrong})
+    assert refused.returncode == 1
+    assert "the API key was refused" in refused.both
+    assert wrong not in refused.both
+
     states = {path: path.read_bytes() for path in shell.folder.rglob("state") if path.is_file()}
     shell.sandbox.stop()
     refreshed = shell.dg("utils", "refresh-defs-state")
     assert refreshed.returncode != 0
-    assert "Could not connect to Peaka" in refreshed.stdout + refreshed.stderr
+    assert "Could not connect to Peaka" in refreshed.both
     assert {path: path.read_bytes() for path in shell.folder.rglob("state") if path.is_file()} == states
 
     assets, warned = shell.listed()
@@ -165,6 +215,4 @@ def test_dg_lists_and_refreshes_while_peaka_comes_and_goes(shell: Shell, scaffol
     assert sum("Going on with the state, which is" in warning for warning in warnings) == 2
     assert sum("keeps no older state" in warning for warning in warnings) == 1
 
-    assert [
-        path for path in shell.folder.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()
-    ] == []
+    assert shell.files_with(SECRET) == []

@@ -45,7 +45,10 @@ def test_the_key_is_in_no_file_log_or_event(
     guarded.plan("ops.public.u", fail="the source is away")
 
     with dg.DagsterInstance.local_temp(str(home)) as instance:
-        assert not run_of(definitions, instance=instance).success
+        config = {"ops": {"ops__public__t": {"config": {"mode": "full_refresh"}}}}
+        result = run_of(definitions, config, instance=instance)
+        assert not result.success
+        assert result.dagster_run.job_snapshot_id is not None  # what the UI shows of the job is kept as well
     guarded.stop()
     project.definitions(dev=True)
 
@@ -57,6 +60,10 @@ def test_the_key_is_in_no_file_log_or_event(
     assert SECRET not in caplog.text + printed.out + printed.err
     assert SECRET not in repr(project.component())
     assert SECRET not in repr((definitions.resources or {})["peaka"])
+    # This is what a code server hands on.
+    settings = definitions.get_repository_def().get_top_level_resources()["peaka"].config_schema.default_value
+    assert settings["api_key"] == {"env": KEY_VARIABLE}
+    assert SECRET not in repr(settings)
 
 
 def test_the_key_is_in_no_error_of_a_refresh(
@@ -106,3 +113,28 @@ def test_a_key_that_is_written_out_is_warned_of(project: Project) -> None:
 
     with pytest.warns(UserWarning, match="PEAKA_API_KEY"):
         project.definitions()
+
+
+@pytest.mark.parametrize("written_out", [False, True])
+def test_a_refused_key_is_in_no_warning_and_no_state(
+    project: Project,
+    guarded: PeakaSandbox,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    recwarn: pytest.WarningsRecorder,
+    written_out: bool,
+) -> None:
+    """Definitions that load without Peaka, because it refuses the key, say so without the key, wherever that stood."""
+    connection = connection_to(guarded, **({"api_key": SECRET} if written_out else {}))
+    path = project.declare({"connection": connection})
+    project.refresh()
+    guarded.fault(times=None, status=401)
+
+    project.definitions(dev=True)
+
+    assert "the API key was refused" in caplog.text
+    assert len(project.states) == 1
+    printed = capfd.readouterr()
+    told = [str(warning.message) for warning in recwarn]
+    assert SECRET not in "".join([caplog.text, printed.out, printed.err, *told])
+    assert holding_the_key(project.folder.project_root) == ([path] if written_out else [])
