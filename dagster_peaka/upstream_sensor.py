@@ -15,7 +15,7 @@ import json
 import math
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
@@ -27,6 +27,9 @@ from dagster_peaka.errors import PeakaConfigError
 
 NAMED_AT_MOST = 5
 """Assets that one message names at most."""
+
+LOST_AFTER = 300.0
+"""Seconds after which a run that is still starting counts as lost: a daemon that died has left it so, for ever."""
 
 NEVER = ""
 """Stands for the newest materialization of an asset that has none."""
@@ -47,6 +50,7 @@ class State(BaseModel):
     requested: dict[
         str, float
     ] = {}  # cache: its last request, while that is younger than the minimum interval
+    lost: list[str] = []  # runs of this sensor that never start, and whose caches are requested once more
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ def decide(
         for upstream in frozenset[str]().union(*watched.values())
     }
     requested = {**held, **(dict.fromkeys(requests, now) if rules.minimum_interval else {})}
-    return requests, State(looked_at=now, seen=seen, pending=pending, requested=requested)
+    return requests, State(looked_at=now, seen=seen, pending=pending, requested=requested, lost=state.lost)
 
 
 def _is_news(state: State, upstream: str, latest: Newest) -> bool:
@@ -118,12 +122,33 @@ def short(*parts: object) -> str:
     return urlsafe_b64encode(digest).decode()
 
 
-def run_key(requests: Mapping[str, frozenset[str]], seen: Mapping[str, str]) -> str:
-    """The same key for the same caches and the same materializations of their upstreams, and for nothing else."""
+def with_lost(
+    state: State, watched: Mapping[str, frozenset[str]], lost: Mapping[str, Collection[str]]
+) -> State:
+    """The state in which the caches of runs that never start have news again, once for each run.
+
+    Args:
+        lost: for each such run that there is, its caches.
+    """
+    pending = {cache: set(upstreams) for cache, upstreams in state.pending.items()}
+    for run in lost.keys() - state.lost:
+        for cache in lost[run]:
+            if cache in watched:
+                pending.setdefault(cache, set()).update(watched[cache])
+    kept = {cache: sorted(upstreams) for cache, upstreams in pending.items()}
+    return state.model_copy(update={"pending": kept, "lost": sorted(lost)})
+
+
+def run_key(requests: Mapping[str, frozenset[str]], seen: Mapping[str, str], lost: Sequence[str] = ()) -> str:
+    """The same key for the same caches and the same materializations of their upstreams, and for nothing else.
+
+    ``lost`` are runs that never start: Dagster knows their keys already.
+    """
     triggers = {
         cache: {upstream: seen[upstream] for upstream in upstreams} for cache, upstreams in requests.items()
     }
-    return hashlib.blake2b(json.dumps(triggers, sort_keys=True).encode(), digest_size=16).hexdigest()
+    text = json.dumps([triggers, *lost], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Watch:
@@ -163,6 +188,19 @@ class Watch:
                 at = record.event_log_entry.timestamp
                 newest[_short_of(asset.asset_entry.asset_key)] = Newest(short(record.storage_id, at), at)
         return newest
+
+    def lost(self, instance: dg.DagsterInstance, sensor: str, now: float) -> dict[str, list[str]]:
+        """The runs of this sensor that have been starting for too long, each with what it was requested for."""
+        starting = dg.RunsFilter(
+            tags={"dagster/sensor_name": sensor}, statuses=[dg.DagsterRunStatus.STARTING]
+        )
+        lost: dict[str, list[str]] = {}
+        for record in instance.get_run_records(starting):
+            if now - record.update_timestamp.timestamp() >= LOST_AFTER:
+                selected = record.dagster_run.asset_selection or frozenset()
+                caches = [cache for cache, keys in self.keys.items() if not selected.isdisjoint(keys)]
+                lost[short(record.dagster_run.run_id)] = caches
+        return lost
 
     def named(self, cache: str) -> str:
         """What is requested, in words."""
@@ -204,7 +242,8 @@ def build_peaka_upstream_sensor(
     What was materialized before the sensor was turned on is not requested; what is materialized while it is paused is
     requested when it goes on. A cursor that cannot be read, or was cleared, is as if the sensor had just been turned
     on: it begins with what was materialized since then. A failed run is not requested again (that is for retry
-    policies and run retries), and a run that materializes an upstream together with its cache leads to one more.
+    policies and run retries), and a run that materializes an upstream together with its cache leads to one more. A run
+    that has been starting for five minutes was lost with the daemon that launched it: its caches are requested again.
 
     Args:
         assets: the cache assets, as the factories of this package make them.
@@ -248,6 +287,14 @@ def build_peaka_upstream_sensor(
         now = time.time()
         left = _left_by_the_last_tick(context)
         state = left or State(looked_at=context.last_sensor_start_time or now)
+        lost = watch.lost(context.instance, name, now)
+        if lost.keys() - state.lost:
+            context.log.warning(
+                "Runs of this sensor have been starting for %g minutes, as a daemon that died leaves them: their "
+                "caches are requested once more. Terminate those runs in Dagster's UI.",
+                LOST_AFTER / 60,
+            )
+        state = with_lost(state, watch.watched, lost)
         requests, after = decide(state, watch.watched, watch.newest(context.instance), now, rules)
         cursor = after.model_dump_json()
         if not requests:
@@ -257,7 +304,7 @@ def build_peaka_upstream_sensor(
         if len(requests) > NAMED_AT_MOST:
             context.log.info("And %d more.", len(requests) - NAMED_AT_MOST)
         request = dg.RunRequest(
-            run_key=run_key(requests, after.seen),
+            run_key=run_key(requests, after.seen, after.lost),
             asset_selection=[key for cache in requests for key in watch.keys[cache]],
             tags=checked_tags,
         )

@@ -302,6 +302,34 @@ def test_assets_may_come_and_go(instance: dg.DagsterInstance) -> None:
     assert daemon.requested() == ["t"]
 
 
+def test_a_run_that_never_starts_is_requested_once_more(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A daemon that dies while it launches a run leaves it starting for ever; the cache must not stay behind."""
+    clock = Clock(monkeypatch)
+    daemon = Daemon(instance, [cache("t", "a"), cache("u", "b")])
+    daemon.tick()
+    land(instance, "a")
+    (request,) = daemon.tick().run_requests
+    launched = dg.DagsterRun(
+        job_name="__ASSET_JOB",
+        run_id="5a1c2a9e-7bb1-4f0a-8f0e-3d3f8bb0f3a1",
+        status=dg.DagsterRunStatus.STARTING,
+        asset_selection=frozenset(request.asset_selection),
+        tags=request.tags,
+    )
+    instance.add_run(launched)
+    assert daemon.requested() == []  # it may only be slow
+    clock.advance(301)
+    (repeated,), (again,) = daemon.evaluate().run_requests, daemon.tick().run_requests
+    assert list(again.asset_selection) == list(request.asset_selection)
+    assert again.run_key == repeated.run_key != request.run_key
+    assert "starting" in capsys.readouterr().err
+    assert daemon.requested() == []
+    land(instance, "b")
+    assert daemon.requested() == ["u"]
+
+
 # Options
 
 
