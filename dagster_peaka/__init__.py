@@ -1,5 +1,7 @@
 """Peaka caches as Dagster assets: each materialization is one execution, named, followed to its end and recorded."""
 
+from importlib.metadata import version as _version
+
 from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets, peaka_cache_assets
 from dagster_peaka.checks import build_peaka_cache_checks
 from dagster_peaka.client import PeakaClient
@@ -95,3 +97,6 @@ __all__ = [
     "build_peaka_upstream_sensor",
     "peaka_cache_assets",
 ]
+
+__version__ = _version("dagster-peaka")
+"""The release that is installed."""

@@ -65,11 +65,13 @@ def test_it_holds_the_package_its_types_marker_and_nothing_else(unpacked: Path) 
 
 
 def test_it_imports_without_the_extras(unpacked: Path) -> None:
-    """`import dagster_peaka` needs nothing that only an extra installs."""
-    code = f"{WITHOUT_EXTRAS}\nimport dagster_peaka; print(dagster_peaka.__file__)"
+    """`import dagster_peaka` needs nothing that only an extra installs, and tells its release."""
+    code = f"{WITHOUT_EXTRAS}\nimport dagster_peaka; print(dagster_peaka.__file__, dagster_peaka.__version__)"
     done = run(unpacked, "-c", code)
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()).is_relative_to(unpacked)
+    file, release = done.stdout.split()
+    assert Path(file).is_relative_to(unpacked)
+    assert f'version = "{release}"' in (REPOSITORY / "pyproject.toml").read_text()
 
 
 def test_the_sandbox_without_its_extra_says_what_to_install(unpacked: Path) -> None:
