@@ -190,6 +190,8 @@ class Story:
             now=date,
         )
         self._histories.clear()
+        if review.moved and last is not None and self.pick.random() < 0.05:
+            return  # the history cannot be read: the cursor stays as it is
         if review.moved:
             self._read_history(review)
         elif review.mark is not None:
