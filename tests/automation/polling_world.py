@@ -42,7 +42,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """A materialization in the event log; ``run_id`` is empty for the sensor's, ``names`` the run that those name."""
+    """A materialization in the event log; ``run_id`` is empty for the sensor's, ``names`` the run that those name.
+
+    ``at`` is the moment of the last look at Peaka before it.
+    """
 
     execution: Truth
     run_id: str
@@ -204,7 +207,7 @@ class Story:
         if last is None:
             readings = [as_old_as, *self._histories]
             self.begun = min(readings), max(readings)
-        if not self._store(verdict.outcomes):
+        if not self._store(verdict.outcomes, min(self._histories, default=as_old_as)):
             self.deaths += 1
             return
         marks = dict(last.marks) if last else {}
@@ -267,7 +270,7 @@ class Story:
             evaluated=self.evaluations[-1][0] if self.evaluations else None,
         )
 
-    def _store(self, outcomes: Sequence[Outcome]) -> bool:
+    def _store(self, outcomes: Sequence[Outcome], seen_at: float) -> bool:
         """Store the events as Dagster does, one by one; False when the tick dies on the way."""
         dies = self.pick.random() < 0.1
         stored = self.pick.randrange(len(outcomes) + 1) if dies else len(outcomes)
@@ -275,7 +278,7 @@ class Story:
             execution = outcome.execution
             if outcome.version is not None:
                 truth = next(each for each in self.world.executions if each.id == execution.id)
-                self.log.append(Record(truth, "", outcome.version, self.world.now, outcome.run_id))
+                self.log.append(Record(truth, "", outcome.version, seen_at, outcome.run_id))
             elif not execution.succeeded:
                 self.failures.append(execution.id)
             self.evaluations.append((execution.id, execution.succeeded))
