@@ -57,7 +57,7 @@ clean: ## forget the demo's state and everything built; the virtual environment 
 $(VENV)/.example: $(PINS)
 	@command -v $(PYTHON) > /dev/null || { echo "$(PYTHON) is not installed: dagster-peaka needs Python 3.10 or newer, say which with make PYTHON=..." >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dagster-peaka needs Python 3.10 or newer and $(PYTHON) is %d.%d: say which to use, for instance make PYTHON=python3.12 demo" % sys.version_info[:2])'
-	@echo "Setting up $(VENV) (only now, and again when the requirements change) ..."
+	@echo "Setting up $(VENV) (a few minutes; only now, and again when the requirements change) ..."
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
 	@$(PIP_INSTALL) --editable '.[sandbox]' --editable ./example_project
 	@touch $@

@@ -257,8 +257,10 @@ def error_words(error: object) -> str:
             words = [json.dumps(error, ensure_ascii=False, default=str)]
         except RecursionError:
             return "an error nested too deeply to show"
+    *first, last = dict.fromkeys(words)
+    said = ": ".join([*(each.rstrip(".") for each in first), last])
     # JSON can hold half of a surrogate pair, which no log and no database takes.
-    return ": ".join(dict.fromkeys(words)).encode(errors="replace").decode()
+    return said.encode(errors="replace").decode()
 
 
 def _messages(error: Any, depth: int = 0) -> Iterator[str]:

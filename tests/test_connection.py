@@ -638,7 +638,7 @@ class TestWhatErrorsSay:
     def test_an_unknown_cache_names_cache_and_project(self, peaka):
         """404: which cache, and in which project it was looked for."""
         with pytest.raises(
-            PeakaNotFoundError, match=r"cache 77-88 was not found in project sandbox\. Check the id"
+            PeakaNotFoundError, match=r"no such thing in project sandbox: cache 77-88\. Check the id"
         ):
             peaka.get_cache_status("77-88")
 

@@ -144,7 +144,8 @@ class PeakaSandbox:
             drop=self._connections.drop,
         )
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=_run, args=(self._loop,), name="peaka-sandbox")
+        # A script that fails before its close() is to end all the same.
+        self._thread = threading.Thread(target=_run, args=(self._loop,), name="peaka-sandbox", daemon=True)
         self._thread.start()
         try:
             self._call(lambda: self._sources.take_up(self._store.sources))

@@ -10,6 +10,7 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import weakref
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class Store:
     def __init__(self, path: str | Path | None) -> None:
         self.kept = path is not None
         self._folder = None if path is not None else tempfile.mkdtemp(prefix="peaka-sandbox-")
+        if self._folder is not None:  # at the end of a process that does not close it, too
+            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
         self.path = Path(path) if path is not None else Path(self._folder or "", "store.db")
         self.sources = self.path.with_name(f"{self.path.name}-sources")
         """The folder of the databases that the sandbox has made itself."""
@@ -200,4 +203,4 @@ class Store:
         while self._open:
             self._open.pop().close()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._remove()

@@ -1,5 +1,6 @@
 """A store file: what a sandbox knew when it ended, however it ended, the next one knows."""
 
+import os
 import signal
 import sqlite3
 import subprocess
@@ -188,3 +189,28 @@ def test_a_store_serves_one_sandbox_at_a_time(ops: Any, store: Path) -> None:
         pass
     with PeakaSandbox(ops, store=store) as again:
         assert again.caches == {}
+
+
+def test_a_script_that_does_not_close_it_ends_all_the_same(tmp_path: Path) -> None:
+    """What the script says at its end is its error, and nothing of the sandbox is left on the disk."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    code = (
+        "from dagster_peaka.sandbox import PeakaSandbox\n"
+        "sandbox = PeakaSandbox({})\n"
+        "sandbox.start()\n"
+        "sandbox.database('shop.public').execute('CREATE TABLE orders (id INTEGER PRIMARY KEY)')\n"
+        "sandbox.create_cache('shop.public.orders')\n"
+        "sandbox.wait_idle()\n"
+        "raise SystemExit('no luck')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(folder)},
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.strip()) == (1, "no luck")
+    assert list(folder.iterdir()) == []
