@@ -646,7 +646,10 @@ class TestWhatErrorsSay:
         """404 for a project that the key does not know names project_id."""
         with (
             PeakaClient(sandbox.api_key, "elsewhere", sandbox.base_url) as client,
-            pytest.raises(PeakaNotFoundError, match=r"project elsewhere\..*project_id"),
+            pytest.raises(
+                PeakaNotFoundError,
+                match=r"no such thing in project elsewhere: the project's catalogs\..*project_id",
+            ),
         ):
             client.list_catalogs()
 
