@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster_dg_cli.cli import main
 
-COMMANDS = ("check", "labs", "launch", "list", "scaffold", "utils")
+COMMANDS = ("check", "launch", "list", "scaffold", "utils")
 
 
 def run(order: dict[str, Any]) -> int:
