@@ -48,7 +48,7 @@ mutations: $(VENV)/.dev ## take each rule of the engine away, one at a time: a t
 
 nightly: $(VENV)/.dev ## a hundred thousand generated worlds, and forty campaigns of faults over HTTP
 	@PEAKA_WORLDS=100000 PEAKA_CAMPAIGNS=40 $(VENV)/bin/python -m pytest -n 2 -s --timeout 3600 \
-		tests/engine/test_worlds.py tests/engine/test_campaign.py
+		tests/sync/test_worlds.py tests/sync/test_campaign.py
 
 clean: ## forget the demo's state and everything built; the virtual environment stays
 	rm -rf "$(STATE)" build dist .pytest_cache .ruff_cache .hypothesis

@@ -21,9 +21,9 @@ LEFT_OUT = [
     "tests/test_typing.py",  # this asks a type checker, and
     "tests/packaging",  # this builds the wheel: both need the source
     # Generated histories by the thousand, of parts that know neither Dagster nor a version of Python.
-    "tests/engine/test_campaign.py",
-    "tests/engine/test_worlds.py",
-    "tests/automation/test_polling_soak.py",
+    "tests/sync/test_campaign.py",
+    "tests/sync/test_worlds.py",
+    "tests/sensors/test_polling_soak.py",
     "tests/test_factory_names.py",
 ]
 

@@ -8,8 +8,8 @@ spread moments around each length, and the worst and the mean lateness are told.
 
 from datetime import datetime, timedelta, timezone
 
-from dagster_peaka.models import CacheExecution, SyncMode
-from dagster_peaka.sync import Look, Posted, Sync, SyncRules, Task
+from dagster_peaka.api.models import CacheExecution, SyncMode
+from dagster_peaka.sync.machine import Look, Posted, Sync, SyncRules, Task
 
 START = datetime(2026, 7, 1, tzinfo=timezone.utc)
 LATENCY = 0.02

@@ -2,9 +2,26 @@
 
 from importlib.metadata import version as _version
 
+from dagster_peaka.api.client import PeakaClient
+from dagster_peaka.api.models import (
+    CacheCreation,
+    CacheExecution,
+    CacheRequest,
+    CacheSchedule,
+    CacheSettings,
+    CacheStatus,
+    Catalog,
+    Column,
+    ExecutionProgress,
+    QueryResult,
+    Schema,
+    SyncMode,
+    Table,
+)
 from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets, peaka_cache_assets
+from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.selection import PeakaCacheSelector
 from dagster_peaka.checks import build_peaka_cache_checks
-from dagster_peaka.client import PeakaClient
 from dagster_peaka.component import (
     PeakaCacheEntry,
     PeakaCacheOverride,
@@ -28,27 +45,10 @@ from dagster_peaka.errors import (
     PeakaSyncError,
     PeakaUnknownOutcomeError,
 )
-from dagster_peaka.models import (
-    CacheCreation,
-    CacheExecution,
-    CacheRequest,
-    CacheSchedule,
-    CacheSettings,
-    CacheStatus,
-    Catalog,
-    Column,
-    ExecutionProgress,
-    QueryResult,
-    Schema,
-    SyncMode,
-    Table,
-)
-from dagster_peaka.polling_sensor import build_peaka_polling_sensor
-from dagster_peaka.project import PeakaCache, PeakaProject
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
-from dagster_peaka.selection import PeakaCacheSelector
+from dagster_peaka.sensors.polling import build_peaka_polling_sensor
+from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 from dagster_peaka.translator import DagsterPeakaTranslator
-from dagster_peaka.upstream_sensor import build_peaka_upstream_sensor
 
 __all__ = [
     "CacheCreation",

@@ -8,7 +8,10 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import dagster as dg
 
-from dagster_peaka.attempts import materializations_of
+from dagster_peaka.api.models import SyncMode
+from dagster_peaka.caches.names import TableName, checked_cache_id, op_name
+from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.selection import PeakaSelection, select
 from dagster_peaka.declared import (
     CACHE_ID_METADATA,
     CATALOG_ID_METADATA,
@@ -23,12 +26,9 @@ from dagster_peaka.declared import (
     RowCount,
 )
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.models import SyncMode
-from dagster_peaka.names import TableName, checked_cache_id, op_name
-from dagster_peaka.project import PeakaCache, PeakaProject
+from dagster_peaka.records.attempts import materializations_of
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
-from dagster_peaka.selection import PeakaSelection, select
-from dagster_peaka.steps import StepResult
+from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import AssetKeyLike, DagsterPeakaTranslator
 
 AssetCondition: TypeAlias = (

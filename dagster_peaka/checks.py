@@ -15,18 +15,17 @@ from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 import dagster as dg
 
-from dagster_peaka import calls
-from dagster_peaka.calls import Answer, Call
-from dagster_peaka.client import PeakaClient
+from dagster_peaka.api import calls
+from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.api.client import PeakaClient
+from dagster_peaka.api.models import CacheExecution, CacheStatus, Column, SyncMode
+from dagster_peaka.caches.lookup import find_caches
+from dagster_peaka.caches.names import CacheReference, SyncTarget, TableName, op_name, table_of
 from dagster_peaka.declared import DeclaredCache, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaResponseError
-from dagster_peaka.lookup import CacheReference, find_caches, table_of
-from dagster_peaka.metadata import DATA_VERSION_TAG
-from dagster_peaka.models import CacheExecution, CacheStatus, Column, SyncMode
-from dagster_peaka.names import TableName, op_name
+from dagster_peaka.records.materializations import DATA_VERSION_TAG
 from dagster_peaka.resource import PeakaResource
-from dagster_peaka.row_counts import RowCounter
-from dagster_peaka.runner import SyncTarget
+from dagster_peaka.steps.row_counts import RowCounter
 from dagster_peaka.translator import column_schema
 
 K = TypeVar("K", bound=Hashable)

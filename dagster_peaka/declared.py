@@ -10,11 +10,9 @@ from typing import Any, cast
 
 import dagster as dg
 
+from dagster_peaka.api.models import SyncMode
+from dagster_peaka.caches.names import CacheReference, SyncTarget, TableName, checked_cache_id
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.lookup import CacheReference
-from dagster_peaka.models import SyncMode
-from dagster_peaka.names import TableName, checked_cache_id
-from dagster_peaka.runner import SyncTarget
 
 CACHE_ID_METADATA = "peaka/cache_id"
 """The key under which an asset's spec names its cache by id."""

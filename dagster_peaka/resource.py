@@ -8,20 +8,19 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from dagster_peaka.addresses import checked_base_url, is_loopback
-from dagster_peaka.client import ZONES, PeakaClient
+from dagster_peaka.api.addresses import checked_base_url, is_loopback
+from dagster_peaka.api.client import ZONES, PeakaClient
+from dagster_peaka.api.models import CacheExecution, SyncMode
+from dagster_peaka.caches.names import CacheReference, TableName, checked_cache_id
+from dagster_peaka.caches.project import PeakaProject
+from dagster_peaka.caches.selection import PeakaSelection
+from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.errors import PeakaConfigError, PeakaError
-from dagster_peaka.failures import sync_error
-from dagster_peaka.lookup import CacheReference
-from dagster_peaka.models import CacheExecution, SyncMode
-from dagster_peaka.modes import Wish, unsupported
-from dagster_peaka.names import TableName, checked_cache_id
-from dagster_peaka.project import PeakaProject
-from dagster_peaka.runner import Runner, SyncJob
-from dagster_peaka.selection import PeakaSelection
-from dagster_peaka.snapshot import fetch_project
-from dagster_peaka.steps import StepResult, patient_find_caches, sync_step
-from dagster_peaka.sync import SyncRules
+from dagster_peaka.records.failures import sync_error
+from dagster_peaka.steps.modes import Wish, unsupported
+from dagster_peaka.steps.step import StepResult, patient_find_caches, sync_step
+from dagster_peaka.sync.machine import SyncRules
+from dagster_peaka.sync.runner import Runner, SyncJob
 
 ON_RUNNING = ("queue", "attach", "fail")
 VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("")))

@@ -5,9 +5,9 @@ from typing import TypeAlias
 
 import dagster as dg
 
-from dagster_peaka.models import Column
-from dagster_peaka.names import group_name, kind
-from dagster_peaka.project import PeakaCache
+from dagster_peaka.api.models import Column
+from dagster_peaka.caches.names import group_name, kind
+from dagster_peaka.caches.project import PeakaCache
 
 AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
 """What Dagster takes as an asset key."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from dagster_peaka.models import CacheExecution, SyncMode
+from dagster_peaka.api.models import CacheExecution, SyncMode
 
 KNOWN_METADATA = "peaka/known_executions"
 """The key of a materialization's metadata under which :class:`Known` is kept, as JSON."""

@@ -13,6 +13,8 @@ from pydantic import BaseModel, BeforeValidator, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from dagster_peaka.assets import AssetCondition
+from dagster_peaka.caches.names import TableName, checked_cache_id
+from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.reading import (
     Anything,
     Key,
@@ -29,8 +31,6 @@ from dagster_peaka.component.reading import (
 from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, Texts
 from dagster_peaka.declared import MODE_METADATA, ROW_COUNT_METADATA, WAIT_METADATA
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.names import TableName, checked_cache_id
-from dagster_peaka.project import PeakaCache
 
 OF_EACH_CACHE = re.compile(r"\{[{%].*\b(props|spec)\b", re.DOTALL)
 """A template that comes to something else for each cache."""

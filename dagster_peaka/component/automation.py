@@ -11,8 +11,8 @@ from dagster_peaka.component.settings import (
     PeakaUpstreamSensorSettings,
 )
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.polling_sensor import build_peaka_polling_sensor
-from dagster_peaka.upstream_sensor import build_peaka_upstream_sensor
+from dagster_peaka.sensors.polling import build_peaka_polling_sensor
+from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 
 
 def checks_of(

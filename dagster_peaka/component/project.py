@@ -20,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from dagster_peaka.caches.names import op_name
+from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject
 from dagster_peaka.component.attributes import (
     Condition,
     Entries,
@@ -77,10 +79,8 @@ from dagster_peaka.component.translation import (
 )
 from dagster_peaka.declared import declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
-from dagster_peaka.names import op_name
-from dagster_peaka.project import ANEW, PeakaCache, PeakaProject
 from dagster_peaka.resource import PeakaResource
-from dagster_peaka.steps import StepResult
+from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 NO_OLDER_STATE = DefsStateConfigArgs.legacy_code_server_snapshots().management_type

@@ -18,8 +18,8 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from dagster_peaka.caches.names import near_matches
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.names import near_matches
 
 M = TypeVar("M", bound=BaseModel)
 

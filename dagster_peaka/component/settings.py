@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import dagster as dg
 from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
 
+from dagster_peaka.caches.selection import PeakaCacheSelector
 from dagster_peaka.component.reading import (
     Anything,
     Count,
@@ -22,7 +23,6 @@ from dagster_peaka.component.reading import (
     written,
 )
 from dagster_peaka.resource import ON_RUNNING, PeakaResource
-from dagster_peaka.selection import PeakaCacheSelector
 
 API_KEY_VARIABLE = "PEAKA_API_KEY"
 """The environment variable that holds the key, unless the YAML names another."""

@@ -6,22 +6,22 @@ from datetime import datetime, timezone
 
 import dagster as dg
 
-from dagster_peaka.client import PeakaClient
-from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
-from dagster_peaka.component.reading import Loc, all_problems, problem_at
-from dagster_peaka.component.settings import Texts, listed
-from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.names import near_matches
-from dagster_peaka.project import PeakaCache, PeakaProject
-from dagster_peaka.resource import PeakaResource
-from dagster_peaka.selection import (
+from dagster_peaka.api.client import PeakaClient
+from dagster_peaka.caches.names import near_matches
+from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.selection import (
     PeakaCacheChoice,
     PeakaCachePredicate,
     PeakaCacheSelector,
     PeakaSelection,
     select,
 )
-from dagster_peaka.snapshot import fetch_project
+from dagster_peaka.caches.snapshot import fetch_project
+from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
+from dagster_peaka.component.reading import Loc, all_problems, problem_at
+from dagster_peaka.component.settings import Texts, listed
+from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.resource import PeakaResource
 
 REFRESH = "`dg utils refresh-defs-state`"
 """The command that renews the state."""

@@ -7,14 +7,14 @@ from typing import Any, TypeAlias, cast
 import dagster as dg
 
 from dagster_peaka.assets import KIND_TAG, AssetCondition, build_peaka_cache_asset, build_peaka_cache_assets
+from dagster_peaka.caches.names import op_name
+from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheEntry
 from dagster_peaka.component.settings import PeakaOpSettings
 from dagster_peaka.declared import MODE_METADATA, ROW_COUNT_METADATA, WAIT_METADATA
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.names import op_name
-from dagster_peaka.project import PeakaCache
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
-from dagster_peaka.steps import StepResult
+from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 Execute: TypeAlias = Callable[[dg.AssetExecutionContext, PeakaResource], Iterable[StepResult]]

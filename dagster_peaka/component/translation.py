@@ -6,9 +6,9 @@ from typing import Any, TypeAlias, cast
 import dagster as dg
 from pydantic import BaseModel
 
+from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.attributes import PeakaAssetAttributes
 from dagster_peaka.component.reading import asset_key, problem_at, rendered, validated
-from dagster_peaka.project import PeakaCache
 from dagster_peaka.translator import AssetKeyLike
 
 Translation: TypeAlias = Callable[[dg.AssetSpec, PeakaCache], dg.AssetSpec]

@@ -1,0 +1,192 @@
+"""What an answer means: a call's result, or the error that says what to do. No connection, no waiting."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar, cast
+from urllib.parse import quote
+
+import httpx
+
+from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.api.models import error_words
+from dagster_peaka.errors import (
+    PeakaApiError,
+    PeakaAuthenticationError,
+    PeakaConnectionError,
+    PeakaError,
+    PeakaNotFoundError,
+    PeakaPermissionError,
+    PeakaRateLimitError,
+    PeakaResponseError,
+    PeakaServerError,
+    PeakaUnknownOutcomeError,
+    shortened,
+)
+
+T = TypeVar("T")
+
+SHOWN_BEGINNING = 200
+"""Characters of an answer that could not be understood which an error shows."""
+
+
+class Reader:
+    """Reads what comes back for the calls of one connection.
+
+    The API key is in nothing that leaves here, whoever wrote it there: not in a message, a reason or an error code.
+    """
+
+    def __init__(self, api_key: str, project_id: str, base_url: str) -> None:
+        self._project_id = project_id
+        self._base_url = base_url
+        # As it is, as it stands inside JSON, and as it stands in a path.
+        self._hidden = (api_key, json.dumps(api_key)[1:-1], quote(api_key, safe=""))
+
+    def read(self, call: Call[T], path: str, response: httpx.Response) -> Answer[T]:
+        """The result of a call that was answered.
+
+        Raises:
+            PeakaError: when the answer is an error, a redirect, or not what the call promises.
+        """
+        status = response.status_code
+        if status >= 400:
+            raise self._refusal(call, path, response)
+        if status >= 300:
+            raise PeakaResponseError(
+                self._safe(
+                    f"{call.method} {path} was answered with a redirect ({status}), which is not followed because "
+                    "the key goes to base_url's host only: set base_url to the address that Peaka's documentation "
+                    "gives."
+                )
+            )
+        try:
+            value = call.parse(_decoded(response) if call.needs_json else None)
+            return Answer(value, _server_time(response))
+        except PeakaResponseError as error:
+            problem = str(error)
+        raise self._misfit(call, path, response, problem)
+
+    def no_answer(self, call: Call[Any], error: httpx.HTTPError) -> PeakaError:
+        """The error for a call that was not answered."""
+        where = httpx.URL(self._base_url).netloc.decode()
+        words = str(error) or type(error).__name__
+        if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
+            return PeakaConnectionError(
+                self._safe(
+                    f"Could not connect to Peaka at {where} ({words}): check that it is up and can be reached from "
+                    "here, and base_url or zone."
+                )
+            )
+        if call.changes:
+            return PeakaUnknownOutcomeError(
+                self._safe(
+                    f"{call.method} for {call.subject} was sent to {where}, but its answer was lost ({words}): Peaka "
+                    "may or may not have carried it out. Look before you repeat it."
+                )
+            )
+        return PeakaConnectionError(
+            self._safe(
+                f"No answer from Peaka at {where} for {call.subject} ({words}): check that it is up, and raise "
+                "request_timeout if its answers take long."
+            )
+        )
+
+    def _misfit(self, call: Call[Any], path: str, response: httpx.Response, problem: str) -> PeakaError:
+        beginning = shortened(self._safe(_text(response)), SHOWN_BEGINNING)
+        message = self._safe(
+            f"{call.method} {path} was answered with {response.status_code}, but {problem}: check that base_url is "
+            "that of Peaka's API."
+        )
+        message += f" The answer begins {beginning!r}."
+        if call.changes:
+            return PeakaUnknownOutcomeError(f"{message} The request may have been carried out all the same.")
+        return PeakaResponseError(message)
+
+    def _refusal(self, call: Call[Any], path: str, response: httpx.Response) -> PeakaError:
+        status = response.status_code
+        reason, error_code = _reason(response)
+        reason = shortened(self._safe(reason))
+        error_code = error_code and shortened(self._safe(error_code))
+        if reason:
+            said = f" Peaka says: {reason}"
+        elif _is_page(response):
+            said = " The answer is a web page, perhaps of something in front of Peaka: check base_url."
+        else:
+            said = ""
+        request = f"{call.method} {path} was answered with {status}"
+        if status >= 500 and call.changes:
+            message = f"{request} for {call.subject}: Peaka may or may not have carried it out."
+            said += " Look before you repeat it."
+            return PeakaUnknownOutcomeError(self._safe(message) + said, status_code=status)
+        kind, advice = _advice(status)
+        advice = advice.format(subject=call.subject, project=self._project_id, base_url=self._base_url)
+        message = f"{self._safe(f'{request}: {advice}')}{said}"
+        return kind(message, status_code=status, reason=reason, error_code=error_code)
+
+    def _safe(self, text: str) -> str:
+        for spelling in self._hidden:
+            text = text.replace(spelling, "[the API key]")
+        return text
+
+
+def _advice(status: int) -> tuple[type[PeakaApiError], str]:
+    """The kind of error that a status means, and what to do."""
+    if status == 401:
+        return PeakaAuthenticationError, (
+            "the API key was refused. Check api_key, and that zone or base_url ({base_url}) is its own."
+        )
+    if status == 403:
+        return PeakaPermissionError, (
+            "this key may not do that. A Project key reaches its own project only: check project_id ({project}), or "
+            "use a Partner key."
+        )
+    if status == 404:
+        return PeakaNotFoundError, (
+            "Peaka knows no such thing in project {project}: {subject}. Check the id or name, and project_id."
+        )
+    if status == 429:
+        return PeakaRateLimitError, (
+            "too many requests, still after the retries ({subject}). Lower max_concurrent_requests or try later."
+        )
+    if status >= 500:
+        return PeakaServerError, (
+            "Peaka, or something in front of it, is in trouble ({subject}). Try again later."
+        )
+    return PeakaApiError, "Peaka refused the request for {subject}. Check its ids, names and values."
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        return json.loads(response.content)
+    except (ValueError, RecursionError):
+        raise PeakaResponseError("its body is not JSON") from None
+
+
+def _reason(response: httpx.Response) -> tuple[str, str | None]:
+    """Peaka's own words in an error body of unspecified shape, and its ``errorCode``."""
+    try:
+        data = _decoded(response)
+    except PeakaResponseError:
+        text = " ".join(_text(response).split())
+        return (text if text.isprintable() and not _is_page(response) else ""), None
+    code = cast("dict[str, Any]", data).get("errorCode") if isinstance(data, dict) else None
+    return error_words(cast("object", data)), str(code) if isinstance(code, (str, int)) else None
+
+
+def _is_page(response: httpx.Response) -> bool:
+    return _text(response).lstrip()[:9].lower().startswith(("<!doctype", "<html"))
+
+
+def _server_time(response: httpx.Response) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(response.headers.get("Date", ""))
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return moment if moment.tzinfo is not None else None
+
+
+def _text(response: httpx.Response) -> str:
+    """The body as text, whatever its charset claims: some names of charsets are codecs that no text has."""
+    return response.content.decode("utf-8", "replace")

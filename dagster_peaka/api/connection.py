@@ -1,0 +1,344 @@
+"""How calls travel: one connection pool, retries, one pace for all after a 429.
+
+Requests run on an event loop in one background thread, so that a caller may start many, wait for some, and drop the
+rest at once: a cancelled request closes its socket instead of holding its thread until a timeout. The thread starts
+with the first request and ends in :meth:`Connection.close`.
+
+What is sent again: a read on connection errors, timeouts, 429, 502, 503 and 504; a changing request only when it
+surely was not taken (connection refused, connect timeout, 429). Everything else is told to the caller, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import math
+import random
+import threading
+import time
+from concurrent.futures import Future
+from importlib.metadata import version
+from typing import Any, TypeVar
+from urllib.request import getproxies, proxy_bypass
+
+import httpx
+from httpx_retries import Retry, RetryTransport
+
+from dagster_peaka.api.addresses import checked_base_url, is_loopback
+from dagster_peaka.api.answers import Reader
+from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.errors import (
+    PeakaConfigError,
+    PeakaConnectionError,
+    PeakaError,
+    PeakaUnknownOutcomeError,
+    shortened,
+)
+
+T = TypeVar("T")
+
+MAX_WAIT = 30.0
+"""Seconds that one wait between two attempts lasts at most, also when ``Retry-After`` asks for more."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds that opening a connection may take at most."""
+
+
+class _Pace:
+    """After a 429 no request of the connection leaves before the time that Peaka asked for.
+
+    Where it asked for none, the pause doubles with every refusal that came after the last pause was over: those of
+    requests that were under way together count once.
+    """
+
+    def __init__(self) -> None:
+        self._not_before = 0.0
+        self._refusals = 0
+
+    async def wait(self) -> None:
+        """Return when the next request may leave."""
+        while (left := self._not_before - time.monotonic()) > 0:
+            await asyncio.sleep(left)
+
+    def refused(self, asked: float | None) -> None:
+        """Take in a 429, and the seconds that it asked to wait."""
+        now = time.monotonic()
+        if now >= self._not_before:
+            self._refusals += 1
+        if asked is None:
+            asked = min(MAX_WAIT, 0.5 * 2 ** min(self._refusals, 10)) * random.uniform(0.5, 1)
+        self._not_before = max(self._not_before, now + asked)
+
+    def accepted(self) -> None:
+        """Take in any other answer."""
+        self._refusals = 0
+
+
+class _Attempt(httpx.AsyncBaseTransport):
+    """One attempt at a request: kept to the common pace, read to its last byte, within the request's time in all.
+
+    Reading the body here puts a connection that breaks half way under the same retry rules as one that never opened.
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._pace = _Pace()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        await self._pace.wait()
+        seconds: float = request.extensions["attempt_seconds"]
+        try:
+            response = await asyncio.wait_for(self._exchange(request), seconds)
+        except asyncio.TimeoutError:
+            raise httpx.ReadTimeout(f"no complete answer within {seconds:g} s", request=request) from None
+        asked = _retry_after(response)
+        if response.status_code == 429:
+            self._pace.refused(asked)
+        else:
+            self._pace.accepted()
+        return response
+
+    async def _exchange(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        await response.aread()
+        return response
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """The seconds that an answer asks to wait, capped; leaves its header as whole seconds or not at all."""
+    header = response.headers.pop("Retry-After", "")
+    try:
+        asked = min(MAX_WAIT, Retry().parse_retry_after(header))
+    except OverflowError:  # a date beyond all calendars
+        asked = MAX_WAIT
+    except ValueError:
+        return None
+    response.headers["Retry-After"] = str(math.ceil(asked))
+    return asked
+
+
+class _Retries(httpx.AsyncBaseTransport):
+    """Sends a read again where that may help, and a change only where it surely was not taken."""
+
+    def __init__(self, attempt: _Attempt, most: int) -> None:
+        self._attempt = attempt
+        reads = Retry(
+            total=most,
+            allowed_methods=["GET"],
+            status_forcelist=[429, 502, 503, 504],
+            backoff_factor=0.5,
+            max_backoff_wait=MAX_WAIT,
+        )
+        changes = Retry(
+            total=most,
+            allowed_methods=["POST", "PUT", "DELETE"],
+            status_forcelist=[429],
+            retry_on_exceptions=[httpx.ConnectError, httpx.ConnectTimeout],
+            backoff_factor=0.5,
+            max_backoff_wait=MAX_WAIT,
+        )
+        self._reads, self._changes = RetryTransport(attempt, reads), RetryTransport(attempt, changes)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        rules = self._changes if request.extensions["changes"] else self._reads
+        return await rules.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._attempt.aclose()
+
+
+class Connection:
+    """Sends calls to one project of one Peaka, with one key. Safe to use from several threads.
+
+    Args:
+        api_key: the Partner or Project key; kept out of every repr, message and exception.
+        project_id: the project that every path names.
+        base_url: checked by :func:`checked_base_url`.
+        request_timeout: seconds for one attempt, from connecting to the last byte.
+        request_max_retries: how often a request is repeated at most, under the rules above.
+        max_concurrent_requests: requests under way at once at most.
+
+    Raises:
+        PeakaConfigError: for a key, an address or a proxy of the environment that cannot be used.
+    """
+
+    def __init__(
+        self,
+        api_key: str,
+        project_id: str,
+        base_url: str,
+        *,
+        request_timeout: float,
+        request_max_retries: int,
+        max_concurrent_requests: int,
+    ) -> None:
+        key = _checked_key(api_key)
+        self._project_id = project_id
+        self._base_url = checked_base_url(base_url)
+        self._reader = Reader(key, project_id, self._base_url)
+        self._request_timeout = request_timeout
+        self._http = self._new_http(key, request_max_retries)
+        self._slots = asyncio.Semaphore(max_concurrent_requests)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Connection to project {self._project_id!r} at {self._base_url}>"
+
+    def start(self, call: Call[T]) -> Future[Answer[T]]:
+        """Begin to send ``call``; the future holds the answer or a :class:`PeakaError`. Cancelling it drops it.
+
+        Raises:
+            PeakaConfigError: at once, when an id, name or value cannot be part of a request.
+            RuntimeError: after :meth:`close`.
+        """
+        path = call.path(self._project_id)
+        request = self._request(call, path)
+        # Begun under the lock, a call is either dropped by close or refused after it, and never left waiting.
+        with self._lock:
+            if self._closed:
+                raise RuntimeError(
+                    "This PeakaClient is closed: make a new one, or use it inside its `with` block."
+                )
+            if self._running is None:
+                self._running = _start_loop()
+            return asyncio.run_coroutine_threadsafe(self._send(call, path, request), self._running[0])
+
+    def answer(self, call: Call[T]) -> Answer[T]:
+        """Send ``call`` and wait for its answer.
+
+        Raises:
+            PeakaError: as drawn in :mod:`dagster_peaka.errors`.
+            RuntimeError: after :meth:`close`.
+        """
+        future = self.start(call)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            kind = PeakaUnknownOutcomeError if call.changes else PeakaConnectionError
+            raise kind(
+                f"The client was closed while {call.method} for {call.subject} was under way."
+            ) from None
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """Drop what is under way, close the connections and end the thread."""
+        with self._lock:
+            self._closed = True
+            running, self._running = self._running, None
+        if running is not None:
+            loop, thread = running
+            asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
+            thread.join()
+
+    async def _shut_down(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                for task in others:
+                    task.cancel()
+                # Again after a moment: before Python 3.12, wait_for may swallow a cancellation.
+                await asyncio.wait(others, timeout=0.5)
+            await self._http.aclose()
+            await loop.shutdown_asyncgens()
+        finally:
+            loop.stop()
+
+    def _new_http(self, key: str, max_retries: int) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=_Retries(_Attempt(_transport(self._base_url)), max_retries),
+            # wait_for in _Attempt bounds the whole attempt; only connecting has a bound of its own, because
+            # a connect timeout is the one kind that surely had no effect.
+            timeout=httpx.Timeout(None, connect=min(CONNECT_TIMEOUT, self._request_timeout / 2)),
+            follow_redirects=False,
+            trust_env=False,
+            headers={
+                "Authorization": f"Bearer {key}",
+                "Accept": "application/json",
+                "User-Agent": f"dagster-peaka/{version('dagster-peaka')} dagster/{version('dagster')}",
+            },
+        )
+
+    def _request(self, call: Call[Any], path: str) -> httpx.Request:
+        extensions = {"changes": call.changes, "attempt_seconds": self._request_timeout + call.takes}
+        try:
+            return self._http.build_request(
+                call.method,
+                self._base_url + path,
+                params=call.query or None,
+                json=call.body,
+                extensions=extensions,
+            )
+        except (httpx.InvalidURL, TypeError, ValueError) as error:  # too long, or no JSON
+            raise PeakaConfigError(
+                f"The request for {shortened(call.subject, 200)} cannot be written ({error}): check its ids, names "
+                "and values."
+            ) from None
+
+    async def _send(self, call: Call[T], path: str, request: httpx.Request) -> Answer[T]:
+        failure: PeakaError | None = None
+        response: httpx.Response | None = None
+        async with self._slots:
+            try:
+                response = await self._http.send(request)
+            except httpx.HTTPError as error:
+                failure = self._reader.no_answer(call, error)
+        # Raised out here: an exception raised inside the handler would carry httpx's, and with it the request's
+        # headers, as its context.
+        if response is None:
+            assert failure is not None
+            raise failure
+        return self._reader.read(call, path, response)
+
+
+def _start_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+    loop = asyncio.new_event_loop()
+
+    def run() -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.close()
+
+    thread = threading.Thread(target=run, name="dagster-peaka requests", daemon=True)
+    thread.start()
+    return loop, thread
+
+
+def _transport(base_url: str) -> httpx.AsyncHTTPTransport:
+    """The network, by way of the proxy that the environment names for this host, if any."""
+    proxy = _proxy_for(httpx.URL(base_url))
+    try:
+        return httpx.AsyncHTTPTransport(
+            # Without a scheme the environment means an http proxy.
+            proxy=f"http://{proxy}" if proxy and "://" not in proxy else proxy,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+        )
+    except (httpx.InvalidURL, ValueError, ImportError):
+        raise PeakaConfigError(
+            "The proxy that the environment names for base_url cannot be used: write HTTPS_PROXY like "
+            "'http://proxy.example:3128', or name the host in NO_PROXY."
+        ) from None
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    """Never one for loopback, where the key is in clear."""
+    if is_loopback(url.host) or proxy_bypass(url.netloc.decode()):
+        return None
+    proxies = getproxies()
+    return proxies.get(url.scheme) or proxies.get("all")
+
+
+def _checked_key(api_key: str) -> str:
+    key = (api_key or "").strip()
+    if not key:
+        raise PeakaConfigError("api_key is empty: set it to a Partner or Project API key of Peaka.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise PeakaConfigError("api_key holds characters that no API key has (spaces, line ends, non-ASCII).")
+    return key

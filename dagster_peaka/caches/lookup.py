@@ -1,0 +1,99 @@
+"""From what a user writes, a cache's id or ``catalog.schema.table``, to the cache in this project."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+from dagster_peaka.api.client import PeakaClient
+from dagster_peaka.api.models import CacheStatus
+from dagster_peaka.caches.names import CacheReference, SyncTarget, TableName, near_matches
+from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
+
+
+def find_caches(
+    client: PeakaClient, references: Iterable[CacheReference]
+) -> dict[CacheReference, SyncTarget | PeakaError]:
+    """The cache that each reference means, or the error that says why there is none.
+
+    Ids are taken as they are and cost no request. Tables cost two requests, whatever their number: the catalogs, and
+    one listing of caches.
+
+    Raises:
+        PeakaError: when Peaka cannot be asked at all.
+    """
+    found: dict[CacheReference, SyncTarget | PeakaError] = {}
+    tables: list[TableName] = []
+    for reference in references:
+        if isinstance(reference, TableName):
+            tables.append(reference)
+        else:
+            found[reference] = SyncTarget(reference)
+    if tables:
+        found.update(_find_tables(client, tables))
+    return found
+
+
+def _find_tables(
+    client: PeakaClient, tables: Sequence[TableName]
+) -> dict[CacheReference, SyncTarget | PeakaError]:
+    catalogs = client.list_catalogs()
+    names = {catalog.id: catalog.name for catalog in catalogs}
+    places = {
+        (catalog.id, table.schema)
+        for table in tables
+        for catalog in catalogs
+        if catalog.name == table.catalog
+    }
+    cached: dict[TableName, list[CacheStatus]] = {}
+    for status in _list_caches(client, places):
+        name = TableName(
+            names.get(status.catalog_id or "", "?"), status.schema_name or "?", status.table_name or "?"
+        )
+        if not status.deleted:
+            cached.setdefault(name, []).append(status)
+    return {table: _find_table(client.project_id, table, names.values(), cached) for table in tables}
+
+
+def _list_caches(client: PeakaClient, places: Collection[tuple[str, str]]) -> list[CacheStatus]:
+    """The caches of one schema, or of the whole project where several catalogs or schemas are meant."""
+    if len(places) > 1:
+        return client.list_cache_statuses()
+    try:
+        return [status for place in places for status in client.list_cache_statuses(*place)]
+    except PeakaNotFoundError:  # no such schema
+        return []
+
+
+def _find_table(
+    project_id: str,
+    table: TableName,
+    catalogs: Collection[str],
+    cached: Mapping[TableName, Sequence[CacheStatus]],
+) -> SyncTarget | PeakaError:
+    found = cached.get(table, [])
+    if len(found) == 1:
+        return SyncTarget(found[0].id, str(table), found[0].catalog_id, table.schema)
+    if found:
+        # Peaka lists catalogs of its own that share a name.
+        ids = ", ".join(status.id for status in found)
+        return PeakaConfigError(
+            f"Project {project_id} has {len(found)} caches of a table {table}: say by cache_id which one is meant "
+            f"({ids})."
+        )
+    if table.catalog not in catalogs:
+        return _missing(
+            f"Project {project_id} has no catalog {table.catalog!r} (needed for {table})."
+            f"{near_matches(table.catalog, catalogs)}",
+            "Correct the name, or check project_id.",
+        )
+    near = near_matches(str(table), map(str, cached))
+    return _missing(
+        f"Project {project_id} has no cache of table {table}.{near}",
+        "Create the cache in Peaka, or correct the name.",
+    )
+
+
+def _missing(message: str, advice: str) -> PeakaNotFoundError:
+    error = PeakaNotFoundError(f"{message} {advice}", status_code=404)
+    error.advice = advice
+    return error

@@ -1,0 +1,1 @@
+"""The two sensors: what Peaka has synced by itself, and which caches were updated upstream."""

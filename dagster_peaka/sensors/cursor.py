@@ -1,0 +1,135 @@
+"""What one tick of the polling sensor leaves to the next, as its cursor holds it: 23 characters for a quiet cache.
+
+Ids are kept as short hashes, because a cursor is stored with every tick and only has to recognize what it has seen.
+The text is a version, ``1``, and base64 of what follows; numbers are big-endian:
+
+=========  ====================================================================================================
+bytes      meaning
+=========  ====================================================================================================
+4          CRC-32 of all that follows
+5          epoch seconds of the listing up to which everything is told
+2          the asset whose turn it is first at the next tick, by its place
+17 + 4 n   for each cache: its address (5), its id (3), the newest execution of each mode (4 + 4), a byte of flags,
+           and ``n`` unfinished executions that are the newest of neither mode
+=========  ====================================================================================================
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+
+from dagster_peaka.api.models import SyncMode
+
+VERSION = "1"
+
+ADDRESS, CACHE, EXECUTION = 5, 3, 4
+"""Bytes of the three kinds of short hashes."""
+
+_HEADER = 4 + 5 + 2
+_NONE = bytes(EXECUTION)
+_NEWEST_UNFINISHED = {SyncMode.INCREMENTAL: 1, SyncMode.FULL_REFRESH: 2}
+_MISSED, _COUNT_SHIFT = 4, 3
+
+MOST_UNFINISHED = 31
+"""Unfinished executions of one cache, beside the newest of each mode, that a cursor can hold."""
+
+
+class UnreadableCursor(ValueError):
+    """A cursor that is damaged, or of a version that this package does not know."""
+
+
+def short(text: str, size: int = EXECUTION) -> bytes:
+    """The short hash of an id; ``size`` is in bytes."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How far the story of one cache is told; executions go by their :func:`short` hashes.
+
+    Attributes:
+        cache: the cache's id, :data:`CACHE` bytes of it.
+        newest: the newest execution of each mode that was seen; None where there was none.
+        unfinished: those that are not told yet: they had not ended, or were left to a run of ours.
+        missed: whether Peaka showed one of these no more at the last look.
+    """
+
+    cache: bytes
+    newest: Mapping[SyncMode, bytes | None]
+    unfinished: frozenset[bytes] = frozenset()
+    missed: bool = False
+
+    @property
+    def beneath(self) -> frozenset[bytes]:
+        """The unfinished executions that a status does not show, because others of their mode are newer."""
+        return self.unfinished - {newest for newest in self.newest.values() if newest is not None}
+
+    @property
+    def fits(self) -> bool:
+        """Whether a cursor can hold this."""
+        return len(self.beneath) <= MOST_UNFINISHED
+
+
+@dataclass(frozen=True)
+class PollingCursor:
+    """What was seen of every cache, by the :func:`short` hash of how its asset addresses it.
+
+    Attributes:
+        looked_at: when the listing was read up to which everything is told, in epoch seconds by our clock.
+        turn: the place of the asset whose turn it is first.
+    """
+
+    looked_at: int
+    turn: int = 0
+    marks: Mapping[bytes, Mark] = field(default_factory=dict[bytes, Mark])
+
+    def encode(self) -> str:
+        """The text of the cursor."""
+        body = self.looked_at.to_bytes(5, "big") + (self.turn % 2**16).to_bytes(2, "big")
+        body += b"".join(address + _packed(mark) for address, mark in self.marks.items())
+        return VERSION + base64.urlsafe_b64encode(binascii.crc32(body).to_bytes(4, "big") + body).decode()
+
+    @classmethod
+    def decode(cls, text: str) -> PollingCursor:
+        """The cursor of a text.
+
+        Raises:
+            UnreadableCursor: when this is no cursor of this version, or no whole one.
+        """
+        if text[:1] != VERSION:
+            raise UnreadableCursor("it is of a version that this package does not know")
+        try:
+            data = base64.b64decode(text[1:].encode(), altchars=b"-_", validate=True)
+        except ValueError:
+            raise UnreadableCursor("it is damaged") from None
+        checksum, body = data[:4], data[4:]
+        if len(data) < _HEADER or binascii.crc32(body) != int.from_bytes(checksum, "big"):
+            raise UnreadableCursor("it is damaged")
+        looked_at, turn = int.from_bytes(body[:5], "big"), int.from_bytes(body[5:7], "big")
+        return cls(looked_at, turn, dict(_unpacked(BytesIO(body[7:]))))
+
+
+def _packed(mark: Mark) -> bytes:
+    beneath = sorted(mark.beneath)
+    flags = len(beneath) << _COUNT_SHIFT | (_MISSED if mark.missed else 0)
+    for mode, flag in _NEWEST_UNFINISHED.items():
+        if mark.newest.get(mode) in mark.unfinished:
+            flags |= flag
+    newest = [mark.newest.get(mode) or _NONE for mode in SyncMode]
+    return b"".join([mark.cache, *newest, bytes([flags]), *beneath])
+
+
+def _unpacked(stream: BytesIO) -> Iterator[tuple[bytes, Mark]]:
+    while address := stream.read(ADDRESS):
+        cache = stream.read(CACHE)
+        newest = {mode: stream.read(EXECUTION) for mode in SyncMode}
+        flags = stream.read(1)[0]
+        unfinished = {stream.read(EXECUTION) for _ in range(flags >> _COUNT_SHIFT)}
+        unfinished |= {newest[mode] for mode, flag in _NEWEST_UNFINISHED.items() if flags & flag}
+        seen = {mode: None if found == _NONE else found for mode, found in newest.items()}
+        yield address, Mark(cache, seen, frozenset(unfinished), missed=bool(flags & _MISSED))

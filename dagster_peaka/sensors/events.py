@@ -1,0 +1,91 @@
+"""What the polling sensor reports of an execution that has ended: Dagster's events, and a failure in words."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import dagster as dg
+
+from dagster_peaka.api.models import SyncMode
+from dagster_peaka.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache, RowCount
+from dagster_peaka.errors import sentence
+from dagster_peaka.records.materializations import external_materialization, table_metadata
+from dagster_peaka.sensors.cursor import ADDRESS, short
+from dagster_peaka.sensors.event_log import RUN_ID_METADATA
+from dagster_peaka.sensors.review import Outcome
+from dagster_peaka.sync.machine import Origin
+
+EXTERNAL = "external"
+"""The ``peaka/origin`` of what no run of ours has triggered."""
+
+Event: TypeAlias = dg.AssetMaterialization | dg.AssetObservation | dg.AssetCheckEvaluation
+"""What a sensor may report."""
+
+
+@dataclass(frozen=True)
+class PolledAsset:
+    """An asset whose cache is polled: what its spec says, and whether it declares the last-sync check."""
+
+    key: dg.AssetKey
+    declared: DeclaredCache
+    metadata: Mapping[str, Any]
+    checked: bool
+
+    @property
+    def address(self) -> bytes:
+        """What stands for the asset in the cursor."""
+        return short(str(self.declared.reference), ADDRESS)
+
+    def __str__(self) -> str:
+        target = self.declared.target
+        return target.name if target and target.name else str(self.declared.reference)
+
+
+def events_of(asset: PolledAsset, cache_id: str, outcome: Outcome) -> Iterator[Event]:
+    """The events that tell Dagster of an outcome; none for a failure where no check is declared."""
+    run_id = outcome.run_id
+    run = {} if run_id is None else {RUN_ID_METADATA: dg.MetadataValue.dagster_run(run_id)}
+    if outcome.version is not None:
+        extra: dict[str, Any] = {**table_metadata(asset.metadata), **run}
+        if asset.declared.row_count is RowCount.OFF:
+            extra["dagster/row_count"] = None
+        if outcome.mode is None:
+            extra[MODE_METADATA] = None
+        yield external_materialization(
+            asset.key,
+            cache_id,
+            # One that Peaka does not name is left out; an incremental's figures claim the least.
+            outcome.mode or SyncMode.INCREMENTAL,
+            outcome.execution,
+            origin=EXTERNAL if run_id is None else Origin.TRIGGERED.value,
+            version=outcome.version,
+            table=asset.declared.target.name if asset.declared.target else str(asset.declared.reference),
+            extra=extra,
+        )
+    if asset.checked:
+        mode = {} if outcome.mode is None else {MODE_METADATA: outcome.mode.value}
+        yield dg.AssetCheckEvaluation(
+            asset_key=asset.key,
+            check_name=LAST_SYNC_CHECK,
+            passed=outcome.execution.succeeded,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description=None if outcome.execution.succeeded else failure(cache_id, outcome),
+            metadata={
+                "peaka/cache_id": cache_id,
+                "peaka/execution_id": outcome.execution.id,
+                **mode,
+                **run,
+            },
+        )
+
+
+def failure(cache_id: str, outcome: Outcome) -> str:
+    """What went wrong with an execution that did not succeed, and what to do."""
+    execution, mode = outcome.execution, outcome.mode
+    kind = "execution" if mode is None else f"{mode.words} {execution.id}"
+    by = f", triggered by run {outcome.run_id}," if outcome.run_id else ""
+    said = f" Peaka says: {sentence(execution.reason)}" if execution.reason else ""
+    return (
+        f"Peaka cache {cache_id}: {kind}{by} has ended as {execution.status or 'unknown'}.{said} Look at the cache "
+        "and its source in Peaka, then materialize it again."
+    )

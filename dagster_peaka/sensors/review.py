@@ -1,0 +1,613 @@
+"""What a tick of the polling sensor makes of one cache: which executions Dagster has to be told of. Pure.
+
+No I/O, no clock, no Dagster: a :class:`Review` is given a cache's status, what the last tick left (a :class:`Mark`) and
+as much of the history as it asks for. It says which executions the event log has to be asked about, and, once told
+what that holds, what is to be reported and what the next tick has to know.
+
+How nothing is lost and nothing is told twice:
+
+- Executions are recognized by id, and their order is that of Peaka's history, newest first. What lies above the newest
+  execution of its mode that was seen before is new, and so is each that had not ended then. Times help only where an
+  id that was seen is not to be found any more.
+- The event log is the judge: what it holds is not reported again, whatever the cursor says. Events are stored before
+  the cursor, so a tick that died in between has left some.
+- What a run of ours that is still under way may have triggered is left to that run, and stays unfinished until it has
+  ended.
+- The first look at a cache reports nothing, but remembers what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from functools import cached_property
+
+from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.sensors.cursor import CACHE, Mark, short
+from dagster_peaka.sync.machine import EARLIER_WINDOW, LATE_TOLERANCE, Baseline
+from dagster_peaka.versions import Known, Version, next_version
+
+CLOCK_TOLERANCE = timedelta(seconds=60)
+"""How far Peaka's clocks may disagree before an end counts as one that the last look had seen."""
+
+STALE_AT_MOST = timedelta(minutes=10)
+"""How old an answer of Peaka's may be that shows less than the last look."""
+
+MAX_HISTORY = 25_000
+"""Entries of one history that are read at most: one sync a minute, for as long as Peaka keeps them, is 20,160."""
+
+
+class Start(Enum):
+    """What is reported of a cache that the cursor does not know."""
+
+    SILENT = "silent"
+    """What ends from now on: the sensor's first tick."""
+    SINCE = "since"
+    """What has ended since the last tick: a cache, or an asset, that has come later."""
+    EVERYTHING = "everything"
+    """All that the history shows: a backfill."""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """What a run of ours wrote down about a trigger: the mode, and the newest execution of it before.
+
+    ``mode`` is None for a run that has not triggered anything: it may follow an execution of either mode.
+    """
+
+    run_id: str
+    mode: SyncMode | None
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class Told:
+    """What Dagster knows of one asset already.
+
+    Attributes:
+        recorded: the executions that it has materializations of, each with the run's id; empty for a sensor's event.
+        previous: what its last materialization recorded.
+        followed: triggers of runs that are under way and will record the outcome themselves.
+        handed_over: triggers, oldest first, of runs that did not wait for the outcome.
+        named: the executions that the sensor has recorded as triggered by a run, each with that run's id.
+        evaluated: the execution that the latest evaluation of the last-sync check tells about.
+    """
+
+    recorded: Mapping[str, str] = field(default_factory=dict[str, str])
+    previous: Version | None = None
+    followed: Sequence[Trigger] = ()
+    handed_over: Sequence[Trigger] = ()
+    named: Mapping[str, str] = field(default_factory=dict[str, str])
+    evaluated: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An execution that has ended, to be reported.
+
+    ``mode`` is None where Peaka does not tell it. ``version`` is None where no materialization is to be reported: it
+    did not succeed, or has one already and only the check has to say so. ``run_id`` names the run that triggered it
+    without waiting for it.
+    """
+
+    execution: CacheExecution
+    mode: SyncMode | None
+    version: Version | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one cache: the outcomes in the order of their ends, and what the next tick has to know.
+
+    ``mark`` None leaves what the cursor holds. ``complete`` is False where some executions are left to the next tick.
+    """
+
+    outcomes: Sequence[Outcome]
+    mark: Mark | None
+    complete: bool
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An execution at its place in the history; ``mode`` is None where nothing tells it."""
+
+    execution: CacheExecution
+    mode: SyncMode | None
+    short: bytes
+
+
+@dataclass
+class Review:
+    """One cache at one tick.
+
+    Args:
+        status: its entry in the listing.
+        mark: what the last tick left; None when the cursor does not know the cache.
+        start: what is reported then.
+        since: Peaka's clock at the last look; None when there was none or that clock is not known.
+        now: Peaka's clock now, or the best guess at it.
+        patience: seconds after which an unknown status with an end counts as a failure.
+    """
+
+    status: CacheStatus
+    mark: Mark | None
+    start: Start = Start.SILENT
+    since: datetime | None = None
+    now: datetime | None = None
+    patience: float = 120.0
+
+    history: list[CacheExecution] = field(default_factory=list[CacheExecution], init=False)
+    offset: int = field(default=0, init=False)
+    """Where the next page of the history has to begin: with the last entry that is known."""
+    whole: bool = field(default=False, init=False)
+    """Whether the history was read to its end."""
+
+    def __post_init__(self) -> None:
+        self._recreated = self.mark is not None and self.mark.cache != short(self.status.id, CACHE)
+        if self._recreated:  # another cache of the same table
+            self.mark, self.start = None, Start.SINCE
+        self._newest = {mode: self.status.last(mode) for mode in SyncMode}
+        self._shown = {execution.id: execution for execution in self._newest.values() if execution}
+        self._entries: list[_Entry] = []
+        self._last_read: str | None = None
+        self._listed: set[str] = set()
+        self._listed_short: set[bytes] = set()
+        self._lags = False
+        self._places: dict[str, int] = {}
+        self._seen_places: dict[bytes, int] = {}
+        self._chosen: list[int] = []
+        self._cut = False
+        self._first = 0
+        """The place of the newest execution that this tick looks into; where it is cut, others are above it."""
+
+    # What has to be read
+
+    @property
+    def moved(self) -> bool:
+        """Whether the status differs from what the last tick left, or something lies beneath it: ask the history."""
+        if self.mark is None:
+            return any(self._counts_at_first(execution) for execution in self._shown.values())
+        if self.mark.beneath:
+            return True
+        return any(self._has_moved(mode) or self._has_ended(mode) for mode in SyncMode)
+
+    def add(self, page: Sequence[CacheExecution], *, last: bool) -> None:
+        """Take in the page from :attr:`offset` on; ``last`` says that nothing lies behind it."""
+        if self.history and self._last_read not in {execution.id for execution in page}:
+            # An older answer than the one before, which would leave a gap: everything has to be read again.
+            self.history, self.offset, self._listed, self._listed_short = [], 0, set(), set()
+            return
+        self._last_read = page[-1].id if page else None
+        for execution in page:
+            if execution.id not in self._listed:
+                self.history.append(execution)
+                self._listed.add(execution.id)
+                self._listed_short.add(short(execution.id))
+        self.offset += max(1, len(page) - 1)
+        self.whole = last or len(self.history) >= MAX_HISTORY
+
+    @property
+    def suffices(self) -> bool:
+        """Whether the history was read far enough."""
+        if self.whole or not self.history:
+            return self.whole
+        if self.mark is None:
+            return self._reaches_the_start()
+        moved = [mode for mode in SyncMode if self._has_moved(mode)]
+        if moved and not any(self.mark.newest.values()):
+            return False  # nothing was seen before: all of it is new
+        wanted = {self.mark.newest[mode] or self.mark.newest[mode.other] for mode in moved}
+        beneath = self.mark.unfinished - {short(execution_id) for execution_id in self._shown}
+        return wanted | beneath <= self._listed_short
+
+    @property
+    def reaches_back(self) -> bool:
+        """Whether all that is new was there to be read: False where the history begins after the last look."""
+        if self.mark is None:
+            return True
+        there = self._listed_short | {short(execution_id) for execution_id in self._shown}
+        marks = (self.mark.newest[mode] for mode in SyncMode if self._has_moved(mode))
+        return all(mark is None or mark in there for mark in marks)
+
+    def _reaches_the_start(self) -> bool:
+        """Whether the history was read past all that counts at a first look, for each mode that has such."""
+        wanted = {mode for mode, newest in self._newest.items() if newest and self._counts_at_first(newest)}
+        history = [execution for execution in self.history if not self._counts_at_first(execution)]
+        passed = {self._entry(execution).mode for execution in history}
+        return passed.issuperset(wanted)
+
+    def _has_moved(self, mode: SyncMode) -> bool:
+        assert self.mark is not None
+        newest = self._newest[mode]
+        return self.mark.newest[mode] != (None if newest is None else short(newest.id))
+
+    def _has_ended(self, mode: SyncMode) -> bool:
+        assert self.mark is not None
+        newest = self._newest[mode]
+        return newest is not None and newest.ended and short(newest.id) in self.mark.unfinished
+
+    # What is new
+
+    def choose(self, most: int) -> list[CacheExecution]:
+        """The ended executions that the log has to be asked about: the oldest, ``most`` of them at most."""
+        self._entries = self._merged()
+        self._places = {entry.execution.id: place for place, entry in enumerate(self._entries)}
+        self._seen_places = {entry.short: place for place, entry in enumerate(self._entries)}
+        unseen = [place for place in range(len(self._entries)) if self._is_unseen(place)]
+        over = [place for place in unseen if self._is_over(self._entries[place].execution)]
+        # What perhaps only came late is mostly told already: it must not keep back what is not.
+        sure = [place for place in over if not self._came_late(place)]
+        self._cut = len(sure) > most
+        self._first = sure[-most] if self._cut else 0
+        self._chosen = [place for place in unseen if place >= self._first]
+        return [self._entries[place].execution for place in over if place >= self._first]
+
+    def _merged(self) -> list[_Entry]:
+        """The history, newest first, with what the status shows beyond it."""
+        merged = [self._entry(execution) for execution in self.history]
+        for execution in self._shown.values():
+            if execution.id in self._listed:
+                continue
+            place = self._place_of(execution, merged)
+            if place < len(merged) and not self._is_known(execution) and not self._is_no_old_answer():
+                self._lags = True  # the history is older than the status, and others may be missing from it
+            else:
+                merged.insert(place, self._entry(execution))
+        return merged
+
+    def _is_known(self, execution: CacheExecution) -> bool:
+        return self.mark is None or short(execution.id) in self.mark.newest.values()
+
+    def _entry(self, execution: CacheExecution) -> _Entry:
+        shown = self._shown.get(execution.id, execution)
+        further = max((execution, shown), key=_progress)
+        return _Entry(further, execution.mode or shown.mode or self._only_mode(), short(execution.id))
+
+    def _only_mode(self) -> SyncMode | None:
+        """The mode of every execution, where only one mode was ever seen."""
+        modes = [mode for mode in SyncMode if self._newest[mode] or (self.mark and self.mark.newest[mode])]
+        return modes[0] if len(modes) == 1 else None
+
+    def _place_of(self, execution: CacheExecution, entries: Sequence[_Entry]) -> int:
+        """Where an execution belongs that the history does not show: it is behind it, or too new for it."""
+        if execution.created_at is not None:
+            for place, entry in enumerate(entries):
+                if (
+                    entry.execution.created_at is not None
+                    and entry.execution.created_at <= execution.created_at
+                ):
+                    return place
+            if entries and entries[-1].execution.created_at is not None:
+                return len(entries)
+        return len(entries) if self.mark is not None and self._is_known(execution) else 0
+
+    def _is_unseen(self, place: int) -> bool:
+        """Whether an execution is to be looked into: it is new, or had not ended at the last look."""
+        entry = self._entries[place]
+        if self.mark is None:
+            execution = self._shown.get(entry.execution.id, entry.execution)
+            return self._counts_at_first(execution) and not self._is_forgotten(execution)
+        if entry.short in self.mark.unfinished:
+            return True
+        modes = [entry.mode] if entry.mode is not None else list(SyncMode)
+        marks = [mark for mode in modes if (mark := self.mark.newest[mode]) is not None]
+        found = [self._seen_places[mark] for mark in marks if mark in self._seen_places]
+        if not marks:
+            return True
+        if entry.short in marks or self._waits:
+            return False
+        if not found:
+            return self._ended_since(place)
+        return place < min(found) or self._came_late(place)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the next tick decides what is new, because what was seen is missed, perhaps by an old answer."""
+        assert self.mark is not None
+        seen = {mark for mark in self.mark.newest.values() if mark is not None}
+        return not (seen <= self._seen_places.keys() or self._is_no_old_answer())
+
+    def _came_late(self, place: int) -> bool:
+        """Whether an execution without a mode was perhaps queued invisibly, beneath the newest of the other mode.
+
+        Such a one shows when a mode's newest has come late as well, between that and the one that was seen before.
+        """
+        entry = self._entries[place]
+        end = entry.execution.finished_at
+        if self.mark is None or entry.mode is not None or end is None or self.since is None:
+            return False
+        if end <= self.since + LATE_TOLERANCE:
+            return False
+        for mode in SyncMode:
+            newest, seen = self._newest[mode], self._seen_place(mode)
+            if newest is not None and self._has_moved(mode):
+                above = max(self._places.get(newest.id, -1), self._seen_place(mode.other))
+                if above < place < seen:
+                    return True
+        return False
+
+    def _seen_place(self, mode: SyncMode) -> int:
+        """The place of the newest execution of a mode that was seen before, beneath all where it is not to be found."""
+        assert self.mark is not None
+        mark = self.mark.newest[mode]
+        return len(self._entries) if mark is None else self._seen_places.get(mark, len(self._entries))
+
+    def _ended_since(self, place: int) -> bool:
+        """Whether an execution is new although what was seen before of its mode is not there to compare it with.
+
+        Peaka forgets executions in time.
+        """
+        execution, mode = self._entries[place].execution, self._entries[place].mode
+        if not execution.ended:
+            return True
+        if execution.finished_at is None or self.since is None:
+            is_above = mode is not None and place < self._seen_place(mode.other) < len(self._entries)
+            return is_above or execution.id in self._shown
+        return execution.finished_at > self.since - CLOCK_TOLERANCE
+
+    def _is_no_old_answer(self) -> bool:
+        """Whether an answer that shows less than was seen before is no old one: it was so at the last tick as well."""
+        assert self.mark is not None
+        elapsed = self.now - self.since if self.now is not None and self.since is not None else timedelta(0)
+        return self.mark.missed or elapsed >= STALE_AT_MOST
+
+    def _counts_at_first(self, execution: CacheExecution) -> bool:
+        """Whether an execution is reported although the cache was never looked at before."""
+        if self.start is Start.EVERYTHING or not execution.ended:
+            return True
+        if self.start is Start.SILENT:
+            return False
+        if execution.finished_at is None or self.since is None:
+            return self._recreated
+        return execution.finished_at > self.since - CLOCK_TOLERANCE
+
+    def _is_forgotten(self, execution: CacheExecution) -> bool:
+        """Whether a backfill does not reach an execution: the status shows the last of each mode for ever."""
+        if self.start is not Start.EVERYTHING or not execution.ended or execution.id in self._listed:
+            return False
+        created_at = execution.created_at
+        # One that is newer than what is listed is no old one: the history lags behind the status.
+        return created_at is None or all(
+            listed.created_at is None or listed.created_at > created_at for listed in self.history
+        )
+
+    def _is_over(self, execution: CacheExecution) -> bool:
+        """Whether an execution has ended for good. An unknown status with an end may still become a known one."""
+        if self.mark is None and self.start is Start.SILENT:
+            return False  # what ends while the first tick looks is told by the next
+        if execution.status in TERMINAL_STATUSES or not execution.ended:
+            return execution.status in TERMINAL_STATUSES
+        if self.now is None or execution.finished_at is None:
+            return False
+        return execution.finished_at + timedelta(seconds=self.patience) <= self.now
+
+    # What is to be done
+
+    def judge(self, told: Told) -> Verdict:
+        """What is to be reported of the chosen executions, and what the next tick has to know."""
+        runs = dict(self._handed_over(told))
+        followed = {place for place in self._chosen if self._is_followed(place, told)}
+        over = [
+            place
+            for place in self._chosen
+            if place not in followed and self._is_over(self._entries[place].execution)
+        ]
+        outcomes = self._outcomes(self._by_end(over), told, runs)
+        mark = self._next_mark(told={self._entries[place].short for place in over})
+        if mark is None or not mark.fits:
+            return Verdict(outcomes, None, complete=False)
+        # What is new where something is missed is sought as far back at the next tick.
+        return Verdict(outcomes, mark, complete=not (self._cut or mark.missed))
+
+    def _outcomes(self, places: Sequence[int], told: Told, runs: Mapping[str, str]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        previous, failed = told.previous, False
+        for number, place in enumerate(places, 1):
+            entry = self._entries[place]
+            execution = entry.execution
+            outcome = Outcome(execution, entry.mode, run_id=runs.get(execution.id))
+            if not execution.succeeded:
+                if execution.id != told.evaluated:
+                    failed = True
+                    outcomes.append(outcome)
+            elif execution.id not in told.recorded:
+                previous = self._version(place, previous)
+                outcomes.append(replace(outcome, version=previous))
+            elif number == len(places):
+                # Its materialization is there. What the check says last has to be this one's outcome.
+                half_told = not told.recorded[execution.id] and execution.id != told.evaluated
+                if failed or half_told:
+                    outcomes.append(outcome)
+        return outcomes
+
+    def _by_end(self, places: Sequence[int]) -> list[int]:
+        """In the order of the ends where all are known, and oldest first otherwise."""
+        oldest_first = sorted(places, reverse=True)
+        ends = {place: self._entries[place].execution.finished_at for place in places}
+        known = {place: end for place, end in ends.items() if end is not None}
+        return (
+            sorted(oldest_first, key=lambda place: known[place]) if len(known) == len(ends) else oldest_first
+        )
+
+    def _next_mark(self, told: set[bytes]) -> Mark | None:
+        cache = short(self.status.id, CACHE)
+        unfinished = {self._entries[place].short for place in self._chosen} - told
+        if self.mark is None:
+            read = range(self._first, len(self._entries))
+            newest = {mode: self._top(mode, read) or self._forgotten(mode) for mode in SyncMode}
+            return Mark(cache, newest, frozenset(unfinished))
+        new = [place for place in self._chosen if self._entries[place].short not in self.mark.unfinished]
+        newest = {mode: self._top(mode, self._above(mode, new)) or self._kept(mode) for mode in SyncMode}
+        unfinished |= self.mark.unfinished - told
+        there = self._seen_places.keys()
+        lost = unfinished - there
+        gone = [mode for mode in SyncMode if newest[mode] is not None and newest[mode] not in there]
+        if not self._lags and not (self.whole and (lost or gone)):
+            return Mark(cache, newest, frozenset(unfinished))
+        if not self.mark.missed:  # an old answer, perhaps
+            return Mark(cache, newest, frozenset(unfinished), missed=True)
+        newest.update({mode: self._top(mode, range(len(self._entries))) for mode in gone})
+        return Mark(cache, newest, frozenset(unfinished - lost))
+
+    def _above(self, mode: SyncMode, places: Iterable[int]) -> Iterator[int]:
+        """The places above the newest execution of a mode that was seen before."""
+        limit = self._seen_place(mode)
+        return (place for place in places if place < limit)
+
+    def _kept(self, mode: SyncMode) -> bytes | None:
+        """The newest execution of a mode that was seen before, or in its place what the status shows now."""
+        assert self.mark is not None
+        mark = self.mark.newest[mode]
+        place = None if mark is None else self._seen_places.get(mark)
+        if place is None or self._cut or self._entries[place].mode is mode:
+            return mark
+        return self._top(mode, range(place, len(self._entries))) or mark
+
+    def _top(self, mode: SyncMode, places: Iterable[int]) -> bytes | None:
+        """The newest execution of a mode among these places."""
+        for place in places:
+            entry = self._entries[place]
+            if entry.mode is mode or (entry.mode is None and self._is_told_up_to_the_cut(mode)):
+                return entry.short
+        return None
+
+    def _is_told_up_to_the_cut(self, mode: SyncMode) -> bool:
+        """Whether only a part is told of a mode: its newest is above the cut. Then any without a mode may be of it."""
+        newest = self._newest[mode]
+        return self._cut and newest is not None and self._places.get(newest.id, -1) < self._first
+
+    def _forgotten(self, mode: SyncMode) -> bytes | None:
+        """The newest execution of a mode where a backfill does not reach it."""
+        newest = self._newest[mode]
+        return short(newest.id) if newest is not None and self._is_forgotten(newest) else None
+
+    # Runs of ours
+
+    def _is_followed(self, place: int, told: Told) -> bool:
+        """Whether a run under way may follow this execution, and will record it."""
+        entry = self._entries[place]
+        if entry.execution.id in told.recorded:
+            return False
+        return any(
+            (trigger.mode is None or entry.mode in (trigger.mode, None))
+            and self._is_newer(place, trigger.baseline, unknown=True)
+            for trigger in told.followed
+        )
+
+    def _handed_over(self, told: Told) -> Iterator[tuple[str, str]]:
+        """The executions that runs triggered without waiting, each with its run: the oldest one after the look."""
+        yield from told.named.items()
+        taken = {self._places[execution_id] for execution_id in told.named if execution_id in self._places}
+        for trigger in told.handed_over:
+            if trigger.run_id in told.named.values():
+                continue
+            covered = self._covers(trigger.baseline)
+            for place in reversed(range(len(self._entries))):
+                by_a_run = told.recorded.get(self._entries[place].execution.id)
+                if place not in taken and not by_a_run and self._may_be_of(place, trigger, covered):
+                    taken.add(place)
+                    yield self._entries[place].execution.id, trigger.run_id
+                    break
+
+    def _may_be_of(self, place: int, trigger: Trigger, covered: bool) -> bool:
+        """Whether an execution may be what a trigger started."""
+        entry, baseline = self._entries[place], trigger.baseline
+        if entry.mode not in (trigger.mode, None):
+            return False
+        delay = None
+        if entry.execution.created_at is not None and baseline.looked_at is not None:
+            delay = entry.execution.created_at - baseline.looked_at
+        if delay is not None and delay < -LATE_TOLERANCE:
+            return False  # it was there at the look, which did not show it yet
+        if covered:
+            return self._is_newer(place, baseline, unknown=False)
+        return delay is not None and delay <= EARLIER_WINDOW
+
+    def _covers(self, baseline: Baseline) -> bool:
+        """Whether all that came after a baseline was read. Otherwise only a time right after the look tells."""
+        if baseline.id is None:
+            return self.whole
+        oldest = self._entries[-1].execution.created_at if self._entries else None
+        if baseline.id in self._places or oldest is None or baseline.created_at is None:
+            return baseline.id in self._places
+        return oldest < baseline.created_at
+
+    def _is_newer(self, place: int, baseline: Baseline, *, unknown: bool) -> bool:
+        """Whether an execution came after a baseline; ``unknown`` where nothing tells."""
+        if baseline.id is None:
+            return True
+        if baseline.id in self._places:
+            return place < self._places[baseline.id]
+        created_at = self._entries[place].execution.created_at
+        if created_at is None or baseline.created_at is None:
+            return unknown
+        return created_at > baseline.created_at
+
+    # Data versions
+
+    def _version(self, place: int, previous: Version | None) -> Version:
+        """The data version after an execution, by the rule of :mod:`dagster_peaka.versions`, from the whole story."""
+        entry = self._entries[place]
+        execution = entry.execution
+        before, ended, begin = self._known_before(place), self._ended_before[place], self._began_after[place]
+        created_at, finished_at = execution.created_at, execution.finished_at
+        if entry.mode is None or before is None or None in (ended, created_at, finished_at):
+            return Version(execution.id)
+        assert ended is not None
+        assert created_at is not None
+        assert finished_at is not None
+        return next_version(
+            previous,
+            entry.mode,
+            execution,
+            before=before,
+            covers=before.after(entry.mode, execution.id) if ended <= finished_at else None,
+            alone=ended <= created_at and begin is not None and finished_at <= begin,
+        )
+
+    def _known_before(self, place: int) -> Known | None:
+        """The newest execution of each mode that is older; None where the history does not tell."""
+        known: dict[SyncMode, str] = {}
+        for entry in self._entries[place + 1 :]:
+            if entry.mode is None:
+                return None
+            known.setdefault(entry.mode, entry.execution.id)
+            if len(known) == len(SyncMode):
+                break
+        if len(known) < len(SyncMode) and not self.whole:
+            return None
+        return Known(known.get(SyncMode.INCREMENTAL), known.get(SyncMode.FULL_REFRESH))
+
+    @cached_property
+    def _ended_before(self) -> list[datetime | None]:
+        """For each place, when the last of the older executions ended; None where one has not, or does not say when."""
+        ends: list[datetime | None] = []
+        last: datetime | None = BEGINNING
+        for entry in reversed(self._entries):
+            ends.append(last)
+            end = entry.execution.finished_at if entry.execution.ended else None
+            last = max(last, end) if last is not None and end is not None else None
+        return ends[::-1]
+
+    @cached_property
+    def _began_after(self) -> list[datetime | None]:
+        """For each place, when the first of the newer executions was created; None where one does not say when."""
+        begins: list[datetime | None] = []
+        first: datetime | None = END
+        for entry in self._entries:
+            begins.append(first)
+            begin = entry.execution.created_at
+            first = min(first, begin) if first is not None and begin is not None else None
+        return begins
+
+
+BEGINNING, END = datetime(1, 1, 1, tzinfo=timezone.utc), datetime(9999, 1, 1, tzinfo=timezone.utc)
+"""Before and after everything."""
+
+
+def _progress(execution: CacheExecution) -> tuple[bool, bool]:
+    """How far an execution has come by what one answer says of it: an end is never taken back."""
+    return execution.status in TERMINAL_STATUSES, execution.ended

@@ -1,0 +1,1 @@
+"""What a Dagster step does, from its selected assets to what it yields."""

@@ -1,0 +1,398 @@
+"""What a Dagster step does: from its selected assets to syncs, and from their results to what Dagster records."""
+
+import logging
+import time
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+import dagster as dg
+
+from dagster_peaka.api.client import FEW, PeakaClient
+from dagster_peaka.api.models import CacheStatus, SyncMode
+from dagster_peaka.caches.lookup import find_caches
+from dagster_peaka.caches.names import CacheReference, SyncTarget
+from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, RowCount, declared_cache
+from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
+from dagster_peaka.records import last_sync
+from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializations_of, write_down
+from dagster_peaka.records.failures import step_failure, sync_error
+from dagster_peaka.records.materializations import DATA_VERSION_TAG, materialization, table_metadata
+from dagster_peaka.steps.deferred import Unattended, is_required
+from dagster_peaka.steps.modes import Wish, unsupported
+from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
+from dagster_peaka.steps.row_counts import RowCounter
+from dagster_peaka.sync.machine import Baseline, Result, SyncRules
+from dagster_peaka.sync.runner import Runner, SyncJob
+
+NAMED_AT_MOST = 20
+"""Caches that one message names at most."""
+
+StepResult: TypeAlias = dg.MaterializeResult[object] | dg.AssetCheckResult
+"""What a step yields."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A cache to be synced: what is to be done about it, which one it is, and what an earlier attempt has done."""
+
+    declared: DeclaredCache
+    target: SyncTarget
+    earlier: Attempt | None = None
+
+
+def sync_step(
+    context: dg.AssetExecutionContext,
+    get_client: Callable[[], PeakaClient],
+    rules: SyncRules,
+    mode: SyncMode | None,
+    *,
+    wait: bool | None,
+    cancel: bool,
+) -> Iterator[StepResult]:
+    """Sync the caches of the step's selected assets; yield each result as soon as it is known.
+
+    Args:
+        mode: for every cache of this step, instead of what its asset declares.
+        wait: likewise, whether the step waits for the ends of the syncs.
+        cancel: whether terminating the run cancels the executions that this step triggered.
+
+    Raises:
+        dagster.Failure: at the end, naming every cache that failed and why.
+    """
+    if _being_cancelled(context):
+        # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
+        raise dg.Failure("This run is being terminated: nothing was triggered.", allow_retries=False)
+    free_inherited_retries(context)
+    step = _Step(context, rules, mode, wait, cancel)
+    yield from step.results(get_client)
+    if step.failures:
+        permanent = all(error.permanent for error in step.failures.values())
+        settle_run_retries(context, permanent=permanent)
+        # Raised outside of any handler, so that the failure carries no other exception along.
+        raise step_failure(step.failures)
+
+
+@dataclass
+class _Step:
+    context: dg.AssetExecutionContext
+    rules: SyncRules
+    mode: SyncMode | None
+    wait: bool | None
+    cancel: bool
+    failures: dict[dg.AssetKey, PeakaError] = field(default_factory=dict[dg.AssetKey, PeakaError])
+    _failed_checks: list[dg.AssetCheckResult] = field(default_factory=list[dg.AssetCheckResult])
+
+    def __post_init__(self) -> None:
+        self.unattended = Unattended(self.context)
+
+    def results(self, get_client: Callable[[], PeakaClient]) -> Iterator[StepResult]:
+        synced = self.context.selected_asset_keys
+        declared = self._declared(synced)
+        recorded = self._recorded(declared)
+        yield from (recorded_again(self.context, key) for key in recorded if is_required(self.context, key))
+        declared = self._with_end({key: each for key, each in declared.items() if key not in recorded})
+        checks = [check for check in self.context.selected_asset_check_keys if check.name == LAST_SYNC_CHECK]
+        only_checked = self._declared({check.asset_key for check in checks} - synced)
+        if declared or only_checked:
+            try:
+                client = get_client()
+            except PeakaError as error:
+                self._fail_all([*declared, *only_checked], error)
+            else:
+                with client:
+                    yield from self._synced(client, declared)
+                    yield from self._checked(client, only_checked)
+        yield from self._checks_of_failures()
+
+    def _synced(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> Iterator[StepResult]:
+        wanted = self._wanted(client, declared)
+        yield from self._checks_of_failures()
+        jobs = {key: self._job(each) for key, each in wanted.items()}
+        keys = {job.target.cache_id: key for key, job in jobs.items()}
+        counter = RowCounter(client, self.context.log)
+        # What was triggered and is still to be written down as handed over.
+        baselines = {
+            key: each.earlier.baseline
+            for key, each in wanted.items()
+            if each.earlier is not None and not each.earlier.handed_over
+        }
+
+        def before_triggers(triggered: Sequence[tuple[SyncJob, Baseline]]) -> None:
+            write_down(
+                self.context, [(keys[job.target.cache_id], job, baseline) for job, baseline in triggered]
+            )
+            baselines.update({keys[job.target.cache_id]: baseline for job, baseline in triggered})
+
+        counts: dict[dg.AssetKey, Future[int | None]] = {}
+
+        def count_rows(job: SyncJob, result: Result) -> Future[int | None] | None:
+            key = keys[job.target.cache_id]
+            if not result.ok or wanted[key].declared.row_count is not RowCount.QUERY:
+                return None
+            counts[key] = counter.start(job.target)
+            return counts[key]
+
+        runner = Runner(
+            client,
+            jobs.values(),
+            log=self.context.log,
+            before_triggers=before_triggers,
+            after_result=count_rows,
+        )
+        silent = dict.fromkeys(jobs)
+        try:
+            for job, result in runner.run():
+                key = keys[job.target.cache_id]
+                del silent[key]
+                if result.ok:
+                    yield from self._succeeded(key, wanted[key], result, counts.get(key))
+                elif result.handed_over:
+                    self.unattended.handed_over(key, job, baselines.get(key), result)
+                else:
+                    error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
+                    self._fail(key, error)
+                    yield from self._checks_of_failures()
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+            runner.stop(cancel=self.cancel)
+            raise
+        except GeneratorExit:
+            # Dagster closes the generator on an error of its own, too; that cancels nothing.
+            if _being_cancelled(self.context):
+                runner.stop(cancel=self.cancel)
+            raise
+        finally:
+            counter.close()
+            self.unattended.tell()
+        for key in silent:
+            self._fail(key, _without_result(jobs[key].target))
+
+    def _succeeded(
+        self, key: dg.AssetKey, wanted: _Wanted, result: Result, counted: Future[int | None] | None
+    ) -> Iterator[StepResult]:
+        extra = table_metadata(self.context.assets_def.metadata_by_key[key])
+        if wanted.declared.row_count is RowCount.OFF:
+            extra["dagster/row_count"] = None
+        elif counted is not None and (rows := counted.result()) is not None:
+            extra["dagster/row_count"] = dg.MetadataValue.int(rows)
+        target, mode = wanted.target, wanted.declared.mode
+        yield materialization(key, target, mode, result, instance=self.context.instance, extra=extra)
+        if result.execution and self._has_check(key):
+            yield last_sync.passed(key, target.cache_id, mode, result.execution)
+
+    def _checked(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> Iterator[StepResult]:
+        """The check of assets that this step does not sync."""
+        targets = {key: each.target for key, each in self._found(client, declared).items()}
+        listed: Mapping[str, CacheStatus] = {}
+        if len(targets) > FEW:
+            try:
+                listed = {status.id: status for status in client.list_cache_statuses()}
+            except PeakaError as error:
+                return self._fail_all(targets, error)
+        for key, target in targets.items():
+            try:
+                status = listed.get(target.cache_id) or client.get_cache_status(target.cache_id)
+            except PeakaError as error:
+                self._fail_all([key], error)
+            else:
+                yield last_sync.shown(key, status)
+
+    # What is to be done
+
+    def _declared(self, keys: Container[dg.AssetKey]) -> dict[dg.AssetKey, DeclaredCache]:
+        """The caches behind some assets of the step, by their specs' metadata and what is chosen for this run."""
+        declared: dict[dg.AssetKey, DeclaredCache] = {}
+        for spec in self.context.assets_def.specs:
+            if spec.key in keys:
+                try:
+                    cache = declared_cache(spec)
+                except PeakaConfigError as error:
+                    self._fail(spec.key, error)
+                else:
+                    wait = cache.wait if self.wait is None else self.wait
+                    declared[spec.key] = replace(cache, mode=self.mode or cache.mode, wait=wait)
+        return declared
+
+    def _recorded(self, declared: Iterable[dg.AssetKey]) -> list[dg.AssetKey]:
+        """What an earlier attempt of this step has recorded already: a retry syncs and emits nothing again."""
+        recorded = materializations_of(self.context.instance, self.context.run.run_id)
+        done = [key for key in declared if key in recorded]
+        if done:
+            named = ", ".join(key.to_user_string() for key in done)
+            self.context.log.info("Materialized already by an earlier attempt of this run: %s.", named)
+        return done
+
+    def _with_end(self, declared: Mapping[dg.AssetKey, DeclaredCache]) -> dict[dg.AssetKey, DeclaredCache]:
+        """Those of which somebody will learn how the sync ends: this step, or a polling sensor."""
+        left = [key for key, cache in declared.items() if not cache.wait]
+        for keys, error in self.unattended.refusals(left, self._has_check):
+            self._fail_all(keys, error)
+        return {key: cache for key, cache in declared.items() if key not in self.failures}
+
+    def _wanted(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> dict[dg.AssetKey, _Wanted]:
+        """The caches to be synced; what cannot be done is noted as failed."""
+        wanted = self._distinct(self._found(client, declared))
+        caches = {key: (each.target, each.declared.mode) for key, each in wanted.items()}
+        deps = {key: each.declared.deps for key, each in wanted.items()}
+        earlier = earlier_attempts(self.context, caches, deps, self.rules.poll_timeout)
+        self._refuse_unsupported(client, {key: each for key, each in wanted.items() if key not in earlier})
+        left: dict[dg.AssetKey, _Wanted] = {}
+        for key, each in wanted.items():
+            attempt = earlier.get(key)
+            if attempt and attempt.ours and attempt.handed_over and not each.declared.wait:
+                self.unattended.already(each.target)
+            elif key not in self.failures:
+                left[key] = replace(each, earlier=attempt)
+        return left
+
+    def _job(self, wanted: _Wanted) -> SyncJob:
+        declared, earlier = wanted.declared, wanted.earlier
+        return SyncJob(
+            wanted.target,
+            declared.mode,
+            replace(self.rules, follow=declared.wait),
+            earlier=earlier.baseline if earlier else None,
+            earlier_age=earlier.age if earlier else 0.0,
+        )
+
+    def _found(
+        self, client: PeakaClient, declared: Mapping[dg.AssetKey, DeclaredCache]
+    ) -> dict[dg.AssetKey, _Wanted]:
+        """The caches that exist, as far as is known before they are asked."""
+        unknown = {key: cache for key, cache in declared.items() if cache.target is None}
+        references = [cache.reference for cache in unknown.values()]
+        looked_up: Mapping[CacheReference, SyncTarget | PeakaError] = {}
+        try:
+            looked_up = patient_find_caches(client, references, self.rules, self.context.log)
+        except PeakaError as error:
+            self._fail_all(unknown, error)
+        found: dict[dg.AssetKey, _Wanted] = {}
+        for key, cache in declared.items():
+            target = cache.target or looked_up.get(cache.reference)
+            if isinstance(target, PeakaError):
+                self._fail(key, target)
+            elif target is not None:
+                named = target if target.name else replace(target, shown_as=key.to_user_string())
+                found[key] = _Wanted(cache, named)
+        return found
+
+    def _distinct(self, found: Mapping[dg.AssetKey, _Wanted]) -> dict[dg.AssetKey, _Wanted]:
+        """Those whose cache is meant by one asset of the step only."""
+        meant: dict[str, list[dg.AssetKey]] = {}
+        for key, each in found.items():
+            meant.setdefault(each.target.cache_id, []).append(key)
+        for cache_id, keys in meant.items():
+            if len(keys) > 1:
+                names = " and ".join(key.to_user_string() for key in keys)
+                error = PeakaConfigError(
+                    f"Assets {names} of one step mean the same Peaka cache {cache_id}: it was not triggered. Leave "
+                    "all but one of them out."
+                )
+                self._fail_all(keys, error)
+        return {key: each for key, each in found.items() if key not in self.failures}
+
+    def _refuse_unsupported(self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted]) -> None:
+        """Note those as failed whose table does not support the mode."""
+        wishes = [
+            Wish(each.target, each.declared.mode, each.declared.supported_modes) for each in wanted.values()
+        ]
+        errors = unsupported(client, wishes, self.context.log)
+        for key, each in wanted.items():
+            if each.target.cache_id in errors:
+                self._fail(key, errors[each.target.cache_id])
+
+    # What went wrong
+
+    def _fail(self, key: dg.AssetKey, error: PeakaError) -> None:
+        if len(self.context.selected_asset_keys) > 1:
+            self.context.log.error("%s", error)
+        self._fail_all([key], error)
+
+    def _fail_all(self, keys: Iterable[dg.AssetKey], error: PeakaError) -> None:
+        """Note one reason for all of these; the step's failure tells it."""
+        for key in keys:
+            self.failures[key] = error
+            if self._has_check(key):
+                self._failed_checks.append(last_sync.failed(key, error))
+
+    def _has_check(self, key: dg.AssetKey) -> bool:
+        """True when the asset declares the check, also where the run leaves it out.
+
+        Dagster's re-execution from asset failure does so, because a check that did not pass has been evaluated: it
+        would say for ever that the sync failed.
+        """
+        try:
+            return bool(self.context.assets_def.get_spec_for_check_key(last_sync.check_key(key)))
+        except KeyError:
+            return False
+
+    def _checks_of_failures(self) -> Iterator[StepResult]:
+        while self._failed_checks:
+            yield self._failed_checks.pop(0)
+
+
+def recorded_again(context: dg.AssetExecutionContext, key: dg.AssetKey) -> dg.MaterializeResult[object]:
+    """What an earlier attempt has recorded, once more and as it was.
+
+    Dagster materializes an asset by itself whose output is required and not yielded, and then without metadata.
+    """
+    event = context.instance.get_latest_materialization_event(key)
+    recorded = event.asset_materialization if event is not None else None
+    version = (recorded.tags or {}).get(DATA_VERSION_TAG) if recorded is not None else None
+    return dg.MaterializeResult(
+        asset_key=key,
+        metadata=recorded.metadata if recorded is not None else None,
+        data_version=None if version is None else dg.DataVersion(version),
+    )
+
+
+def _without_result(target: SyncTarget) -> PeakaSyncError:
+    return PeakaSyncError(
+        f"Peaka cache {target}: its sync ended without a result, so nothing is known of it. Look at the cache in "
+        "Peaka, and report this as a defect of dagster-peaka.",
+        cache=str(target),
+    )
+
+
+def _being_cancelled(context: dg.AssetExecutionContext) -> bool:
+    # The run that the context holds is as it was when the step began.
+    run = context.instance.get_run_by_id(context.run.run_id)
+    return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+def patient_find_caches(
+    client: PeakaClient,
+    references: Sequence[CacheReference],
+    rules: SyncRules,
+    log: logging.Logger,
+) -> dict[CacheReference, SyncTarget | PeakaError]:
+    """As :func:`find_caches`, but an outage is tolerated for ``outage_tolerance`` as everywhere in a sync.
+
+    Raises:
+        PeakaError: naming the caches, when Peaka could not be asked.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            return find_caches(client, references)
+        except PeakaError as error:
+            problem = error
+        elapsed = time.monotonic() - began
+        if problem.permanent or elapsed >= rules.outage_tolerance:
+            break
+        log.warning("%s Trying again.", problem)
+        time.sleep(min(rules.wait(elapsed), rules.outage_tolerance - elapsed))
+    named = ", ".join(str(reference) for reference in references[:NAMED_AT_MOST])
+    more = f" and {len(references) - NAMED_AT_MOST} more" if len(references) > NAMED_AT_MOST else ""
+    raise PeakaSyncError(
+        f"Peaka cache {named}{more} could not be looked up; nothing was triggered. {problem}",
+        cache=named,
+        permanent=problem.permanent,
+    )

@@ -1,0 +1,278 @@
+"""What a run's log says about its syncs: each change of state for a few caches, counts for many, and what was left.
+
+For up to :data:`SPOKEN_FOR` caches every change is logged at once, and the rows so far at most every
+:data:`PROGRESS_INTERVAL` seconds. Above that one line of counts follows each look, because a thousand log lines cost
+Dagster seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, SyncMode
+from dagster_peaka.errors import sentence
+from dagster_peaka.sync.machine import Look, Origin, State, Sync
+
+SPOKEN_FOR = 20
+"""Up to so many caches get lines of their own."""
+
+PROGRESS_INTERVAL = 30.0
+"""Seconds between two lines about the progress of one cache, at least."""
+
+NAMED_AT_MOST = 50
+"""Caches that one line names at most when a run is terminated."""
+
+_EXPECTED_STATUSES = TERMINAL_STATUSES | {"RUNNING", ""}
+
+
+@dataclass
+class _Told:
+    """What the log has said about one cache."""
+
+    moment: tuple[object, ...] = ()
+    """What the sync had come to when a line was last considered."""
+    baseline: str | None = None
+    execution: str | None = None
+    odd_status: str = ""
+    at: float = 0.0
+    """When the last line was written, by the clock."""
+
+
+class Progress:
+    """Writes the log of one step about ``syncs``; ``clock`` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        syncs: Sequence[Sync],
+        clock: Callable[[], float],
+    ) -> None:
+        self._log = log
+        self._syncs = syncs
+        self._each = len(syncs) <= SPOKEN_FOR
+        self._clock = clock
+        self._began = self._counted_at = clock()
+        self._told: dict[object, _Told] = {}
+        self._ended: set[object] = set()
+        self._unreadable: set[object] = set()
+        self._not_taken: set[object] = set()
+        self._unconfirmed: set[object] = set()
+
+    def told(self, target: object, sync: Sync, look: Look | None = None) -> None:
+        """Something new may be known about ``target``; ``look`` is the last reading of its status."""
+        if target in self._ended:
+            return
+        if sync.result is not None:
+            self._ended.add(target)
+        self._tell_readable(target, sync)
+        if self._each:
+            self._tell(target, sync, look)
+        elif self._all_ended or self._clock() - self._counted_at >= PROGRESS_INTERVAL:
+            self._count()
+
+    def looked_at_many(self) -> None:
+        """A listing was read, and every sync has been told of it."""
+        if not self._each and not self._all_ended:
+            self._count()
+
+    def not_accepted(self, target: object, sync: Sync, problem: str) -> None:
+        """A trigger was refused, may have been lost, or was surely not taken; ``problem`` says which and why."""
+        if sync.result is not None:
+            return
+        if sync.state is State.TRIGGER:
+            if target in self._not_taken:
+                return
+            alike, then = self._not_taken, "Trying again."
+        else:
+            alike, then = self._unconfirmed, "Watching whether it started an execution all the same."
+        alike.add(target)
+        if self._each or len(alike) == 1:
+            self._log.warning("%s: %s %s", target, sentence(problem), then)
+
+    @property
+    def _all_ended(self) -> bool:
+        return len(self._ended) == len(self._syncs)
+
+    def _count(self) -> None:
+        counts = Counter(_stage(sync) for sync in self._syncs)
+        text = ", ".join(f"{counts[stage]} {stage}" for stage in _STAGES if counts[stage])
+        self._counted_at = self._clock()
+        self._log.info("%d caches after %.0f s: %s", len(self._syncs), self._counted_at - self._began, text)
+
+    def _tell(self, target: object, sync: Sync, look: Look | None) -> None:
+        told = self._told.setdefault(target, _Told(at=self._began))
+        self._tell_odd_status(target, told, sync)
+        moment = _moment(sync)
+        if moment != told.moment:
+            line = "" if sync.state is State.POSTED and target in self._not_taken else _line(sync, look, told)
+            told.moment, told.baseline = moment, sync.baseline.id
+            told.execution = sync.execution.id if sync.execution and sync.state is State.FOLLOW else None
+        elif self._clock() - told.at >= PROGRESS_INTERVAL:
+            line = _standing(sync, look, self._clock() - self._began)
+        else:
+            return
+        if sync.state is State.IDENTIFY:
+            if target in self._unconfirmed:
+                line = ""  # a warning has said how the trigger went
+            self._unconfirmed.discard(target)
+            self._not_taken.discard(target)
+        if line:
+            told.at = self._clock()
+            self._log.info("%s: %s", target, line)
+
+    def _tell_readable(self, target: object, sync: Sync) -> None:
+        problem = sync.unreadable_reason
+        if problem and sync.result is None and target not in self._unreadable:
+            self._unreadable.add(target)
+            if self._each or len(self._unreadable) == 1:
+                self._log.warning("%s: %s Trying again.", target, sentence(problem))
+        elif not problem and target in self._unreadable:
+            self._unreadable.discard(target)
+            if self._each or not self._unreadable:
+                self._log.info("%s: Peaka answers again.", target)
+
+    def _tell_odd_status(self, target: object, told: _Told, sync: Sync) -> None:
+        execution = sync.execution
+        status = execution.status if execution else ""
+        if execution is None or status in _EXPECTED_STATUSES or status == told.odd_status:
+            return
+        told.odd_status = status
+        self._log.warning(
+            "%s: execution %s shows status %r, which this package does not know; waiting for one that it knows.",
+            target,
+            execution.id,
+            status,
+        )
+
+    def cancelled(self, syncs: Sequence[tuple[object, Sync]]) -> None:
+        """These executions were asked to stop."""
+        if syncs:
+            named = _named([(target, sync, "") for target, sync in syncs])
+            self._log.info("Run terminated: Peaka was asked to cancel %s.", named)
+
+    def left(self, syncs: Sequence[tuple[object, Sync, str]]) -> None:
+        """These were left alone, each for the reason given."""
+        if syncs:
+            self._log.warning(
+                "Run terminated; left alone, and may still run or start in Peaka: %s.", _named(syncs)
+            )
+
+
+_STAGES = ("to be triggered", "triggered", "running", "completed", "failed")
+
+
+def _stage(sync: Sync) -> str:
+    if sync.result is not None and not sync.result.handed_over:
+        return "completed" if sync.result.ok else "failed"
+    if sync.state in (State.FOLLOW, State.CONFIRM):
+        return "running"
+    return "triggered" if sync.triggers or sync.origin is Origin.ADOPTED else "to be triggered"
+
+
+def _moment(sync: Sync) -> tuple[object, ...]:
+    """What a new line is worth: it changes with each state, trigger and status, not with each count of rows."""
+    followed = sync.execution if sync.state in (State.FOLLOW, State.DONE) else None
+    return (
+        sync.state,
+        sync.triggers,
+        sync.baseline.id,
+        followed.id if followed else None,
+        followed.status if followed else None,
+    )
+
+
+def _line(sync: Sync, look: Look | None, told: _Told) -> str:
+    """What is said about a sync that has come to another moment; empty where that needs no words."""
+    execution = sync.execution
+    if sync.result is not None:
+        if not sync.result.ok or execution is None:
+            return ""  # the failure itself is told by whoever asked for the sync
+        took = execution.duration_seconds
+        return f"execution {execution.id} COMPLETED{'' if took is None else f' in {took:.1f} s'}{_rows(execution)}"
+    if sync.state is State.POSTED:
+        return _triggering(sync, look)
+    if sync.state is State.IDENTIFY:
+        if not sync.triggers:
+            return "an earlier attempt triggered it already; looking for that execution"
+        if told.baseline not in (None, sync.baseline.id):
+            return f"execution {sync.baseline.id} began before the trigger; waiting for the next one"
+        return "triggered; waiting for its execution to appear"
+    if sync.state is State.LOOK and sync.origin is Origin.ADOPTED:
+        return "that execution came to nothing; beginning anew"
+    if sync.state is not State.FOLLOW or execution is None:
+        return ""
+    if execution.id == told.execution:
+        return f"execution {execution.id} is {_status(execution)} now{_rows(execution)}"
+    return f"{_FOLLOWING[sync.origin]} execution {execution.id} ({_status(execution)}){_rows(execution)}"
+
+
+_FOLLOWING = {
+    Origin.TRIGGERED: "following",
+    Origin.ATTACHED: "attached to",
+    Origin.ADOPTED: "an earlier attempt had triggered",
+}
+
+
+def _triggering(sync: Sync, look: Look | None) -> str:
+    words = "an incremental update" if sync.mode is SyncMode.INCREMENTAL else "a full refresh"
+    if sync.triggers > 1:
+        quiet = f"{sync.rules.start_timeout:g} s"
+        return f"no new execution has appeared for {quiet}; triggering {words} once more"
+    running = _running(look)
+    if running is not None:
+        return f"execution {running.id} is {_status(running)} already; triggering {words} to follow it"
+    newest = f"execution {sync.baseline.id}" if sync.baseline.id else "none"
+    return f"triggering {words} (the newest so far: {newest})"
+
+
+def _standing(sync: Sync, look: Look | None, elapsed: float) -> str:
+    """What is said about a sync that has come no further for a while."""
+    if sync.unreadable_reason:
+        return f"Peaka could still not be read after {elapsed:.0f} s"
+    if sync.state is State.FOLLOW and sync.execution is not None:
+        execution = sync.execution
+        return f"execution {execution.id} is {_status(execution)} after {elapsed:.0f} s{_rows(execution)}"
+    if sync.state is State.IDENTIFY:
+        running = _running(look)
+        meanwhile = (
+            f"execution {running.id} is {_status(running)}{_rows(running)}" if running else "nothing runs"
+        )
+        return f"no new execution after {elapsed:.0f} s; {meanwhile}"
+    return ""
+
+
+def _running(look: Look | None) -> CacheExecution | None:
+    """What runs by the last reading; of both modes the sync's own."""
+    if look is None:
+        return None
+    return next((each for each in (look.newest, look.other) if each is not None and not each.ended), None)
+
+
+def _status(execution: CacheExecution) -> str:
+    return execution.status or "without a status"
+
+
+def _rows(execution: CacheExecution) -> str:
+    progress = execution.progress
+    parts = [
+        f"{count:,} {word}"
+        for count, word in (
+            (progress.inserted, "inserted"),
+            (progress.updated, "updated"),
+            (progress.deleted, "deleted"),
+        )
+        if count is not None
+    ]
+    return f": {', '.join(parts)}" if parts else ""
+
+
+def _named(syncs: Sequence[tuple[object, Sync, str]]) -> str:
+    parts: list[str] = []
+    for target, sync, why in syncs[:NAMED_AT_MOST]:
+        execution = f"execution {sync.execution.id}" if sync.execution else "an execution not yet identified"
+        parts.append(f"{target}: {execution}" + (f" ({why})" if why else ""))
+    more = len(syncs) - NAMED_AT_MOST
+    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")

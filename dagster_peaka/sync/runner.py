@@ -1,0 +1,524 @@
+"""Follows one or many syncs to their ends: does what each state machine asks for, as cheaply as it can.
+
+One loop serves any number of syncs. Triggers and histories go out side by side; the status is read one by one for up
+to :data:`FEW` waiting caches and by one listing above that, so the number of looks depends on time and not on the
+number of caches. The loop runs in the caller's thread, where an interrupt reaches it at once.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import math
+import queue
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from dagster_peaka.api import calls
+from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.api.client import FEW, Client
+from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.caches.names import SyncTarget
+from dagster_peaka.errors import (
+    PeakaApiError,
+    PeakaAuthenticationError,
+    PeakaConnectionError,
+    PeakaError,
+    PeakaNotFoundError,
+    PeakaPermissionError,
+    PeakaRateLimitError,
+    PeakaResponseError,
+    PeakaUnknownOutcomeError,
+)
+from dagster_peaka.sync.log import Progress
+from dagster_peaka.sync.machine import Baseline, Look, Posted, Result, State, Sync, SyncRules, Task
+
+T = TypeVar("T")
+
+HISTORY_PAGE = 25
+"""Entries of a history that one request asks for."""
+
+STOP_BUDGET = 5.0
+"""Seconds that stopping may take, for all syncs together."""
+
+SIDE_BY_SIDE = 32
+"""Requests that stopping has under way at once at most."""
+
+
+@dataclass(frozen=True)
+class SyncJob:
+    """One sync to be done: which cache, in which mode, by which rules, and what an earlier attempt wrote down."""
+
+    target: SyncTarget
+    mode: SyncMode
+    rules: SyncRules
+    earlier: Baseline | None = None
+    earlier_age: float = 0.0
+
+
+@dataclass(eq=False)
+class _Run:
+    """A job under way: its machine, and whether a request for it alone is out."""
+
+    job: SyncJob
+    sync: Sync
+    busy: bool = False
+    history: list[CacheExecution] = field(default_factory=list[CacheExecution])
+    look: Look | None = None
+    announced: Baseline | None = None
+    """The baseline that ``before_triggers`` was told."""
+    after: Future[Any] | None = None
+    """What ``after_result`` began."""
+
+
+@dataclass(frozen=True)
+class _Event:
+    """An answer that has come: ``handle`` says what to do with it."""
+
+    future: Future[Any]
+    handle: Callable[[Future[Any]], None]
+
+
+class Runner:
+    """Does syncs and tells how each ended.
+
+    Args:
+        client: sends the requests.
+        jobs: the syncs; each cache at most once.
+        log: where changes of state go.
+        before_triggers: called before the first POSTs of some jobs go out, with each job and its baseline.
+        after_result: called with each job and its result; the job is yielded when the future that it may answer is
+            done. The syncs of the others go on meanwhile.
+        clock: a monotonic clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        jobs: Iterable[SyncJob],
+        *,
+        log: logging.Logger,
+        before_triggers: Callable[[Sequence[tuple[SyncJob, Baseline]]], None] | None = None,
+        after_result: Callable[[SyncJob, Result], Future[Any] | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._log = log
+        self._before_triggers = before_triggers
+        self._after_result = after_result
+        now = clock()
+        self._runs = [
+            _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age))
+            for job in jobs
+        ]
+        self._progress = Progress(log, [run.sync for run in self._runs], clock)
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._out: set[Future[Any]] = set()
+        self._listing = False
+        self._touched: dict[_Run, None] = {}
+        self._next_sweep = now
+
+    def run(self) -> Iterator[tuple[SyncJob, Result]]:
+        """Yield each job with its result as soon as that is known, until all are done."""
+        unfinished = dict.fromkeys(self._runs)
+        while unfinished:
+            touched, self._touched = self._touched, {}
+            for run in touched:
+                if run.sync.result is not None and run in unfinished and not self._goes_on(run):
+                    del unfinished[run]
+                    yield run.job, run.sync.result
+            self._next_sweep = min(
+                [self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))]
+            )
+            if self._clock() >= self._next_sweep:
+                self._start_what_is_due(unfinished)
+                self._next_sweep = min(
+                    (run.sync.due if self._acts_alone(run) else run.sync.patience for run in unfinished),
+                    default=math.inf,
+                )
+            if unfinished and not self._touched:
+                self._await_events()
+
+    def _goes_on(self, run: _Run) -> bool:
+        """True while something is done about the result before it is yielded."""
+        if run.sync.result is None or self._after_result is None:
+            return False
+        if run.after is None:
+            run.after = self._after_result(run.job, run.sync.result) or _nothing()
+
+            def handle(_: Future[Any]) -> None:
+                self._touched[run] = None
+
+            self._out.add(run.after)
+            run.after.add_done_callback(lambda done: self._events.put(_Event(done, handle)))
+        return not run.after.done()
+
+    # What is due
+
+    def _acts_alone(self, run: _Run) -> bool:
+        """True when nothing is under way that would move this sync on."""
+        return _is_due_once(run) and not (self._listing and run.sync.task is Task.LOOK)
+
+    def _start_what_is_due(self, runs: Iterable[_Run]) -> None:
+        now = self._clock()
+        for run in runs:
+            if run.sync.patience <= now:
+                run.sync.unreadable("no answer", now)
+                self._told(run)
+        waiting = [run for run in runs if run.sync.task is Task.LOOK and not run.busy]
+        idle = [run for run in runs if not run.busy and run.sync.due <= now]
+        for run in idle:
+            if run.sync.task is Task.HISTORY:
+                run.history = []
+                self._read_history(run)
+        self._trigger([run for run in idle if run.sync.task is Task.TRIGGER])
+        due = [run for run in waiting if run.sync.due <= now]
+        if len(waiting) <= FEW:
+            for run in due:
+                self._look_at_one(run)
+        elif due and not self._listing:
+            self._look_at_many(waiting)
+
+    def _await_events(self) -> None:
+        """Wait for the next answer, but no longer than until something is due; take in all that has come."""
+        timeout = None if self._next_sweep == math.inf else max(0.0, self._next_sweep - self._clock())
+        try:
+            self._handle(self._events.get(timeout=timeout))
+            while not self._events.empty():
+                self._handle(self._events.get())
+        except queue.Empty:
+            pass
+
+    def _handle(self, event: _Event) -> None:
+        if event.future not in self._out:
+            return  # dropped by stop()
+        self._out.discard(event.future)
+        event.handle(
+            _failed(PeakaUnknownOutcomeError("The request was dropped."))
+            if event.future.cancelled()
+            else event.future
+        )
+
+    def _send(self, call: Call[T], handle: Callable[[Future[Answer[T]]], None]) -> None:
+        try:
+            future = self._client.start(call)
+        except PeakaError as error:
+            future = cast("Future[Answer[T]]", _failed(error))
+        self._out.add(future)
+        future.add_done_callback(lambda done: self._events.put(_Event(done, handle)))
+
+    def _drop_requests(self) -> None:
+        for future in self._out:
+            future.cancel()
+        self._out.clear()
+
+    # Looks
+
+    def _look_at_one(self, run: _Run) -> None:
+        run.busy = True
+
+        def handle(future: Future[Answer[CacheStatus]]) -> None:
+            run.busy = False
+            error = _error_of(future)
+            if error is None:
+                answer = future.result()
+                self._looked(run, answer.value, answer)
+            elif isinstance(error, PeakaNotFoundError):
+                run.sync.gone()
+                self._told(run)
+            else:
+                self._unreadable(run, error)
+
+        self._send(calls.get_cache_status(run.job.target.cache_id), handle)
+
+    def _look_at_many(self, runs: Sequence[_Run]) -> None:
+        self._listing = True
+
+        def handle(future: Future[Answer[list[CacheStatus]]]) -> None:
+            self._listing = False
+            # Syncs that came due meanwhile were left out of the next sweep's time.
+            self._next_sweep = min(self._next_sweep, self._clock())
+            error = _error_of(future)
+            if isinstance(error, (PeakaNotFoundError, PeakaPermissionError)):
+                # The listing is not to be had, but its caches may be.
+                for run in runs:
+                    if run.sync.task is Task.LOOK and not run.busy:
+                        self._look_at_one(run)
+                return
+            if error is not None:
+                for run in runs:
+                    self._unreadable(run, error)
+                return
+            answer = future.result()
+            statuses = {status.id: status for status in answer.value}
+            for run in runs:
+                status = statuses.get(run.job.target.cache_id)
+                if status is not None:
+                    self._looked(run, status, answer)
+                elif run.sync.task is Task.LOOK and not run.busy:
+                    # Not listed is no proof of anything: the cache itself is asked.
+                    self._look_at_one(run)
+            self._progress.looked_at_many()
+
+        self._send(calls.list_cache_statuses(*_scope(runs)), handle)
+
+    def _looked(self, run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
+        run.look = Look.of(status, run.job.mode, answer.server_time)
+        run.sync.looked(run.look, self._clock())
+        self._told(run)
+
+    def _unreadable(self, run: _Run, error: PeakaError) -> None:
+        run.sync.unreadable(str(error), self._clock(), permanent=error.permanent)
+        self._told(run)
+
+    def _told(self, run: _Run) -> None:
+        self._touched[run] = None
+        self._progress.told(run.job.target, run.sync, run.look)
+
+    # Histories
+
+    def _read_history(self, run: _Run) -> None:
+        run.busy = True
+
+        def handle(future: Future[Answer[list[CacheExecution]]]) -> None:
+            run.busy = False
+            error = _error_of(future)
+            if isinstance(error, PeakaNotFoundError):
+                run.sync.gone()
+            elif error is not None:
+                return self._unreadable(run, error)
+            else:
+                page = future.result().value
+                run.history.extend(page)
+                if len(page) >= HISTORY_PAGE and not run.sync.history_suffices(run.history):
+                    return self._read_history(run)
+                run.sync.history_read(run.history, self._clock())
+                run.history = []
+            self._told(run)
+
+        call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, len(run.history))
+        self._send(call, handle)
+
+    # Triggers
+
+    def _trigger(self, runs: Sequence[_Run]) -> None:
+        unannounced = [run for run in runs if run.announced != run.sync.baseline]
+        if unannounced and self._before_triggers is not None:
+            self._before_triggers([(run.job, run.sync.baseline) for run in unannounced])
+        for run in unannounced:
+            run.announced = run.sync.baseline
+        for run in runs:
+            self._post(run)
+
+    def _post(self, run: _Run) -> None:
+        run.busy = True
+        run.sync.posting(self._clock())
+        self._told(run)
+
+        def handle(future: Future[Answer[None]]) -> None:
+            run.busy = False
+            self._posted(run, future)
+
+        self._send(calls.trigger(run.job.target.cache_id, run.job.mode), handle)
+
+    def _posted(self, run: _Run, future: Future[Answer[None]]) -> None:
+        error = _error_of(future)
+        now = self._clock()
+        if error is None:
+            run.sync.posted(Posted.ACCEPTED, now, server_time=future.result().server_time)
+        else:
+            run.sync.posted(_posted(error), now, reason=str(error))
+            self._progress.not_accepted(run.job.target, run.sync, str(error))
+        self._told(run)
+
+    # The end before the end
+
+    def stop(self, *, cancel: bool) -> None:
+        """Leave the syncs where they are; with ``cancel``, cancel those whose own execution is the one that runs.
+
+        Takes at most :data:`STOP_BUDGET` seconds. Everything that may still run or start is named in the log. Raises
+        nothing of its own, so that the interrupt that ends the step goes on.
+        """
+        live = [
+            run
+            for run in self._runs
+            if run.sync.result is None
+            and (run.sync.triggers or run.sync.execution or run.sync.state is State.IDENTIFY)
+        ]
+        left = dict.fromkeys(live, "cancel_on_termination is off")
+        try:
+            if cancel and live:
+                left = self._stop(live, time.monotonic() + STOP_BUDGET)
+        except Exception:
+            self._log.exception("The run was terminated, and cancelling in Peaka failed half way.")
+        self._drop_requests()
+        self._progress.left(
+            [(run.job.target, run.sync, why) for run, why in left.items() if not run.sync.result]
+        )
+
+    def _stop(self, live: Sequence[_Run], deadline: float) -> dict[_Run, str]:
+        """Cancel what is surely ours; returns what was left alone, and why."""
+        self._settle_triggers(live, deadline)
+        self._drop_requests()
+        left = dict.fromkeys(live, "not known to be running")
+        running = self._look_again(live, deadline)
+        left.update(dict.fromkeys(running, "not surely ours"))
+        asked, reached = self._cancel_ours(running, deadline)
+        left.update(dict.fromkeys(asked, "the cancel was not answered"))
+        for run in reached:
+            del left[run]
+        self._progress.cancelled([(run.job.target, run.sync) for run in reached])
+        return left
+
+    def _settle_triggers(self, runs: Sequence[_Run], deadline: float) -> None:
+        """Give triggers under way a moment to be answered; after that their outcome is unknown."""
+        until = min(deadline, time.monotonic() + 1.0)
+        while any(run.sync.state is State.POSTED for run in runs) and (left := until - time.monotonic()) > 0:
+            try:
+                self._handle(self._events.get(timeout=left))
+            except queue.Empty:
+                break
+        for run in runs:
+            if run.sync.state is State.POSTED:
+                run.sync.posted(Posted.UNKNOWN, self._clock())
+
+    def _look_again(self, runs: Sequence[_Run], deadline: float) -> list[_Run]:
+        """Those whose cache runs something, by one reading just now; the others' machines have been told."""
+        wanted: dict[Future[Any], Sequence[_Run]] = {}
+        if len(runs) <= FEW:
+            wanted = {
+                self._client.start(calls.get_cache_status(run.job.target.cache_id)): [run] for run in runs
+            }
+        else:
+            wanted = {self._client.start(calls.list_cache_statuses(*_scope(runs))): runs}
+        running: list[_Run] = []
+        unlisted: list[_Run] = []
+
+        def looked(run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
+            run.look = Look.of(status, run.job.mode, answer.server_time)
+            run.sync.looked(run.look, self._clock())
+            if run.sync.result is None and run.look.newest is not None and not run.look.newest.ended:
+                running.append(run)
+
+        for future, concerned in _answered(wanted, deadline):
+            answer: Answer[CacheStatus | list[CacheStatus]] = future.result()
+            if not isinstance(answer.value, list):
+                looked(concerned[0], answer.value, answer)
+                continue
+            statuses = {status.id: status for status in answer.value}
+            for run in concerned:
+                status = statuses.get(run.job.target.cache_id)
+                if status is not None:
+                    looked(run, status, answer)
+                else:
+                    unlisted.append(run)
+        single = {
+            self._client.start(calls.get_cache_status(run.job.target.cache_id)): run for run in unlisted
+        }
+        for future, run in _answered(single, deadline):
+            looked(run, future.result().value, future.result())
+        return running
+
+    def _cancel_ours(self, runs: Sequence[_Run], deadline: float) -> tuple[list[_Run], list[_Run]]:
+        """Cancel each as soon as its own history says that it is ours: those asked to stop, and those that answered."""
+        waiting = list(reversed(runs))
+        histories: dict[Future[Answer[list[CacheExecution]]], _Run] = {}
+        cancels: dict[Future[Answer[None]], _Run] = {}
+        asked: list[_Run] = []
+        reached: list[_Run] = []
+        while (waiting or histories or cancels) and (time_left := deadline - time.monotonic()) > 0:
+            while waiting and len(histories) + len(cancels) < SIDE_BY_SIDE:
+                run = waiting.pop()
+                call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, 0)
+                histories[self._client.start(call)] = run
+            pending: list[Future[Any]] = [*histories, *cancels]
+            done, _ = concurrent.futures.wait(
+                pending, timeout=time_left, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                failed = future.cancelled() or _error_of(future) is not None
+                if future in cancels:
+                    run = cancels.pop(future)
+                    if not failed:
+                        reached.append(run)
+                    continue
+                run = histories.pop(future)
+                if not failed and self._is_ours(run, future.result().value):
+                    asked.append(run)
+                    cancels[self._client.start(calls.cancel(run.job.target.cache_id, run.job.mode))] = run
+        for future in (*histories, *cancels):
+            future.cancel()
+        return asked, reached
+
+    def _is_ours(self, run: _Run, entries: list[CacheExecution]) -> bool:
+        if run.sync.task is Task.HISTORY:
+            run.sync.history_read(entries, self._clock())
+        return run.look is not None and run.sync.result is None and run.sync.may_cancel(run.look, entries)
+
+
+def _is_due_once(run: _Run) -> bool:
+    return not run.busy and run.sync.task not in (Task.WAIT, Task.NOTHING)
+
+
+R = TypeVar("R")
+
+
+def _answered(wanted: dict[Future[Any], R], deadline: float) -> Iterator[tuple[Future[Any], R]]:
+    """The successfully answered among ``wanted``, as they come, until the deadline; the rest is dropped."""
+    try:
+        timeout = max(0.0, deadline - time.monotonic())
+        for future in concurrent.futures.as_completed(wanted, timeout=timeout):
+            if _error_of(future) is None:
+                yield future, wanted[future]
+    except concurrent.futures.TimeoutError:
+        pass
+    finally:
+        for future in wanted:
+            future.cancel()
+
+
+def _nothing() -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(None)
+    return future
+
+
+def _failed(error: PeakaError) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _error_of(future: Future[Any]) -> PeakaError | None:
+    error = future.exception()
+    if error is None or isinstance(error, PeakaError):
+        return error
+    raise error
+
+
+def _posted(error: PeakaError) -> Posted:
+    """What an error says about whether the POST was taken."""
+    if isinstance(error, (PeakaConnectionError, PeakaRateLimitError)):
+        return Posted.NOT_TAKEN
+    if isinstance(error, PeakaNotFoundError):
+        return Posted.NOT_FOUND
+    if isinstance(error, (PeakaAuthenticationError, PeakaPermissionError, PeakaResponseError)):
+        return Posted.NOT_ALLOWED
+    if isinstance(error, PeakaApiError):
+        return Posted.REFUSED_FOR_GOOD if error.status_code in (400, 405, 422) else Posted.REFUSED
+    return Posted.UNKNOWN
+
+
+def _scope(runs: Sequence[_Run]) -> tuple[str | None, str | None]:
+    """The narrowest listing that covers all of these: a schema's, a catalog's, or the project's."""
+    places = {(run.job.target.catalog_id, run.job.target.schema_name) for run in runs}
+    catalogs = {catalog for catalog, _ in places}
+    if len(catalogs) != 1 or None in catalogs:
+        return None, None
+    catalog = next(iter(catalogs))
+    schemas = {schema for _, schema in places}
+    return catalog, next(iter(schemas)) if len(schemas) == 1 else None

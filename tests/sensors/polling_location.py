@@ -1,0 +1,27 @@
+"""A code location with a cache that Peaka's users sync, another whose step does not wait, and a sensor that is on."""
+
+import dagster as dg
+
+from dagster_peaka import PeakaResource, build_peaka_cache_asset
+from dagster_peaka.sensors.polling import build_peaka_polling_sensor
+
+watched = build_peaka_cache_asset(table="ops.public.t", key="watched", last_sync_check=True)
+unattended = build_peaka_cache_asset(table="ops.public.u", key="unattended", wait=False)
+
+defs = dg.Definitions(
+    assets=[watched, unattended],
+    sensors=[
+        build_peaka_polling_sensor(
+            [watched, unattended],
+            minimum_interval_seconds=1,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        )
+    ],
+    resources={
+        "peaka": PeakaResource(
+            api_key=dg.EnvVar("PEAKA_API_KEY"),
+            project_id=dg.EnvVar("PEAKA_PROJECT_ID"),
+            base_url=dg.EnvVar("PEAKA_BASE_URL"),
+        )
+    },
+)

@@ -1,0 +1,67 @@
+"""A code location with every way in which upstream assets or the clock lead to a sync; served to a real daemon.
+
+The upstream assets are external: the test reports their materializations. Each cache has its table's name as its key.
+"""
+
+import os
+
+import dagster as dg
+
+from dagster_peaka import PeakaResource, build_peaka_cache_asset
+from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
+
+EAGER = dg.AutomationCondition.eager()
+
+by_sensor = build_peaka_cache_asset(table="ops.public.by_sensor", key="by_sensor", deps=["landed"])
+by_condition = build_peaka_cache_asset(
+    table="ops.public.by_condition", key="by_condition", deps=["loaded"], automation_condition=EAGER
+)
+of_some_partitions = build_peaka_cache_asset(
+    table="ops.public.of_some_partitions",
+    key="of_some_partitions",
+    deps=["daily"],
+    automation_condition=EAGER.without(~dg.AutomationCondition.any_deps_missing()),
+)
+of_all_partitions = build_peaka_cache_asset(
+    table="ops.public.of_all_partitions", key="of_all_partitions", deps=["daily"], automation_condition=EAGER
+)
+by_schedule = build_peaka_cache_asset(table="ops.public.by_schedule", key="by_schedule")
+
+defs = dg.Definitions(
+    assets=[
+        by_sensor,
+        by_condition,
+        of_some_partitions,
+        of_all_partitions,
+        by_schedule,
+        dg.AssetSpec("daily", partitions_def=dg.StaticPartitionsDefinition(["monday", "tuesday"])),
+    ],
+    sensors=[
+        build_peaka_upstream_sensor(
+            by_sensor, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
+        ),
+        dg.AutomationConditionSensorDefinition(
+            "conditions",
+            target=[by_condition, of_some_partitions, of_all_partitions],
+            minimum_interval_seconds=1,
+            default_status=dg.DefaultSensorStatus.RUNNING,
+        ),
+    ],
+    schedules=[
+        dg.ScheduleDefinition(
+            name="minutely",
+            cron_schedule="* * * * *",
+            target=[by_schedule],
+            default_status=dg.DefaultScheduleStatus.RUNNING,
+        )
+    ],
+    resources={
+        "peaka": PeakaResource(
+            api_key=dg.EnvVar("PEAKA_API_KEY"),
+            project_id=dg.EnvVar("PEAKA_PROJECT_ID"),
+            base_url=os.environ["PEAKA_BASE_URL"],
+            poll_interval=0.1,
+        )
+    },
+    executor=dg.in_process_executor,
+)
