@@ -17,12 +17,14 @@ Expressions  + - * / %  = <> != < <= > >=  AND OR NOT  ||  BETWEEN  IN (list or 
              CURRENT_DATE, CURRENT_TIMESTAMP, LOCALTIMESTAMP, now()
 Scalars      abs sign floor ceil ceiling round mod sqrt power pow greatest least coalesce nullif
              concat lower upper length trim ltrim rtrim substr substring strpos replace lpad rpad reverse split_part
-             starts_with
+             starts_with to_hex
              year quarter month week week_of_year day day_of_month day_of_week dow day_of_year doy year_of_week yow
              hour minute second millisecond
              date date_trunc date_add date_diff last_day_of_month from_unixtime to_unixtime
 Aggregates   count count_if sum avg min max arbitrary any_value bool_and every bool_or approx_distinct (exact)
-             stddev stddev_samp stddev_pop variance var_samp var_pop; FILTER; DISTINCT in count sum avg min max
+             stddev stddev_samp stddev_pop variance var_samp var_pop; FILTER; DISTINCT in count sum avg min max;
+             checksum, also of ROW(a, b, …), which may stand nowhere else: not Trino's bytes, but like them
+             another one for other rows
 Windows      row_number rank dense_rank lag lead first_value last_value and the aggregates up to bool_or, with
              PARTITION BY, ORDER BY, ROWS frames, RANGE UNBOUNDED PRECEDING
 Types        tinyint smallint integer bigint decimal double boolean varchar varbinary (as it is) date timestamp

@@ -489,7 +489,15 @@ class Expressions:
         def native(sqlite_name: str, argument: str) -> str:
             return f"{sqlite_name}({distinct}{argument}){test}{over}"
 
-        return functions.AGGREGATES[name](name, [self.value(argument) for argument in arguments], native)
+        values = [self._row_or_value(argument, name) for argument in arguments]
+        return functions.AGGREGATES[name](name, values, native)
+
+    def _row_or_value(self, node: exp.Expr, aggregate: str) -> Value:
+        """An aggregate's argument. A row has no form to compare or show it in, so only checksum takes one."""
+        if aggregate == "checksum" and isinstance(node, exp.Anonymous) and _function_name(node) == "row":
+            check_arguments(node, NODES[exp.Anonymous])
+            return functions.row([self.value(field_node) for field_node in node.expressions])
+        return self.value(node)
 
     # --- Windows
 

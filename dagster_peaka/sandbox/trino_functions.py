@@ -17,6 +17,7 @@ from dagster_peaka.sandbox.trino_types import (
     INTEGER_BITS,
     TIMESTAMP,
     UNKNOWN,
+    VARBINARY,
     VARCHAR,
     ZONED,
     SqlError,
@@ -26,6 +27,7 @@ from dagster_peaka.sandbox.trino_types import (
     coerces,
     common_type,
     decimal,
+    text_literal,
 )
 
 Scalar = Callable[[str, Sequence[Value]], Value]
@@ -448,6 +450,7 @@ SCALARS: dict[str, Scalar] = {
     "rpad": _fixed("t_rpad", [VARCHAR, BIGINT, VARCHAR], VARCHAR),
     "reverse": _fixed("t_reverse", [VARCHAR], VARCHAR),
     "split_part": _fixed("t_split_part", [VARCHAR, VARCHAR, BIGINT], VARCHAR),
+    "to_hex": _fixed("t_to_hex", [VARBINARY], VARCHAR),
     "starts_with": _fixed("t_starts_with", [VARCHAR, VARCHAR], BOOLEAN),
     **{name: _date_field(field) for name, field in FIELDS.items()},
     "date": _date,
@@ -462,6 +465,29 @@ SCALARS: dict[str, Scalar] = {
 
 
 # --- Aggregate and window functions
+
+_FIELDS_AT_ONCE = 100
+"""Fields that one call may encode: SQLite's functions have at most 127 arguments."""
+
+
+def row(fields: Sequence[Value]) -> Value:
+    """ROW(a, b, …) as the bytes that tell it from any other row, fields of a wide one put together in groups."""
+    if not fields:
+        raise SqlError("ROW needs at least one field")
+    groups = [
+        _encoded(fields[start : start + _FIELDS_AT_ONCE]) for start in range(0, len(fields), _FIELDS_AT_ONCE)
+    ]
+    whole = groups[0] if len(groups) == 1 else _encoded([Value(group, _ROW) for group in groups])
+    return Value(whole, _ROW)
+
+
+_ROW = Type("row")
+
+
+def _encoded(fields: Sequence[Value]) -> str:
+    kinds = text_literal(";".join(str(value.type) for value in fields))
+    return call("t_encode", kinds, *(value.sql for value in fields))
+
 
 Call = Callable[[str, str], str]
 """(SQLite aggregate, argument) -> the call with its DISTINCT, FILTER and OVER."""
@@ -528,6 +554,11 @@ def _spread(udf: str) -> Aggregate:
     return build
 
 
+def _checksum(name: str, arguments: Sequence[Value], native: Call) -> Value:
+    value = _one(name, arguments, lambda _: True, "(one value or ROW(...))")
+    return Value(native("t_checksum", _encoded([value])), VARBINARY)
+
+
 AGGREGATES: dict[str, Aggregate] = {
     "count": _count,
     "count_if": _count_if,
@@ -547,6 +578,7 @@ AGGREGATES: dict[str, Aggregate] = {
     "variance": _spread("t_var_samp"),
     "var_samp": _spread("t_var_samp"),
     "var_pop": _spread("t_var_pop"),
+    "checksum": _checksum,
 }
 """The aggregate functions."""
 

@@ -6,6 +6,7 @@ query's error.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable
@@ -670,6 +671,39 @@ def t_one_row(rows: int, value: Cell) -> Cell:
 UDFS["t_one_row"] = (2, t_one_row)
 
 
+def t_encode(kinds: str, *values: Cell | bytes) -> bytes:
+    """Values with their types as bytes that no other values have; unlike the others, NULL is a value here."""
+    parts: list[bytes] = []
+    for kind, value in zip(kinds.split(";"), values, strict=True):
+        given = value if isinstance(value, bytes) else ("" if value is None else str(value)).encode()
+        parts += (f"{kind} {'NULL' if value is None else len(given)} ".encode(), given)
+    return b"".join(parts)
+
+
+UDFS["t_encode"] = (-1, cast("Udf", t_encode))
+
+
+@udf(1)
+def t_to_hex(value: bytes) -> str:
+    return value.hex().upper()
+
+
+class Checksum:
+    """A SQLite aggregate: a sum of hashes, which no order changes and every row does, also one that is there twice."""
+
+    def __init__(self) -> None:
+        self._sum: int | None = None
+
+    def step(self, encoded: bytes) -> None:
+        """One row, as `t_encode` writes it."""
+        number = int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "big")
+        self._sum = ((self._sum or 0) + number) % (1 << 64)
+
+    def finalize(self) -> bytes | None:
+        """Eight bytes, as Trino's; NULL for no rows."""
+        return None if self._sum is None else self._sum.to_bytes(8, "big")
+
+
 class Variance:
     """A SQLite aggregate: variance or standard deviation, gathered row by row as Trino does (Welford).
 
@@ -702,5 +736,6 @@ AGGREGATES = {
     "t_var_pop": partial(Variance, 0, False),
     "t_stddev_samp": partial(Variance, 1, True),
     "t_stddev_pop": partial(Variance, 0, True),
+    "t_checksum": Checksum,
 }
-"""SQLite aggregate name -> its maker; each takes one double."""
+"""SQLite aggregate name -> its maker; each takes one double, but the checksum what `t_encode` gives."""

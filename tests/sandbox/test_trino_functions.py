@@ -273,6 +273,8 @@ OVER_ROWS = [
     ("round(stddev(x), 6)", 0.816497, "double"),
     ("stddev_samp(x) = stddev(x)", True, "boolean"),
     ("round(stddev_pop(x), 6)", 0.707107, "double"),
+    ("length(to_hex(checksum(x)))", 16, "bigint"),
+    ("checksum(x) FILTER (WHERE s = 'z')", None, "varbinary"),
     ("sum(x) FILTER (WHERE s = 'a')", 3, "bigint"),
     ("sum(x) FILTER (WHERE s = 'z')", None, "bigint"),
     ("count(*) FILTER (WHERE s = 'z')", 0, "bigint"),
@@ -308,6 +310,8 @@ def test_aggregates_answer_as_in_trino(sql: str, value: object, kind: str) -> No
         ("avg(y)", None),
         ("max(y)", None),
         ("stddev(y)", None),
+        ("checksum(y)", None),
+        ("to_hex(checksum(ROW(x, y)))", None),
     ],
 )
 def test_aggregates_over_no_rows(sql: str, value: object) -> None:
@@ -375,6 +379,8 @@ REFUSED = {
     "regexp_like('a', 'a')": "regexp_like",
     "json_extract('{}', '$')": "json_extract",
     "array_agg(1)": "array_agg",
+    "ROW(1, 2)": "row",
+    "to_hex('a')": "to_hex",
     "X'00'": "not supported",
     "U&'x'": "not supported",
     "ARRAY[1]": "not supported",
