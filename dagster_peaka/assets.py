@@ -15,6 +15,7 @@ from dagster_peaka.caches.selection import PeakaSelection, select
 from dagster_peaka.declared import (
     CACHE_ID_METADATA,
     CATALOG_ID_METADATA,
+    FINGERPRINT_METADATA,
     LAST_SYNC_CHECK,
     MODE_METADATA,
     ROW_COUNT_METADATA,
@@ -24,6 +25,7 @@ from dagster_peaka.declared import (
     TABLE_NAME_METADATA,
     WAIT_METADATA,
     RowCount,
+    checked_fingerprint,
 )
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.records.attempts import materializations_of
@@ -65,7 +67,8 @@ def build_peaka_cache_asset(
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
     op_tags: Mapping[str, object] | None = None,
-    row_count: str = "full_refresh",
+    row_count: str = "off",
+    fingerprint: str | None = None,
     last_sync_check: bool = False,
     wait: bool = True,
     resource_key: str = "peaka",
@@ -81,8 +84,13 @@ def build_peaka_cache_asset(
         table: the cached table as ``catalog.schema.table``, or its three parts. Exactly one of the two is given.
         key: the asset key; by default the table's three parts, or ``peaka/<cache_id>``.
         mode: ``incremental`` or ``full_refresh``; run config can change it for one run.
-        row_count: when ``dagster/row_count`` is recorded: ``full_refresh`` (where Peaka's figure is the table's
-            total), ``query`` (after every sync, by ``count(*)`` over Peaka's SQL), or ``off``.
+        row_count: ``query`` records ``dagster/row_count`` after every sync, by ``count(*)`` through Peaka's SQL.
+            ``off`` records none: no figure of Peaka's status is a total.
+        fingerprint: what the data version of a materialization is made of. ``checksum``: a checksum over all values
+            of all rows (in any order), with their number; other strings are a select list of aggregates over the
+            table, such as ``count(*), max(updated_at)``. Costs one query after the sync, which scans the copy; it
+            answers ``row_count`` as well. None: the version is the execution's id, so it changes with every sync, and
+            ``AutomationCondition.data_version_changed()`` fires after every one.
         last_sync_check: whether the asset gets the check ``last_sync_succeeded``, evaluated by every sync.
         wait: False for a step that ends when the trigger is answered; :func:`build_peaka_polling_sensor` then records
             what becomes of it. It implies ``last_sync_check``.
@@ -101,7 +109,7 @@ def build_peaka_cache_asset(
             )
     """
     identity, default_key = _identity(cache_id, table)
-    sync = _SyncSettings(mode, row_count, wait)
+    sync = _SyncSettings(mode, row_count, fingerprint, wait)
     spec = dg.AssetSpec(
         key=default_key if key is None else key,
         deps=_several("deps", deps),
@@ -140,7 +148,8 @@ def build_peaka_cache_assets(
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
     op_tags: Mapping[str, object] | None = None,
-    row_count: str = "full_refresh",
+    row_count: str = "off",
+    fingerprint: str | None = None,
     last_sync_check: bool = False,
     wait: bool = True,
     resource_key: str = "peaka",
@@ -171,7 +180,8 @@ def build_peaka_cache_assets(
             to support nothing else.
         name: the name of the step; where there are several, what their names begin with. By default steps are named
             after the cache, the catalog or the project, so a second call for the same catalogs or project needs it.
-        row_count: as for :func:`build_peaka_cache_asset`, and so are ``last_sync_check``, ``wait``, ``resource_key``.
+        row_count: as for :func:`build_peaka_cache_asset`, and so are ``fingerprint``, ``last_sync_check``, ``wait``
+            and ``resource_key``. Of a cache from a snapshot, ``checksum`` covers the snapshot's columns.
 
     The other arguments mean what they mean for ``@dg.asset``. ``deps``, ``metadata`` and ``tags`` come on top of what
     the translator says; the others replace it.
@@ -203,7 +213,7 @@ def build_peaka_cache_assets(
         automation_condition=automation_condition,
         freshness_policy=freshness_policy,
     )
-    specs = _specs(caches, translator, _SyncSettings(mode, row_count, wait), attributes)
+    specs = _specs(caches, translator, _SyncSettings(mode, row_count, fingerprint, wait), attributes)
     step = _StepSettings(last_sync_check, retry_policy, pool, op_tags)
     body = _body(resource_key)
     return [
@@ -231,7 +241,8 @@ def peaka_cache_assets(
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
     op_tags: Mapping[str, object] | None = None,
-    row_count: str = "full_refresh",
+    row_count: str = "off",
+    fingerprint: str | None = None,
     last_sync_check: bool = False,
     wait: bool = True,
 ) -> Callable[[Callable[..., Iterable[StepResult]]], dg.AssetsDefinition]:
@@ -270,7 +281,7 @@ def peaka_cache_assets(
         automation_condition=automation_condition,
         freshness_policy=freshness_policy,
     )
-    specs = _specs(caches, translator, _SyncSettings(mode, row_count, wait), attributes)
+    specs = _specs(caches, translator, _SyncSettings(mode, row_count, fingerprint, wait), attributes)
     step = _StepSettings(last_sync_check, retry_policy, pool, op_tags)
 
     def decorated(body: Callable[..., Iterable[StepResult]]) -> dg.AssetsDefinition:
@@ -336,12 +347,15 @@ class _SyncSettings:
 
     mode: str | None
     row_count: str
+    fingerprint: str | None
     wait: bool
 
     def __post_init__(self) -> None:
         if self.mode is not None:
             SyncMode.parse(self.mode)
         RowCount.parse(self.row_count)
+        if self.fingerprint is not None:
+            checked_fingerprint(self.fingerprint)
 
     def as_metadata(self, supported: frozenset[SyncMode] | None = None) -> dict[str, object]:
         """The metadata, without what is the step's default anyway."""
@@ -351,8 +365,10 @@ class _SyncSettings:
             only_refreshed = supported == frozenset({SyncMode.FULL_REFRESH})
             mode = SyncMode.FULL_REFRESH if only_refreshed else SyncMode.INCREMENTAL
         metadata: dict[str, object] = {MODE_METADATA: mode.value}
-        if self.row_count != RowCount.FULL_REFRESH.value:
+        if self.row_count != RowCount.OFF.value:
             metadata[ROW_COUNT_METADATA] = self.row_count
+        if self.fingerprint is not None:
+            metadata[FINGERPRINT_METADATA] = checked_fingerprint(self.fingerprint)
         if not self.wait:
             metadata[WAIT_METADATA] = False
         return metadata

@@ -5,10 +5,8 @@ definitions and Dagster's own records already tell costs no request at all.
 """
 
 import hashlib
-import logging
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import NamedTuple, TypeAlias, TypeVar, cast
@@ -20,12 +18,10 @@ from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus, Column, SyncMode
 from dagster_peaka.caches.lookup import find_caches
-from dagster_peaka.caches.names import CacheReference, SyncTarget, TableName, op_name, table_of
-from dagster_peaka.declared import DeclaredCache, declared_cache
+from dagster_peaka.caches.names import CacheReference, TableName, few, op_name, table_of
+from dagster_peaka.declared import DeclaredCache, column_types, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaResponseError
-from dagster_peaka.records.materializations import DATA_VERSION_TAG
 from dagster_peaka.resource import PeakaResource
-from dagster_peaka.steps.row_counts import RowCounter
 from dagster_peaka.translator import column_schema
 
 K = TypeVar("K", bound=Hashable)
@@ -35,14 +31,11 @@ ROWS_CHECK = "rows_not_dropped"
 COLUMNS_CHECK = "columns_unchanged"
 AGE_CHECK = "not_stale"
 
-COLUMN_SCHEMA_METADATA = "dagster/column_schema"
-"""The key under which an asset's spec says which columns its table had when the snapshot was taken."""
-
 HISTORY = 100
 """Entries of a history that one request asks for."""
 
-RECORDS = 5
-"""Materializations of an asset among which the newest two executions are sought."""
+RECORDS = 50
+"""Materializations of an asset among which the newest two counted totals are sought."""
 
 NAMED_AT_MOST = 10
 """Assets that one message names at most."""
@@ -68,10 +61,8 @@ def build_peaka_cache_checks(
     """Checks of cache assets, as one step for all of them. At least one check has to be chosen.
 
     - ``max_rows_dropped`` makes the check ``rows_not_dropped``: the newest materialization against the one before it.
-      Where both recorded ``dagster/row_count`` (``row_count="query"``, or full refreshes) nothing is asked. Otherwise
-      the cache's history, one request, tells what every execution between the two has inserted and deleted, those
-      that Dagster has not seen among them, and where rows are gone ``count(*)`` tells of how many. Where even that is
-      not to be had, the check fails and says so.
+      It compares counted totals only, so the assets need ``row_count="query"``; without them the check fails and
+      says so. It asks Peaka nothing.
     - ``columns_unchanged`` makes the check ``columns_unchanged``: names and types of the table's columns now, one
       request a cache, against ``dagster/column_schema`` of the asset's definition, which comes from the snapshot.
     - ``max_age`` makes the check ``not_stale``: the end of the newest COMPLETED execution of either mode against
@@ -131,7 +122,7 @@ def build_peaka_cache_checks(
             "severity out, or set it to ERROR."
         )
     definitions = [assets] if isinstance(assets, dg.AssetsDefinition) else list(assets)
-    caches = {spec.key: _cache(spec) for definition in definitions for spec in definition.specs}
+    caches = {spec.key: declared_cache(spec) for definition in definitions for spec in definition.specs}
     if columns_unchanged:
         _check_columns_are_known(caches)
     if not caches:
@@ -148,9 +139,7 @@ def build_peaka_cache_checks(
     def peaka_cache_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         peaka: PeakaResource = getattr(context.resources, resource_key)
         with peaka.get_client() as client:
-            outcomes = _evaluated(
-                client, context.instance, context.log, rules, caches, context.selected_asset_check_keys
-            )
+            outcomes = _evaluated(client, context.instance, rules, caches, context.selected_asset_check_keys)
         unread = [
             error for error in outcomes.values() if isinstance(error, PeakaError) and not error.permanent
         ]
@@ -218,40 +207,21 @@ class _Rules:
         return chosen
 
 
-@dataclass(frozen=True)
-class _Cache:
-    """A checked asset's cache, and the types of its table's columns, by name, where the definition has them."""
-
-    declared: DeclaredCache
-    columns: Mapping[str, str] | None
-
-    @property
-    def place(self) -> tuple[str, str, str] | None:
-        """The table's catalog (by id), schema and name, where the definition has them."""
-        target = self.declared.target
-        table = table_of(target) if target else None
-        if target is None or table is None or target.catalog_id is None or target.schema_name is None:
-            return None
-        return target.catalog_id, target.schema_name, table.table
+def _place_of(declared: DeclaredCache) -> tuple[str, str, str] | None:
+    """The table's catalog (by id), schema and name, where the definition has them."""
+    target = declared.target
+    table = table_of(target) if target else None
+    if target is None or table is None or target.catalog_id is None or target.schema_name is None:
+        return None
+    return target.catalog_id, target.schema_name, table.table
 
 
-def _cache(spec: dg.AssetSpec) -> _Cache:
-    written: object = spec.metadata.get(COLUMN_SCHEMA_METADATA)
-    schema = written.value if isinstance(written, dg.TableSchemaMetadataValue) else written
-    return _Cache(declared_cache(spec), _types(schema) if isinstance(schema, dg.TableSchema) else None)
-
-
-def _types(schema: dg.TableSchema) -> dict[str, str]:
-    return {column.name: column.type for column in schema.columns}
-
-
-def _check_columns_are_known(caches: Mapping[dg.AssetKey, _Cache]) -> None:
+def _check_columns_are_known(caches: Mapping[dg.AssetKey, DeclaredCache]) -> None:
     unknown = [key.to_user_string() for key, cache in caches.items() if cache.columns is None]
     if unknown:
-        more = f" and {len(unknown) - NAMED_AT_MOST} more" if len(unknown) > NAMED_AT_MOST else ""
         raise PeakaConfigError(
-            f"columns_unchanged compares with the columns of a snapshot, and {', '.join(unknown[:NAMED_AT_MOST])}"
-            f"{more} have none: build them by build_peaka_cache_assets from PeakaResource.fetch_project(), take a new "
+            f"columns_unchanged compares with the columns of a snapshot, and {few(unknown, NAMED_AT_MOST)} "
+            "have none: build them by build_peaka_cache_assets from PeakaResource.fetch_project(), take a new "
             "snapshot if their columns could not be read then, or leave them out of assets."
         )
 
@@ -294,9 +264,8 @@ def _result(
 def _evaluated(
     client: PeakaClient,
     instance: dg.DagsterInstance,
-    log: logging.Logger,
     rules: _Rules,
-    caches: Mapping[dg.AssetKey, _Cache],
+    caches: Mapping[dg.AssetKey, DeclaredCache],
     selected: Collection[dg.AssetCheckKey],
 ) -> dict[dg.AssetCheckKey, _Outcome | PeakaError]:
     """How each selected check came out."""
@@ -304,11 +273,11 @@ def _evaluated(
         {key: cache for key, cache in caches.items() if dg.AssetCheckKey(key, check) in selected}
         for check in (ROWS_CHECK, COLUMNS_CHECK, AGE_CHECK)
     )
-    unplaced = [cache for cache in columns.values() if cache.place is None]
-    look = _look(client, [cache.declared for cache in (*ages.values(), *unplaced)])
+    unplaced = [cache for cache in columns.values() if _place_of(cache) is None]
+    look = _look(client, [*ages.values(), *unplaced])
     outcomes: dict[str, _Outcomes] = {COLUMNS_CHECK: _column_outcomes(client, look, columns)}
     if rules.max_rows_dropped is not None:
-        outcomes[ROWS_CHECK] = _rows_outcomes(client, instance, log, rows, rules.max_rows_dropped)
+        outcomes[ROWS_CHECK] = _rows_outcomes(instance, rows, rules.max_rows_dropped)
     if rules.max_age is not None:
         outcomes[AGE_CHECK] = _age_outcomes(client, look, ages, rules.max_age)
     return {
@@ -411,162 +380,62 @@ def _missing(client: PeakaClient, cache: DeclaredCache) -> PeakaNotFoundError:
 
 def _answers(client: PeakaClient, questions: Mapping[K, Call[T]]) -> dict[K, T | PeakaError]:
     """The answers to questions that are put side by side, or why there is none."""
-    asked: dict[K, Future[Answer[T]]] = {}
-    answers: dict[K, T | PeakaError] = {}
-    for key, call in questions.items():
-        try:
-            asked[key] = client.start(call)
-        except PeakaError as error:
-            answers[key] = error
-    for key, future in asked.items():
-        try:
-            answers[key] = future.result().value
-        except PeakaError as error:
-            answers[key] = error
-    return answers
+    return {
+        key: answer if isinstance(answer, PeakaError) else answer.value
+        for key, answer in client.collect(questions.items())
+    }
 
 
 # Rows
 
 
-class _Recorded(NamedTuple):
-    """What a materialization recorded: its execution, the table's rows after it, and its data version."""
-
-    cache_id: str | None
-    execution_id: str | None
-    rows: int | None
-    data_version: str | None
+def _rows_outcomes(instance: dg.DagsterInstance, keys: Iterable[dg.AssetKey], most: float) -> _Outcomes:
+    """Whether each table has lost no more than ``most`` percent of its rows: by counted totals, and nothing else."""
+    return {key: _rows_outcome(*_last_counts(instance, key), most) for key in keys}
 
 
-class _Rows(NamedTuple):
-    """A table's rows after two materializations, and how many more they have become; None where it is not known."""
+def _last_counts(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[int | None, int | None, bool]:
+    """The total of the newest materialization, that of the newest execution before it, and whether there is one.
 
-    before: int | None
-    after: int | None
-    gained: int | None
-
-
-def _rows_outcomes(
-    client: PeakaClient,
-    instance: dg.DagsterInstance,
-    log: logging.Logger,
-    caches: Mapping[dg.AssetKey, _Cache],
-    most: float,
-) -> _Outcomes:
-    """Whether each table has lost no more than ``most`` percent of its rows."""
-    outcomes: _Outcomes = {}
-    unclear: dict[dg.AssetKey, tuple[_Recorded, _Recorded]] = {}
-    for key in caches:
-        newest, previous = _last_two(instance, key)
-        if newest is None or previous is None:
-            outcomes[key] = _Outcome(True, "There is no earlier materialization to compare with.")
-        elif newest.rows is not None and previous.rows is not None:
-            rows = _Rows(previous.rows, newest.rows, newest.rows - previous.rows)
-            outcomes[key] = _rows_outcome(rows, most)
-        elif newest.data_version is not None and newest.data_version == previous.data_version:
-            outcomes[key] = _Outcome(True, "No row has changed since the materialization before.")
-        else:
-            unclear[key] = newest, previous
-    histories = _answers(
-        client,
-        {
-            key: calls.get_execution_history(newest.cache_id, HISTORY)
-            for key, (newest, _) in unclear.items()
-            if newest.cache_id
-        },
-    )
-    counter = RowCounter(client, log)
-    for key, (newest, previous) in unclear.items():
-        history = histories.get(key, [])
-        if isinstance(history, PeakaError):
-            outcomes[key] = history
-            continue
-        rows = _rows_by_history(history, newest, previous)
-        if rows.after is None and rows.gained is not None and rows.gained < 0:
-            rows = _counted(counter, caches[key].declared, newest, rows)
-        outcomes[key] = _rows_outcome(rows, most)
-    return outcomes
-
-
-def _counted(counter: RowCounter, declared: DeclaredCache, newest: _Recorded, rows: _Rows) -> _Rows:
-    """The same, with the total that Peaka's SQL counts now: rows are gone, and no record says of how many."""
-    target = declared.target or SyncTarget(newest.cache_id or "", str(declared.reference))
-    total = counter.rows_of(target)
-    return rows if total is None or rows.gained is None else _Rows(total - rows.gained, total, rows.gained)
-
-
-def _last_two(instance: dg.DagsterInstance, key: dg.AssetKey) -> tuple[_Recorded | None, _Recorded | None]:
-    """The newest materialization, and the newest one that stands for another execution."""
-    records = instance.fetch_materializations(key, limit=RECORDS).records
-    found = [_recorded(record.asset_materialization) for record in records if record.asset_materialization]
-    newest = found[0] if found else None
-    # One execution may stand in several runs: of those that triggered, attached to or polled it.
-    others = (
-        each for each in found[1:] if each.execution_id is None or each.execution_id != found[0].execution_id
-    )
-    return newest, next(others, None)
-
-
-def _recorded(materialized: dg.AssetMaterialization) -> _Recorded:
-    def text(name: str) -> str | None:
-        value = materialized.metadata.get(name)
-        return value.value if isinstance(value, dg.TextMetadataValue) else None
-
-    rows = materialized.metadata.get("dagster/row_count")
-    return _Recorded(
-        text("peaka/cache_id"),
-        text("peaka/execution_id"),
-        rows.value if isinstance(rows, dg.IntMetadataValue) else None,
-        (materialized.tags or {}).get(DATA_VERSION_TAG),
-    )
-
-
-def _rows_by_history(history: Sequence[CacheExecution], newest: _Recorded, previous: _Recorded) -> _Rows:
-    """The rows after both materializations by the cache's history, newest first.
-
-    From a total that is known, because it was recorded or a full refresh told it, the changes are counted on.
+    One execution may stand in several runs: of those that triggered, attached to or polled it.
     """
-    known = {each.execution_id: each.rows for each in (newest, previous) if each.rows is not None}
-    before, total, gained = previous.rows, None, None
-    for execution in reversed(history):
-        change = _change(execution)
-        if execution.succeeded and execution.mode is SyncMode.FULL_REFRESH:
-            total = execution.progress.cached
-        else:
-            total = _plus(total, change)
-        total = known.get(execution.id, total)
-        gained = _plus(gained, change)
-        if execution.id == previous.execution_id:
-            before, gained = total, 0
-        if execution.id == newest.execution_id:
-            if before is None and total is not None and gained is not None:
-                before = total - gained
-            return _Rows(before, total, gained)
-    return _Rows(previous.rows, newest.rows, None)
+    records = instance.fetch_materializations(key, limit=RECORDS).records
+    found = [record.asset_materialization for record in records if record.asset_materialization]
+    if not found:
+        return None, None, False
+    execution_id = _written(found[0], "peaka/execution_id")
+    earlier = [
+        each
+        for each in found[1:]
+        if execution_id is None or _written(each, "peaka/execution_id") != execution_id
+    ]
+    counts = (rows for each in earlier if (rows := _counted(each)) is not None)
+    return _counted(found[0]), next(counts, None), bool(earlier)
 
 
-def _change(execution: CacheExecution) -> int | None:
-    """By how many rows an execution has changed the table; None where only Peaka can know."""
-    rows = execution.progress
-    if not execution.succeeded or execution.mode is not SyncMode.INCREMENTAL:
-        return None
-    return None if rows.inserted is None or rows.deleted is None else rows.inserted - rows.deleted
+def _counted(materialized: dg.AssetMaterialization) -> int | None:
+    """The total that a materialization recorded; until release 0.1 that of a full refresh was not counted."""
+    rows = _written(materialized, "dagster/row_count")
+    uncounted = "peaka/rows_cached" in materialized.metadata and (
+        _written(materialized, "peaka/mode") == SyncMode.FULL_REFRESH.value
+    )
+    return rows if isinstance(rows, int) and not uncounted else None
 
 
-def _plus(rows: int | None, change: int | None) -> int | None:
-    return None if rows is None or change is None else rows + change
+def _written(materialized: dg.AssetMaterialization, name: str) -> object:
+    value = materialized.metadata.get(name)
+    return value.value if isinstance(value, (dg.TextMetadataValue, dg.IntMetadataValue)) else None
 
 
-def _rows_outcome(rows: _Rows, most: float) -> _Outcome:
-    before, after, gained = rows
+def _rows_outcome(after: int | None, before: int | None, has_earlier: bool, most: float) -> _Outcome:
+    if not has_earlier:
+        return _Outcome(True, "There is no earlier materialization to compare with.")
     if before is None or after is None:
-        if gained is not None and gained >= 0:
-            return _Outcome(True, f"No fewer rows than at the materialization before ({gained:+,}).")
-        lost = "nor how many have gone" if gained is None else f"and {-gained:,} have gone"
+        which = "The newest materialization has" if after is None else "No earlier materialization has"
         return _Outcome(
             False,
-            f"How many rows there were is not known, {lost}. Let every sync of this asset record its rows: "
-            "row_count='query' in the factory.",
+            f"{which} no counted total of rows, so nothing can be compared. Let every sync of this asset count its "
+            "rows: row_count='query' in the factory.",
         )
     dropped = 100 * max(0, before - after) / before if before else 0.0
     return _Outcome(
@@ -583,11 +452,11 @@ def _rows_outcome(rows: _Rows, most: float) -> _Outcome:
 # Columns
 
 
-def _column_outcomes(client: PeakaClient, look: _Look, caches: Mapping[dg.AssetKey, _Cache]) -> _Outcomes:
+def _column_outcomes(
+    client: PeakaClient, look: _Look, caches: Mapping[dg.AssetKey, DeclaredCache]
+) -> _Outcomes:
     """Whether each table has the columns of the snapshot."""
-    places = {
-        key: cache.place or _place(look.found[cache.declared.reference]) for key, cache in caches.items()
-    }
+    places = {key: _place_of(cache) or _place(look.found[cache.reference]) for key, cache in caches.items()}
     now = _answers(
         client,
         {
@@ -616,7 +485,7 @@ def _place(status: CacheStatus | PeakaError) -> tuple[str, str, str] | PeakaErro
 
 def _columns_outcome(before: Mapping[str, str], columns: Sequence[Column]) -> _Outcome:
     schema = column_schema(columns)
-    now = _types(schema)
+    now = column_types(schema)
     added = [f"{name} ({kind})" for name, kind in now.items() if name not in before]
     removed = [f"{name} ({kind})" for name, kind in before.items() if name not in now]
     changed = [
@@ -644,13 +513,13 @@ def _columns_outcome(before: Mapping[str, str], columns: Sequence[Column]) -> _O
 
 
 def _age_outcomes(
-    client: PeakaClient, look: _Look, caches: Mapping[dg.AssetKey, _Cache], most: timedelta
+    client: PeakaClient, look: _Look, caches: Mapping[dg.AssetKey, DeclaredCache], most: timedelta
 ) -> _Outcomes:
     """Whether the newest completed sync of each cache has ended within ``most``."""
     outcomes: _Outcomes = {}
     hidden: dict[dg.AssetKey, Call[list[CacheExecution]]] = {}
     for key, cache in caches.items():
-        status = look.found[cache.declared.reference]
+        status = look.found[cache.reference]
         if isinstance(status, PeakaError):
             outcomes[key] = status
             continue

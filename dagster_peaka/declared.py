@@ -36,7 +36,16 @@ SUPPORTED_MODES_METADATA = "peaka/supported_modes"
 """The key of the modes that the table supports, such as ``incremental, full_refresh``; absent when not known."""
 
 ROW_COUNT_METADATA = "peaka/row_count"
-"""The key of what ``dagster/row_count`` is taken from: a :class:`RowCount`, ``full_refresh`` when absent."""
+"""The key of what ``dagster/row_count`` is taken from: a :class:`RowCount`, ``off`` when absent."""
+
+FINGERPRINT_METADATA = "peaka/fingerprint"
+"""The key of what data versions are made of: ``checksum``, or a select list; the execution's id when absent."""
+
+CHECKSUM = "checksum"
+"""The fingerprint over all values of all rows."""
+
+COLUMN_SCHEMA_METADATA = "dagster/column_schema"
+"""Dagster's own key for a table's columns, here as they were when the snapshot was taken."""
 
 WAIT_METADATA = "peaka/wait"
 """The key of whether the step waits for the end of what it triggers; true when absent."""
@@ -51,20 +60,23 @@ POLLING_SENSOR_METADATA = "peaka/polling_sensor"
 class RowCount(str, Enum):
     """What a materialization's ``dagster/row_count`` is taken from."""
 
-    FULL_REFRESH = "full_refresh"
-    """Peaka's figure after a full refresh, where it is the table's total; nothing after an incremental update."""
+    OFF = "off"
+    """Nothing: no figure of Peaka's status is a total."""
     QUERY = "query"
     """``count(*)``, asked through Peaka's SQL after the sync."""
-    OFF = "off"
-    """Nothing."""
 
     @classmethod
     def parse(cls, text: str) -> "RowCount":
-        """The choice that a user's text means.
+        """The choice that a user's string means.
 
         Raises:
             PeakaConfigError: for anything else.
         """
+        if text == "full_refresh":
+            raise PeakaConfigError(
+                "row_count='full_refresh' is gone, because Peaka's figure after a full refresh is no total of "
+                "rows: write row_count='query', which asks Peaka's SQL, or leave it out."
+            )
         try:
             return cls(text)
         except ValueError:
@@ -72,12 +84,26 @@ class RowCount(str, Enum):
             raise PeakaConfigError(f"row_count must be one of {choices}, not {text!r}.") from None
 
 
+def checked_fingerprint(text: str) -> str:
+    """``text``, when it can be a fingerprint: ``checksum``, or a select list.
+
+    Raises:
+        PeakaConfigError: for an empty one, and for a whole statement.
+    """
+    if not text.strip() or text.strip().lower().startswith("select ") or ";" in text:
+        raise PeakaConfigError(
+            f"fingerprint must be {CHECKSUM!r} or a select list of aggregates, such as 'count(*), max(updated_at)', "
+            f"not {text!r}."
+        )
+    return text.strip()
+
+
 @dataclass(frozen=True)
 class DeclaredCache:
     """What an asset's spec says about its cache.
 
     ``target`` is the cache itself where the spec names it by id; else it has to be looked up by ``reference``.
-    ``supported_modes`` is None where nothing is known, and may be outdated otherwise.
+    ``supported_modes`` and ``columns`` (types by names) are None where nothing is known, and may be outdated otherwise.
     """
 
     reference: CacheReference
@@ -85,6 +111,8 @@ class DeclaredCache:
     mode: SyncMode
     supported_modes: frozenset[SyncMode] | None
     row_count: RowCount
+    fingerprint: str | None
+    columns: Mapping[str, str] | None
     wait: bool
     deps: Sequence[dg.AssetKey]
 
@@ -110,12 +138,15 @@ def declared_cache(spec: dg.AssetSpec) -> DeclaredCache:
 
 def _declared(metadata: Mapping[str, Any], deps: Sequence[dg.AssetKey]) -> DeclaredCache:
     cache_id, table = _text(metadata, CACHE_ID_METADATA), _text(metadata, TABLE_METADATA)
+    fingerprint = _text(metadata, FINGERPRINT_METADATA)
     return DeclaredCache(
         reference=checked_cache_id(cache_id) if cache_id else TableName.parse(table or ""),
         target=_target(cache_id, metadata) if cache_id else None,
         mode=SyncMode.parse(_text(metadata, MODE_METADATA) or SyncMode.INCREMENTAL.value),
         supported_modes=_modes(_text(metadata, SUPPORTED_MODES_METADATA) or ""),
-        row_count=RowCount.parse(_text(metadata, ROW_COUNT_METADATA) or RowCount.FULL_REFRESH.value),
+        row_count=RowCount.parse(_text(metadata, ROW_COUNT_METADATA) or RowCount.OFF.value),
+        fingerprint=checked_fingerprint(fingerprint) if fingerprint is not None else None,
+        columns=_columns(metadata.get(COLUMN_SCHEMA_METADATA)),
         wait=_flag(metadata, WAIT_METADATA, default=True),
         deps=deps,
     )
@@ -136,11 +167,21 @@ def _modes(text: str) -> frozenset[SyncMode] | None:
     return frozenset(mode for mode in modes if mode is not None) or None
 
 
+def _columns(written: Any) -> dict[str, str] | None:
+    schema = _plain(written)
+    return column_types(schema) if isinstance(schema, dg.TableSchema) else None
+
+
+def column_types(schema: dg.TableSchema) -> dict[str, str]:
+    """The types of a table's columns, by their names."""
+    return {column.name: column.type for column in schema.columns}
+
+
 def _text(metadata: Mapping[str, Any], name: str) -> str | None:
     value = _plain(metadata.get(name))
     if value is None or isinstance(value, str):
         return value
-    raise PeakaConfigError(f"metadata {name!r} must be a text, not {value!r}.")
+    raise PeakaConfigError(f"metadata {name!r} must be a string, not {value!r}.")
 
 
 def _flag(metadata: Mapping[str, Any], name: str, *, default: bool) -> bool:

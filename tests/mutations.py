@@ -18,9 +18,7 @@ READINGS = "tests/sync/test_readings.py"
 TERMINATION = "tests/sync/test_termination.py"
 MACHINE = "tests/sync/test_machine.py"
 CRASH = "tests/sync/test_crash.py"
-VERSIONS = "tests/sync/test_versions.py"
-STORIES = f"{VERSIONS}::test_no_change_of_rows_is_passed_over"
-KEPT = "tests/steps/test_data_version.py"
+FINGERPRINTS = "tests/steps/test_data_version.py"
 
 
 @dataclass(frozen=True)
@@ -274,144 +272,32 @@ MUTATIONS = [
         (f"{TERMINATION}::test_a_terminated_step_is_not_retried_into_a_new_trigger",),
     ),
     Mutation(
-        "version: kept although others may have come in between",
-        "versions.py",
-        "nothing_changed = alone and no_change_shows(",
-        "nothing_changed = no_change_shows(",
-        (STORIES,),
-    ),
-    Mutation(
-        "version: kept after what Dagster has not seen",
-        "versions.py",
-        "if nothing_changed and previous is not None and previous.known == before:",
-        "if nothing_changed and previous is not None:",
-        (STORIES,),
-    ),
-    Mutation(
-        "version: kept after a full refresh",
-        "versions.py",
-        "return mode is SyncMode.INCREMENTAL and rows.inserted",
-        "return rows.inserted",
-        (VERSIONS,),
-    ),
-    Mutation(
-        "version: kept after deletions",
-        "versions.py",
-        "rows.inserted == rows.updated == rows.deleted == 0",
-        "rows.inserted == rows.updated == 0",
-        (VERSIONS,),
-    ),
-    Mutation(
-        "version: kept although Peaka reports no counts",
-        "versions.py",
-        "rows.inserted == rows.updated == rows.deleted == 0",
-        "rows.inserted == rows.updated == rows.deleted and not rows.inserted",
-        (f"{KEPT}::test_counts_that_are_not_reported_are_a_change",),
-    ),
-    Mutation(
-        "version: kept beside the other mode",
-        "versions.py",
-        "and covers == before.after(mode, execution.id)",
-        "and True",
-        (STORIES,),
-    ),
-    Mutation(
-        "version: what runs at the look is taken as over",
-        "sync/machine.py",
-        "if self.running:\n            return None",
-        "pass",
-        (STORIES,),
-    ),
-    Mutation(
-        "version: what showed late is forgotten",
-        "sync/machine.py",
-        "self._dates_tell = False\n            return self._late_to_show(newest, now)",
-        "return self._late_to_show(newest, now)",
-        (f"{VERSIONS}::test_the_history_is_asked_where_dates_do_not_tell",),
-    ),
-    Mutation(
-        "version: an adopted execution counts as alone",
-        "sync/machine.py",
-        "if ours is None or before is None or self.origin is not Origin.TRIGGERED:",
-        "if ours is None or before is None:",
-        (f"{VERSIONS}::test_an_adopted_execution_is_never_alone",),
-    ),
-    Mutation(
-        "version: whenever it was created, ours was alone",
-        "sync/machine.py",
-        "return True if self._dates_tell and self._created_in_window(self.execution) else None",
-        "return True if self._dates_tell else None",
-        (f"{VERSIONS}::test_the_history_is_asked_where_dates_do_not_tell",),
-    ),
-    Mutation(
-        "version: dates tell also where executions show late",
-        "sync/machine.py",
-        "self._dates_tell = False  # executions show late, so others may have been hidden at our look\n",
-        "pass\n",
-        (f"{VERSIONS}::test_the_history_is_asked_where_dates_do_not_tell",),
-    ),
-    Mutation(
-        "version: dates tell also when the next look is long after",
-        "sync/machine.py",
-        "self._dates_tell = self._dates_tell and now < self._posted_at + PROMPT",
-        "pass",
-        (f"{VERSIONS}::test_the_history_is_asked_where_dates_do_not_tell",),
-    ),
-    Mutation(
-        "version: dates tell also when the trigger was not accepted",
-        "sync/machine.py",
-        "self._dates_tell = self._dates_tell and answer is Posted.ACCEPTED",
-        "pass",
-        (f"{VERSIONS}::test_after_a_trigger_that_was_not_accepted_the_history_is_asked",),
-    ),
-    Mutation(
-        "version: whatever the history lists, ours was alone",
-        "sync/machine.py",
-        "return self._since_first_look == {self.execution.id}",
-        "return self.execution.id in self._since_first_look",
-        (STORIES,),
-    ),
-    Mutation(
-        "version: the history is never asked",
-        "sync/machine.py",
-        "if self._was_alone is None:\n            self.state",
-        "if False:\n            self.state",
-        (STORIES,),
-    ),
-    Mutation(
-        "version: the history is asked after every sync",
-        "sync/machine.py",
-        "if not self._may_keep_the_version():\n            return False",
-        "pass",
-        (f"{VERSIONS}::test_only_a_sync_without_changes_asks_the_history",),
-    ),
-    Mutation(
-        "version: an older execution that COMPLETED is overlooked",
-        "sync/machine.py",
-        "self.execution = older or self.execution",
-        "pass",
-        (f"{VERSIONS}::test_what_the_history_lists_decides",),
-    ),
-    Mutation(
-        "version: a history that fails undoes the success",
-        "sync/machine.py",
-        "if self.state is State.CONFIRM:\n            return self._done()\n        if permanent",
-        "if self.state is State.CONFIRM:\n            return self._fail(Trouble.UNREADABLE)\n        if permanent",
-        (VERSIONS,),
-    ),
-    Mutation(
-        "version: a history that does not answer is waited for",
-        "sync/machine.py",
-        "self.due, self._ask_until = now, now + QUESTION_PATIENCE",
-        "self.due, self._ask_until = now, math.inf",
-        (f"{VERSIONS}::test_a_history_that_says_nothing_costs_a_few_seconds_and_no_failure",),
-    ),
-    Mutation(
-        "version: the version of another cache is kept",
+        "version: the fingerprint is not used",
         "records/materializations.py",
-        "or cache.value != cache_id or not text",
-        "or not text",
-        (f"{KEPT}::test_a_last_materialization_that_says_too_little_is_followed_by_a_new_version",),
+        "return execution.id if fingerprint is None else fingerprint",
+        "return execution.id",
+        (f"{FINGERPRINTS}::test_rows_that_do_not_change_keep_the_checksum",),
+    ),
+    Mutation(
+        "version: columns are hashed each by itself, so that values that swap rows cancel out",
+        "steps/fingerprints.py",
+        "to_hex(checksum(ROW({', '.join(map(_quoted, names))}))) AS {HASH}",
+        "concat({', '.join(f'to_hex(checksum({_quoted(name)}))' for name in [*names, *names])}) AS {HASH}",
+        (f"{FINGERPRINTS}::test_any_change_of_rows_changes_the_checksum",),
+    ),
+    Mutation(
+        "version: of two values of one name the one hides the other",
+        "steps/fingerprints.py",
+        "if len(names) != len(set(names)) or len(row) < len(names):",
+        "if False:",
+        (f"{FINGERPRINTS}::test_two_values_of_one_name_are_refused",),
+    ),
+    Mutation(
+        "rows: what the first release recorded counts as a total",
+        "checks.py",
+        "return rows if isinstance(rows, int) and not uncounted else None",
+        "return rows if isinstance(rows, int) else None",
+        ("tests/test_checks.py::test_what_the_first_release_recorded_after_a_full_refresh_is_no_total",),
     ),
 ]
 

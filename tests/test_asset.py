@@ -69,12 +69,11 @@ def test_a_materialization_stands_for_the_execution_that_its_trigger_started(
         "peaka/cache_id": sandbox.caches[TABLE],
         "peaka/execution_id": ours.id,
         "peaka/mode": "incremental",
-        "peaka/known_executions": {"incremental": ours.id, "full_refresh": None},
         "peaka/origin": "triggered",
         "peaka/rows_inserted": 2,
         "peaka/rows_updated": 1,
         "peaka/rows_deleted": 1,
-        "peaka/rows_cached": 4,
+        "peaka/rows_processed": 4,
         **({"dagster/table_name": TABLE} if by == "table" else {}),
     }
     assert materialization.tags is not None
@@ -83,18 +82,17 @@ def test_a_materialization_stands_for_the_execution_that_its_trigger_started(
 
 def test_every_number_is_a_number_and_every_time_a_time(sandbox: PeakaSandbox) -> None:
     """The types of the metadata: Dagster plots numbers and shows times in the reader's zone."""
-    asset = build_peaka_cache_asset(table=TABLE, mode="full_refresh")
+    asset = build_peaka_cache_asset(table=TABLE, mode="full_refresh", row_count="query")
 
     assert kinds_of(materialized(asset, peaka_for(sandbox))) == {
         "peaka/cache_id": dg.TextMetadataValue,
         "peaka/execution_id": dg.TextMetadataValue,
         "peaka/mode": dg.TextMetadataValue,
-        "peaka/known_executions": dg.JsonMetadataValue,
         "peaka/origin": dg.TextMetadataValue,
         "peaka/rows_inserted": dg.IntMetadataValue,
         "peaka/rows_updated": dg.IntMetadataValue,
         "peaka/rows_deleted": dg.IntMetadataValue,
-        "peaka/rows_cached": dg.IntMetadataValue,
+        "peaka/rows_processed": dg.IntMetadataValue,
         "dagster/row_count": dg.IntMetadataValue,
         "peaka/started_at": dg.TimestampMetadataValue,
         "peaka/finished_at": dg.TimestampMetadataValue,
@@ -115,7 +113,6 @@ def test_what_peaka_did_not_report_is_left_out(sandbox: PeakaSandbox, timestamps
         "peaka/cache_id",
         "peaka/execution_id",
         "peaka/mode",
-        "peaka/known_executions",
         "peaka/origin",
         "dagster/table_name",
     }
@@ -124,10 +121,10 @@ def test_what_peaka_did_not_report_is_left_out(sandbox: PeakaSandbox, timestamps
 
 
 @pytest.mark.parametrize("how", ["factory", "run config"])
-def test_a_full_refresh_records_the_tables_row_count(
+def test_the_mode_is_chosen_in_code_or_for_one_run(
     sandbox: PeakaSandbox, ops_database: Path, how: str
 ) -> None:
-    """Chosen in code or for one run, the full refresh is what runs, and only then there is a dagster/row_count."""
+    """The full refresh is what runs; its figure is no total, so there is no dagster/row_count."""
     change(ops_database)
     declared, config = ("full_refresh", {}) if how == "factory" else ("incremental", {"mode": "full_refresh"})
 
@@ -137,7 +134,8 @@ def test_a_full_refresh_records_the_tables_row_count(
 
     values = values_of(materialization)
     assert values["peaka/mode"] == "full_refresh"
-    assert values["dagster/row_count"] == 4
+    assert "dagster/row_count" not in values
+    assert values["peaka/rows_processed"] == 4
     assert [each.mode for each in sandbox.executions(TABLE)] == ["INCREMENTAL", "FULL_REFRESH"]
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import math
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from itertools import islice
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -24,9 +28,13 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
-from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.errors import PeakaConfigError, PeakaConnectionError, PeakaError
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+AT_ONCE = 256
+"""Calls of one collection begun and not yet answered; how many are on their way, the client limits."""
 
 ZONES = {
     "us": "https://partner.peaka.studio/api/v1",
@@ -133,6 +141,45 @@ class PeakaClient:
     def start(self, call: Call[T]) -> Future[Answer[T]]:
         """Begin to send a call of :mod:`dagster_peaka.api.calls` without waiting for its answer."""
         return self._connection.start(call)
+
+    def collect(
+        self,
+        wanted: Iterable[tuple[K, Call[T]]],
+        *,
+        timeout: float | None = None,
+        still: Callable[[K], bool] = lambda _: True,
+    ) -> Iterator[tuple[K, Answer[T] | PeakaError]]:
+        """Send many calls side by side; yield each key with its answer, or why there is none, in the calls' order.
+
+        Args:
+            wanted: the calls, each with a key; taken as places become free.
+            timeout: seconds for all of them; what has not been answered then yields a
+                :class:`PeakaConnectionError`.
+            still: asked before a call is sent and again before its answer is waited for; where it says no, the call
+                is dropped and nothing is yielded.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        begun = ((key, self._begun(call)) for key, call in wanted if still(key))
+        waiting: deque[tuple[K, Future[Answer[T]]]] = deque()
+        try:
+            waiting.extend(islice(begun, AT_ONCE))
+            while waiting:
+                key, future = waiting.popleft()
+                if still(key):
+                    yield key, _outcome(future, deadline)
+                future.cancel()
+                waiting.extend(islice(begun, 1))
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+    def _begun(self, call: Call[T]) -> Future[Answer[T]]:
+        try:
+            return self.start(call)
+        except PeakaError as error:  # an id or a name that no request can carry
+            failed: Future[Answer[T]] = Future()
+            failed.set_exception(error)
+            return failed
 
     def _answer(self, call: Call[T]) -> T:
         return self._connection.answer(call).value
@@ -272,3 +319,12 @@ class PeakaClient:
                 print(result.rows[0]["n"])
         """
         return self._answer(calls.execute_query(statement, bindings, timeout))
+
+
+def _outcome(future: Future[Answer[T]], deadline: float | None) -> Answer[T] | PeakaError:
+    try:
+        return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except concurrent.futures.TimeoutError:
+        return PeakaConnectionError("Peaka has not answered in the time that there was.")
+    except PeakaError as error:
+        return error

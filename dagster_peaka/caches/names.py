@@ -116,6 +116,12 @@ def table_of(target: SyncTarget) -> TableName | None:
         return None
 
 
+def few(names: Sequence[str], most: int = NAMED_AT_MOST, separator: str = ", ") -> str:
+    """The first of the names, and how many more there are."""
+    more = len(names) - most
+    return separator.join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def near_matches(name: str, names: Iterable[str]) -> str:
     """`` Near matches: …`` with what reads like ``name`` among ``names``, ready to follow a sentence; else empty."""
     by_folded = {known.casefold(): known for known in sorted(names)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import translate
 from typing import TypeAlias, TypeVar, cast
 
-from dagster_peaka.caches.names import NAMED_AT_MOST, TableName, near_matches
+from dagster_peaka.caches.names import NAMED_AT_MOST, TableName, few, near_matches
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.errors import PeakaConfigError
 
@@ -218,9 +218,3 @@ def _says_yes(predicate: PeakaCachePredicate, cache: PeakaCache) -> bool:
         f"{what} answered with a {type(answer).__name__} for cache {cache.name} ({cache.id}): it must return True or "
         "False, for instance by bool(...)."
     )
-
-
-def few(names: Sequence[str]) -> str:
-    """The first of the names, and how many there are."""
-    named = ", ".join(names[:NAMED_AT_MOST])
-    return named if len(names) <= NAMED_AT_MOST else f"{named}, … {len(names)} in all"

@@ -7,18 +7,17 @@ each schema (for the modes in which each can be synced), and of each cache its t
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from itertools import islice
 from typing import TypeAlias, TypeVar
 
 from dagster_peaka.api import calls
-from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheSchedule, CacheStatus, Catalog
+from dagster_peaka.caches.names import few
 from dagster_peaka.caches.project import PeakaCache, PeakaProject
-from dagster_peaka.caches.selection import PeakaSelection, few, select
+from dagster_peaka.caches.selection import PeakaSelection, select
 from dagster_peaka.errors import (
     PeakaAuthenticationError,
     PeakaConnectionError,
@@ -29,9 +28,6 @@ from dagster_peaka.errors import (
 )
 
 T = TypeVar("T")
-
-AT_ONCE = 256
-"""Requests begun and not yet answered; how many of them are on their way at once, the client limits."""
 
 HOPELESS = 5
 """Requests that fail one after the other in a catalog before the rest of it is not asked for: each may take minutes."""
@@ -166,52 +162,33 @@ class _Details:
             PeakaError: one of the ``fatal`` kinds, or one that would meet every request.
         """
         answers: list[tuple[Sequence[PeakaCache], T]] = []
-        waiting: deque[tuple[Sequence[PeakaCache], Future[Answer[T]]]] = deque()
-        begun = ((caches, self._begin(call)) for caches, call in questions if self._are_hopeful(caches))
-        try:
-            waiting.extend(islice(begun, AT_ONCE))
-            while waiting:
-                caches, future = waiting.popleft()
-                if self._is_answered(caches, future, (*OF_ALL, *fatal)):
-                    answers.append((caches, future.result().value))
-                waiting.extend(islice(begun, 1))
-        finally:
-            for _, future in waiting:
-                future.cancel()
+        outcomes = self._client.collect(
+            ((tuple(caches), call) for caches, call in questions), still=self._are_hopeful
+        )
+        for caches, outcome in outcomes:
+            if isinstance(outcome, PeakaError):
+                self._took_in(caches, outcome, (*OF_ALL, *fatal))
+            else:
+                self._in_a_row[caches[0].catalog_id] = 0
+                answers.append((caches, outcome.value))
         return answers
-
-    def _begin(self, call: Call[T]) -> Future[Answer[T]]:
-        try:
-            return self._client.start(call)
-        except PeakaError as error:  # a name that no request can carry
-            failed: Future[Answer[T]] = Future()
-            failed.set_exception(error)
-            return failed
 
     def _are_hopeful(self, caches: Sequence[PeakaCache]) -> bool:
         if error := self._given_up.get(caches[0].catalog_id):
             self._failed(caches, error)
         return not any(cache.id in self.failures for cache in caches)
 
-    def _is_answered(
-        self, caches: Sequence[PeakaCache], future: Future[Answer[T]], fatal: tuple[type[PeakaError], ...]
-    ) -> bool:
-        catalog_id = caches[0].catalog_id
-        if not self._are_hopeful(caches):
-            future.cancel()
-            return False
-        error = future.exception()
-        if error is None:
-            self._in_a_row[catalog_id] = 0
-            return True
-        if not isinstance(error, PeakaError) or isinstance(error, fatal):
+    def _took_in(
+        self, caches: Sequence[PeakaCache], error: PeakaError, fatal: tuple[type[PeakaError], ...]
+    ) -> None:
+        if isinstance(error, fatal):
             raise error
         self._failed(caches, error)
+        catalog_id = caches[0].catalog_id
         # A permanent error is a quick answer about this one; others have used up their retries and timeouts.
         self._in_a_row[catalog_id] = 0 if error.permanent else self._in_a_row[catalog_id] + 1
         if self._in_a_row[catalog_id] == HOPELESS:
             self._given_up[catalog_id] = error
-        return False
 
     def _failed(self, caches: Sequence[PeakaCache], error: PeakaError) -> None:
         for cache in caches:

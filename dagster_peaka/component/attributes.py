@@ -29,19 +29,48 @@ from dagster_peaka.component.reading import (
     written,
 )
 from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, Texts
-from dagster_peaka.declared import MODE_METADATA, ROW_COUNT_METADATA, WAIT_METADATA
+from dagster_peaka.declared import (
+    FINGERPRINT_METADATA,
+    MODE_METADATA,
+    ROW_COUNT_METADATA,
+    WAIT_METADATA,
+    checked_fingerprint,
+)
+from dagster_peaka.declared import RowCount as DeclaredRowCount
 from dagster_peaka.errors import PeakaConfigError
 
 OF_EACH_CACHE = re.compile(r"\{[{%].*\b(props|spec)\b", re.DOTALL)
 """A template that comes to something else for each cache."""
 
 Mode = Literal["incremental", "full_refresh"]
+
+
+def _row_count(value: object) -> object:
+    if value == "full_refresh":
+        try:
+            DeclaredRowCount.parse("full_refresh")
+        except PeakaConfigError as error:
+            raise ValueError(str(error)) from None
+    return "off" if value is False else value
+
+
 RowCount = Annotated[
-    Literal["full_refresh", "query", "off"],
-    BeforeValidator(lambda value: "off" if value is False else value),
+    Literal["query", "off"],
+    BeforeValidator(_row_count),
     dg.Resolver.default(model_field_type=Literal["full_refresh", "query", "off", False]),
 ]
 """Where row counts come from; in YAML, ``off`` without quotes is the truth value."""
+
+
+def _fingerprint(value: object) -> object:
+    try:
+        return checked_fingerprint(value) if isinstance(value, str) else value
+    except PeakaConfigError as error:
+        raise ValueError(str(error)) from None
+
+
+Fingerprint = Annotated[str, BeforeValidator(_fingerprint), dg.Resolver.default(model_field_type=str)]
+"""What data versions are made of."""
 
 Condition = Annotated[
     AssetCondition,
@@ -184,6 +213,12 @@ class PeakaCacheAttributes(PeakaAssetAttributes):
 
     mode: Annotated[Mode | None, doc("How the cache is synced.")] = None
     row_count: Annotated[RowCount | None, doc("What dagster/row_count is taken from after a sync.")] = None
+    fingerprint: Annotated[
+        Fingerprint | None,
+        doc(
+            "What data versions are made of: checksum, or a select list of aggregates; by default execution ids."
+        ),
+    ] = None
     wait: Annotated[
         bool | None, doc("Whether the step waits for the sync's end; false needs polling_sensor.")
     ] = None
@@ -193,7 +228,12 @@ class PeakaCacheAttributes(PeakaAssetAttributes):
 
     def added_metadata(self) -> dict[str, object]:
         """What is added to the spec's metadata: by it the step knows how to sync."""
-        said = {MODE_METADATA: self.mode, ROW_COUNT_METADATA: self.row_count, WAIT_METADATA: self.wait}
+        said = {
+            MODE_METADATA: self.mode,
+            ROW_COUNT_METADATA: self.row_count,
+            FINGERPRINT_METADATA: self.fingerprint,
+            WAIT_METADATA: self.wait,
+        }
         return {
             **super().added_metadata(),
             **{name: value for name, value in said.items() if value is not None},

@@ -25,6 +25,7 @@ from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject
 from dagster_peaka.component.attributes import (
     Condition,
     Entries,
+    Fingerprint,
     Mode,
     PeakaAssetAttributes,
     PeakaCacheAttributes,
@@ -159,7 +160,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     ] = None
     row_count: Annotated[
         RowCount | None,
-        doc("What dagster/row_count is taken from after a sync; by default a full refresh's own figure."),
+        doc("What dagster/row_count is taken from after a sync; by default nothing."),
+    ] = None
+    fingerprint: Annotated[
+        Fingerprint | None,
+        doc(
+            "What data versions are made of: checksum, or a select list of aggregates; by default execution ids."
+        ),
     ] = None
     wait: Annotated[
         bool,
@@ -521,7 +528,8 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             name=self.name or _name_of(context),
             step_per=self.step_per,
             mode=self.mode,
-            row_count=self.row_count or "full_refresh",
+            row_count=self.row_count or "off",
+            fingerprint=self.fingerprint,
             wait=self.wait,
             last_sync_check=self.last_sync_check,
             op=self.op,

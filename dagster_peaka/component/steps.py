@@ -11,7 +11,7 @@ from dagster_peaka.caches.names import op_name
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheEntry
 from dagster_peaka.component.settings import PeakaOpSettings
-from dagster_peaka.declared import MODE_METADATA, ROW_COUNT_METADATA, WAIT_METADATA
+from dagster_peaka.declared import FINGERPRINT_METADATA, MODE_METADATA, ROW_COUNT_METADATA, WAIT_METADATA
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.steps.step import StepResult
@@ -39,6 +39,7 @@ class Steps:
     step_per: str
     mode: str | None
     row_count: str
+    fingerprint: str | None
     wait: bool
     last_sync_check: bool
     op: PeakaOpSettings
@@ -99,7 +100,11 @@ class Steps:
         props = entry.props
         spec = self.spec_of(props, said.get(props.id, ()))
         common = self._common()
-        for setting, name in (("row_count", ROW_COUNT_METADATA), ("wait", WAIT_METADATA)):
+        for setting, name in (
+            ("row_count", ROW_COUNT_METADATA),
+            ("fingerprint", FINGERPRINT_METADATA),
+            ("wait", WAIT_METADATA),
+        ):
             common[setting] = spec.metadata.get(name, common[setting])
         return build_peaka_cache_asset(
             cache_id=entry.cache_id,
@@ -123,6 +128,7 @@ class Steps:
         """What the factories take alike."""
         return {
             "row_count": self.row_count,
+            "fingerprint": self.fingerprint,
             "last_sync_check": self.last_sync_check,
             "wait": self.wait,
             "resource_key": self.name,

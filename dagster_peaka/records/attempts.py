@@ -45,14 +45,46 @@ class Attempt:
     ours: bool = False
 
 
-@dataclass
-class _Record:
-    """What a run wrote down about a trigger: when (epoch seconds), and the baseline."""
+@dataclass(frozen=True)
+class Record:
+    """What a step wrote down about one trigger: of which cache, in which mode, for which asset, and the baseline.
 
-    at: float
+    ``waits`` is False where the step does not wait for the outcome, ``answered`` True once its trigger was answered.
+    """
+
+    cache_id: str
+    mode: SyncMode
+    asset: str
     baseline: Baseline
     waits: bool
-    answered: bool = False
+    answered: bool
+
+
+def records_of(observation: dg.AssetObservation | None) -> Iterator[Record]:
+    """The records in an observation, also in those that release 0.1 has written; none in other observations."""
+    if observation is None:
+        return
+    for cache_id, written in _json(observation, ATTEMPT_METADATA).items():
+        record = _record(cache_id, written, str(written.get("asset")), answered=False)
+        if record is not None:
+            yield record
+    written = _json(observation, TRIGGERED_METADATA)
+    record = _record(
+        str(written.get("cache_id")), written, observation.asset_key.to_user_string(), answered=True
+    )
+    if record is not None:
+        yield record
+
+
+def _record(cache_id: str, written: Mapping[str, Any], asset: str, *, answered: bool) -> Record | None:
+    mode = SyncMode.recognize(written.get("mode"))
+    if mode is None:
+        return None
+    baseline = Baseline(
+        written.get("baseline"), _instant(written.get("created_at")), _instant(written.get("looked_at"))
+    )
+    waits = not answered and written.get("wait") is not False
+    return Record(cache_id, mode, asset, baseline, waits, answered)
 
 
 def write_down(
@@ -129,19 +161,21 @@ def earlier_attempts(
         for key, (target, mode) in caches.items():
             if key in settled:
                 continue
-            record = records.get((target.cache_id, mode.value, key.to_user_string()))
+            record = records.get((target.cache_id, mode, key.to_user_string()))
             if key in materialized and (record is None or materialized[key] >= record.at):
                 settled.add(key)  # what an earlier run had triggered has been recorded since
             if record is None or key in settled:
                 continue
             settled.add(key)
             age = max(0.0, time.time() - record.at)
-            told = () if record.waits or ours else (key,)
+            told = () if record.record.waits or ours else (key,)
             if age >= max_age or any(
                 _materialized_since(context.instance, each, record.at) for each in (*told, *deps.get(key, ()))
             ):
                 continue
-            found[key] = Attempt(record.baseline, age, record.answered and not record.waits, ours)
+            found[key] = Attempt(
+                record.record.baseline, age, record.answered and not record.record.waits, ours
+            )
         if len(settled) == len(caches):
             break
     return found
@@ -158,24 +192,26 @@ def _lineage(context: dg.AssetExecutionContext) -> list[str]:
     return lineage
 
 
-def _records(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, str, str], _Record]:
+@dataclass
+class _Found:
+    """A run's latest record of a trigger, and when it was written (epoch seconds)."""
+
+    at: float
+    record: Record
+    answered: bool = False
+
+
+def _records(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, SyncMode, str], _Found]:
     """The run's latest record of each cache, mode and asset."""
-    records: dict[tuple[str, str, str], _Record] = {}
+    found: dict[tuple[str, SyncMode, str], _Found] = {}
     for entry in _events(instance, run_id, dg.DagsterEventType.ASSET_OBSERVATION):
-        if entry.asset_observation is None:
-            continue
-        for cache_id, written in _json(entry.asset_observation, ATTEMPT_METADATA).items():
-            baseline = Baseline(
-                written["baseline"], _instant(written["created_at"]), _instant(written["looked_at"])
-            )
-            waits = written.get("wait") is not False
-            records[cache_id, written["mode"], written["asset"]] = _Record(entry.timestamp, baseline, waits)
-        answered = _json(entry.asset_observation, TRIGGERED_METADATA)
-        asset = entry.asset_observation.asset_key.to_user_string()
-        record = records.get((answered.get("cache_id", ""), answered.get("mode", ""), asset))
-        if record is not None:
-            record.answered = True
-    return records
+        for record in records_of(entry.asset_observation):
+            place = record.cache_id, record.mode, record.asset
+            if not record.answered:
+                found[place] = _Found(entry.timestamp, record)
+            elif place in found:
+                found[place].answered = True
+    return found
 
 
 def _json(observation: dg.AssetObservation, name: str) -> Mapping[str, Any]:

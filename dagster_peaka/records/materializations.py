@@ -13,15 +13,10 @@ import dagster as dg
 
 from dagster_peaka.api.models import CacheExecution, SyncMode
 from dagster_peaka.caches.names import SyncTarget
-from dagster_peaka.sync.machine import Origin, Result
-from dagster_peaka.versions import KNOWN_METADATA, Known, Version, next_version
+from dagster_peaka.sync.machine import Result
 
 DATA_VERSION_TAG = "dagster/data_version"
 """The tag under which Dagster keeps a materialization's data version."""
-
-SEARCHED, SEARCHED_WHERE_OTHERS_FOLLOW = 10, 100
-"""Materializations of an asset that are searched, the newest first, for one of the same execution: of one that this run
-triggered, and of one that others may have recorded long ago."""
 
 TABLE_METADATA_KEYS = ("dagster/table_name", "dagster/column_schema")
 """What an asset's spec says about its table, and Dagster shows for each materialization."""
@@ -33,19 +28,17 @@ def execution_metadata(
     execution: CacheExecution,
     *,
     origin: str,
-    known: Known | None,
     table: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The metadata of one execution.
 
-    Rows are counts of this execution (``peaka/rows_cached`` is Peaka's ``numberOfCachedRecords``, whose meaning
-    differs between modes); times are Peaka's; ``peaka/duration_seconds`` is from creation to end. ``dagster/row_count``
-    is there after a full refresh only, where Peaka's figure is the table's total.
+    Rows are what Peaka reported of this execution, and nothing is concluded from them: ``peaka/rows_processed`` is its
+    ``numberOfCachedRecords``, no total in any mode, and ``deleted`` was seen to stay 0 though rows went. Times are
+    Peaka's; ``peaka/duration_seconds`` is from creation to end.
 
     Args:
         origin: why the execution exists, such as ``triggered``.
-        known: the newest execution of each mode that the data version covers; None when that is not surely known.
         table: the table's full name, where it is known.
         extra: what is recorded besides, or instead; an entry that is None is left out.
     """
@@ -54,8 +47,7 @@ def execution_metadata(
         "peaka/rows_inserted": progress.inserted,
         "peaka/rows_updated": progress.updated,
         "peaka/rows_deleted": progress.deleted,
-        "peaka/rows_cached": progress.cached,
-        "dagster/row_count": progress.cached if mode is SyncMode.FULL_REFRESH else None,
+        "peaka/rows_processed": progress.cached,
     }
     times = {"peaka/started_at": execution.created_at, "peaka/finished_at": execution.finished_at}
     duration = execution.duration_seconds
@@ -67,7 +59,6 @@ def execution_metadata(
         **{key: None if number is None else dg.MetadataValue.int(number) for key, number in numbers.items()},
         **{key: None if time is None else dg.MetadataValue.timestamp(time) for key, time in times.items()},
         "peaka/duration_seconds": None if duration is None else dg.MetadataValue.float(duration),
-        KNOWN_METADATA: None if known is None else dg.MetadataValue.json(known.as_json()),
         "dagster/table_name": None if table is None else dg.MetadataValue.text(table),
         **(extra or {}),
     }
@@ -79,39 +70,39 @@ def table_metadata(declared: Mapping[str, Any]) -> dict[str, Any]:
     return {key: declared[key] for key in TABLE_METADATA_KEYS if declared.get(key) is not None}
 
 
+def data_version(execution: CacheExecution, fingerprint: str | None) -> str:
+    """The fingerprint of the rows after an execution, and its id where there is none: never what counters say."""
+    return execution.id if fingerprint is None else fingerprint
+
+
+def row_count(rows: int | None) -> dict[str, Any]:
+    """Dagster's own metadata for a counted total; nothing where it is not known."""
+    return {} if rows is None else {"dagster/row_count": dg.MetadataValue.int(rows)}
+
+
 def materialization(
     key: dg.AssetKey,
     target: SyncTarget,
     mode: SyncMode,
     result: Result,
     *,
-    instance: dg.DagsterInstance,
+    fingerprint: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dg.MaterializeResult[Any]:
     """The materialization of ``key`` for a sync that ended well.
 
     Args:
-        instance: where the asset's last materializations are looked up.
+        fingerprint: of the rows after the sync, where it is known: the data version. Otherwise that is the
+            execution's id, so that an execution has one version, whoever records it, and how often.
         extra: metadata besides that of the execution, or instead; see :func:`execution_metadata`.
     """
     execution = result.execution
     assert execution is not None
-    limit = SEARCHED if result.origin is Origin.TRIGGERED else SEARCHED_WHERE_OTHERS_FOLLOW
-    previous, version = recorded_versions(instance, key, target.cache_id, execution.id, limit)
-    if version is None:  # an execution has one version, whoever records it, and how often
-        version = next_version(
-            previous, mode, execution, before=result.before, covers=result.covers, alone=result.alone
-        )
     metadata = execution_metadata(
-        target.cache_id,
-        mode,
-        execution,
-        origin=result.origin.value,
-        known=version.known,
-        table=target.name,
-        extra=extra,
+        target.cache_id, mode, execution, origin=result.origin.value, table=target.name, extra=extra
     )
-    return dg.MaterializeResult(asset_key=key, metadata=metadata, data_version=dg.DataVersion(version.text))
+    version = dg.DataVersion(data_version(execution, fingerprint))
+    return dg.MaterializeResult(asset_key=key, metadata=metadata, data_version=version)
 
 
 def external_materialization(
@@ -121,51 +112,11 @@ def external_materialization(
     execution: CacheExecution,
     *,
     origin: str,
-    version: Version,
+    fingerprint: str | None = None,
     table: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> dg.AssetMaterialization:
-    """The event for an execution that no step of ours followed, with the data version that the caller found for it."""
-    metadata = execution_metadata(
-        cache_id, mode, execution, origin=origin, known=version.known, table=table, extra=extra
-    )
-    return dg.AssetMaterialization(asset_key=key, metadata=metadata, tags={DATA_VERSION_TAG: version.text})
-
-
-def recorded_versions(
-    instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str, execution_id: str, limit: int
-) -> tuple[Version | None, Version | None]:
-    """What the last materialization of ``key`` recorded, and what that of this execution did, if there is one already.
-
-    None for the first where there is none, or it was of another cache. An execution has one recorded already where
-    the polling sensor was first, or another run that follows it.
-    """
-    try:
-        records = instance.fetch_materializations(key, limit=limit).records
-    except Exception:
-        # A sync that ended well is not lost because the version before it cannot be read: it counts as a change.
-        dg.get_dagster_logger("peaka").warning(
-            "The last materializations of %s could not be read: this sync counts as a change.",
-            key.to_user_string(),
-            exc_info=True,
-        )
-        return None, None
-    events = [event for record in records if (event := record.asset_materialization) is not None]
-    same = next((event for event in events if _execution_id(event) == execution_id), None)
-    previous = version_of(events[0], cache_id) if events else None
-    return previous, version_of(same, cache_id) if same is not None else None
-
-
-def _execution_id(materialized: dg.AssetMaterialization) -> object:
-    value = materialized.metadata.get("peaka/execution_id")
-    return value.value if isinstance(value, dg.TextMetadataValue) else None
-
-
-def version_of(materialized: dg.AssetMaterialization, cache_id: str) -> Version | None:
-    """What a materialization recorded; None when it was not of ``cache_id``, or has no data version."""
-    cache = materialized.metadata.get("peaka/cache_id")
-    text = (materialized.tags or {}).get(DATA_VERSION_TAG)
-    if not isinstance(cache, dg.TextMetadataValue) or cache.value != cache_id or not text:
-        return None
-    known = materialized.metadata.get(KNOWN_METADATA)
-    return Version(text, Known.from_json(known.data) if isinstance(known, dg.JsonMetadataValue) else None)
+    """The event for an execution that no step of ours followed, with the same data version as a step's result."""
+    metadata = execution_metadata(cache_id, mode, execution, origin=origin, table=table, extra=extra)
+    tags = {DATA_VERSION_TAG: data_version(execution, fingerprint)}
+    return dg.AssetMaterialization(asset_key=key, metadata=metadata, tags=tags)

@@ -6,13 +6,11 @@ recorded all that it ever will.
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 
-from dagster_peaka.api.models import SyncMode
-from dagster_peaka.records.attempts import ATTEMPT_METADATA, TRIGGERED_METADATA
+from dagster_peaka.records.attempts import records_of
 from dagster_peaka.sensors.review import Trigger
 from dagster_peaka.sync.machine import Baseline
 
@@ -83,8 +81,8 @@ class _Progress:
         self._written_after = written_after
         self._steps: dict[dg.AssetKey, str | None] = {}
         self._under_way: set[str | None] = set()
-        self._triggers: dict[str, Trigger] = {}
-        self._settled: set[str] = set()
+        self._triggers: dict[tuple[str, str], Trigger] = {}
+        self._settled: set[tuple[str, str]] = set()
 
     def add(self, entry: dg.EventLogEntry) -> None:
         """Take in the next event."""
@@ -92,10 +90,14 @@ class _Progress:
         if event is None or entry.timestamp <= self._written_after:
             return
         if entry.asset_materialization is not None:
-            self._settled.add(_text(entry.asset_materialization.metadata, CACHE_ID_METADATA) or "")
+            cache_id = _text(entry.asset_materialization.metadata, CACHE_ID_METADATA) or ""
+            self._settled.add((cache_id, entry.asset_materialization.asset_key.to_user_string()))
         elif entry.asset_observation is not None:
-            self._triggers.update(_triggers(self._run_id, entry.asset_observation))
-            self._settled.add(_handed_over(entry.asset_observation).get("cache_id", ""))
+            for record in records_of(entry.asset_observation):
+                place = record.cache_id, record.asset
+                self._triggers[place] = Trigger(self._run_id, record.mode, record.baseline)
+                if record.answered:
+                    self._settled.add(place)
         elif event.asset_key is not None:
             self._steps[event.asset_key] = entry.step_key
         elif event.event_type is dg.DagsterEventType.STEP_START:
@@ -105,10 +107,11 @@ class _Progress:
 
     def trigger(self, key: dg.AssetKey, cache_id: str) -> Trigger | None:
         """What the run will tell about a cache; None where it has told it, or has nothing to do with it."""
-        if cache_id in self._settled or self._steps.get(key) not in self._under_way:
+        place = cache_id, key.to_user_string()
+        if place in self._settled or self._steps.get(key) not in self._under_way:
             return None
         # A step that has written down nothing yet may follow any execution: it attaches, or adopts.
-        return self._triggers.get(cache_id) or Trigger(self._run_id, None, Baseline())
+        return self._triggers.get(place) or Trigger(self._run_id, None, Baseline())
 
 
 RUN_EVENTS = {
@@ -131,18 +134,6 @@ def _events_of(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.EventLo
         if not page.has_more:
             return
         cursor = page.cursor
-
-
-def _triggers(run_id: str, observation: dg.AssetObservation) -> Iterator[tuple[str, Trigger]]:
-    """The caches that a step wrote down before their triggers."""
-    value = observation.metadata.get(ATTEMPT_METADATA)
-    caches = cast(
-        "Mapping[str, Mapping[str, Any]]", value.data if isinstance(value, dg.JsonMetadataValue) else {}
-    )
-    for cache_id, written in caches.items():
-        mode = SyncMode.recognize(written.get("mode"))
-        if mode is not None:
-            yield cache_id, Trigger(run_id, mode, _baseline(written))
 
 
 def recorded(
@@ -194,29 +185,14 @@ def handed_over(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str) -
     triggers: list[Trigger] = []
     for record in instance.fetch_observations(key, limit=PAGE).records:
         entry = record.event_log_entry
-        written = _handed_over(entry.asset_observation)
-        mode = SyncMode.recognize(written.get("mode"))
-        if written.get("cache_id") == cache_id and mode is not None:
-            triggers.append(Trigger(entry.run_id, mode, _baseline(written)))
+        triggers.extend(
+            Trigger(entry.run_id, written.mode, written.baseline)
+            for written in records_of(entry.asset_observation)
+            if written.answered and written.cache_id == cache_id
+        )
     return triggers[::-1]
-
-
-def _handed_over(observation: dg.AssetObservation | None) -> Mapping[str, Any]:
-    """What a step wrote down once its trigger was answered and the rest was left to the sensor; else nothing."""
-    value = observation.metadata.get(TRIGGERED_METADATA) if observation is not None else None
-    return cast("Mapping[str, Any]", value.data) if isinstance(value, dg.JsonMetadataValue) else {}
-
-
-def _baseline(written: Mapping[str, Any]) -> Baseline:
-    return Baseline(
-        written.get("baseline"), _instant(written.get("created_at")), _instant(written.get("looked_at"))
-    )
 
 
 def _text(metadata: Mapping[str, Any], name: str) -> str | None:
     value = metadata.get(name)
     return value.value if isinstance(value, dg.TextMetadataValue) else None
-
-
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)

@@ -7,12 +7,13 @@ from typing import Any, TypeAlias
 import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
-from dagster_peaka.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache, RowCount
+from dagster_peaka.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache
 from dagster_peaka.errors import sentence
-from dagster_peaka.records.materializations import external_materialization, table_metadata
+from dagster_peaka.records.materializations import external_materialization, row_count, table_metadata
 from dagster_peaka.sensors.cursor import ADDRESS, short
 from dagster_peaka.sensors.event_log import RUN_ID_METADATA
 from dagster_peaka.sensors.review import Outcome
+from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.sync.machine import Origin
 
 EXTERNAL = "external"
@@ -41,24 +42,29 @@ class PolledAsset:
         return target.name if target and target.name else str(self.declared.reference)
 
 
-def events_of(asset: PolledAsset, cache_id: str, outcome: Outcome) -> Iterator[Event]:
-    """The events that tell Dagster of an outcome; none for a failure where no check is declared."""
+def events_of(
+    asset: PolledAsset, cache_id: str, outcome: Outcome, measured: Measurement | None = None
+) -> Iterator[Event]:
+    """The events that tell Dagster of an outcome; none for a failure where no check is declared.
+
+    Args:
+        measured: the rows and the fingerprint of the table now, where they were asked for.
+    """
     run_id = outcome.run_id
     run = {} if run_id is None else {RUN_ID_METADATA: dg.MetadataValue.dagster_run(run_id)}
-    if outcome.version is not None:
-        extra: dict[str, Any] = {**table_metadata(asset.metadata), **run}
-        if asset.declared.row_count is RowCount.OFF:
-            extra["dagster/row_count"] = None
+    if outcome.record:
+        found = measured or Measurement()
+        extra: dict[str, Any] = {**table_metadata(asset.metadata), **run, **row_count(found.rows)}
         if outcome.mode is None:
             extra[MODE_METADATA] = None
         yield external_materialization(
             asset.key,
             cache_id,
-            # One that Peaka does not name is left out; an incremental's figures claim the least.
+            # One that Peaka does not name is left out below.
             outcome.mode or SyncMode.INCREMENTAL,
             outcome.execution,
             origin=EXTERNAL if run_id is None else Origin.TRIGGERED.value,
-            version=outcome.version,
+            fingerprint=found.fingerprint,
             table=asset.declared.target.name if asset.declared.target else str(asset.declared.reference),
             extra=extra,
         )

@@ -5,8 +5,10 @@ history, and only about executions that have ended it asks Dagster's event log. 
 :mod:`dagster_peaka.sensors.review`.
 """
 
+import concurrent.futures
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
@@ -14,22 +16,26 @@ import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
-from dagster_peaka.caches.names import TableName
+from dagster_peaka.caches.names import SyncTarget, TableName, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, polling_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError, PeakaError
-from dagster_peaka.records.materializations import version_of
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import evaluated, followed, handed_over, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, events_of, failure
 from dagster_peaka.sensors.reading import find_tables, read_histories, read_listing
-from dagster_peaka.sensors.review import Review, Start, Told, Verdict
+from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Verdict
+from dagster_peaka.steps.fingerprints import Measurement
+from dagster_peaka.steps.row_counts import Measurer, is_measured
 
 READING_BUDGET = 25.0
 """Seconds of a tick after which nothing more is read from Peaka; Dagster gives a tick 60 by default."""
 
 ASKING_BUDGET = 40.0
 """Seconds of a tick after which the event log is asked no more."""
+
+MEASURING_BUDGET = 50.0
+"""Seconds of a tick after which no answer on row counts and fingerprints is waited for."""
 
 TOLD_AT_MOST = 500
 """Executions that one tick reports at most: Dagster stores their events one by one, in milliseconds each."""
@@ -61,7 +67,7 @@ def build_peaka_polling_sensor(
     """A sensor by which Dagster learns of the syncs that Peaka's schedules, its UI or other clients started.
 
     Each execution that completes becomes a materialization of its cache's asset, once, with the same metadata and by
-    the same rule for data versions as those of our own runs; ``peaka/origin`` is ``external``. What a run of ours
+    the same data version as those of our own runs; ``peaka/origin`` is ``external``. What a run of ours
     records itself is left to that run. What a step with ``wait=False`` has triggered is recorded with that run's id
     (``peaka/run_id``, origin ``triggered``). A failed or cancelled execution becomes a failed evaluation of the check
     ``last_sync_succeeded`` where the asset declares it, and a warning in the tick's log otherwise.
@@ -158,6 +164,7 @@ class _Tick:
         self.last = self._last_cursor()
         self.marks: dict[bytes, Mark] = dict(self.last.marks) if self.last else {}
         self.events: list[Event] = []
+        self.outcomes: list[tuple[_Look, Outcome]] = []
         self.asked = 0
         self.left: list[PolledAsset] = []
         self.warnings: dict[str, list[str]] = {}
@@ -176,8 +183,9 @@ class _Tick:
         moved = [look for look in looks if look.review.moved]
         self._tell([look for look in looks if not look.review.moved and look.review.mark is None])
         self._tell(self._read(moved))
+        self.events.extend(self._events())
         for beginning, lines in self.warnings.items():
-            self.context.log.warning("%s %s", beginning, _named(lines))
+            self.context.log.warning("%s %s", beginning, few(lines, NAMED_AT_MOST, " "))
         # A tick that requests no run counts as skipped in Dagster's UI, which shows this reason beside it.
         summary = self._summary(len(looks), len(moved))
         return dg.SensorResult(
@@ -315,14 +323,12 @@ class _Tick:
             if not look.asked:
                 continue
             key, record = look.asset.key, held[look.asset.key]
-            newest = record.newest.asset_materialization if record.newest else None
             missing = asked[key] - record.runs.keys()
             check = dg.AssetCheckKey(key, LAST_SYNC_CHECK)
             yield (
                 look,
                 Told(
                     recorded=record.runs,
-                    previous=version_of(newest, look.cache_id) if newest else None,
                     followed=under_way.get(key, ()),
                     handed_over=handed_over(instance, key, look.cache_id) if missing else (),
                     named=record.named,
@@ -344,9 +350,33 @@ class _Tick:
                 str(asset),
             )
         for outcome in verdict.outcomes:
-            self.events.extend(events_of(asset, look.cache_id, outcome))
+            self.outcomes.append((look, outcome))
             if not outcome.execution.succeeded and not asset.checked:
                 self._warn("A sync has failed:", f"{asset}: {failure(look.cache_id, outcome)}")
+
+    def _events(self) -> Iterator[Event]:
+        """The events of all outcomes; of each asset the newest one tells what its table holds now, where it says so."""
+        newest = {id(look): outcome for look, outcome in self.outcomes if outcome.record}
+        until = self._started + MEASURING_BUDGET
+        measurer = Measurer(self.client, self.context.log, max(1.0, until - time.monotonic()))
+        asked: dict[int, Future[Measurement]] = {}
+        for look, outcome in self.outcomes:
+            if newest.get(id(look)) is outcome and is_measured(look.asset.declared):
+                declared = look.asset.declared
+                target = declared.target or SyncTarget(look.cache_id, str(declared.reference))
+                asked[id(outcome)] = measurer.start(target, declared)
+        concurrent.futures.wait(asked.values(), timeout=max(0.0, until - time.monotonic()))
+        measurer.close()
+        for look, outcome in self.outcomes:
+            future = asked.get(id(outcome))
+            if future is not None and not future.done():
+                self._warn(
+                    "Recorded without fingerprint and row count, which took too long:", str(look.asset)
+                )
+            measured = (
+                future.result() if future is not None and future.done() and not future.cancelled() else None
+            )
+            yield from events_of(look.asset, look.cache_id, outcome, measured)
 
     def _summary(self, caches: int, moved: int) -> str:
         """What the tick has seen, or why there is nothing to report."""
@@ -364,8 +394,3 @@ class _Tick:
             f"{len(self.left)} caches are left to the next tick" if self.left else "",
         ]
         return "; ".join(part for part in parts if part) + "."
-
-
-def _named(lines: Sequence[str]) -> str:
-    more = f" … and {len(lines) - NAMED_AT_MOST} more" if len(lines) > NAMED_AT_MOST else ""
-    return " ".join(lines[:NAMED_AT_MOST]) + more

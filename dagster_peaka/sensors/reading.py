@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 
 from dagster_peaka.api import calls
-from dagster_peaka.api.calls import Answer
+from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.caches.names import TableName
-from dagster_peaka.errors import PeakaConfigError, PeakaConnectionError, PeakaError, PeakaNotFoundError
+from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
 from dagster_peaka.sensors.cursor import CACHE, short
 from dagster_peaka.sensors.review import Review
-
-SIDE_BY_SIDE = 16
-"""Histories that are read at once at most."""
 
 FIRST_PAGE, NEXT_PAGE = 25, 100
 """Entries of a history that a request asks for: mostly all that is new is on a short page."""
@@ -29,15 +24,12 @@ def read_listing(client: PeakaClient, deadline: float) -> Answer[list[CacheStatu
     Raises:
         PeakaError: when they could not be read in time.
     """
-    future = client.start(calls.list_cache_statuses())
-    try:
-        return future.result(timeout=max(0.0, deadline - time.monotonic()))
-    except concurrent.futures.TimeoutError:
-        future.cancel()
-    raise PeakaConnectionError(
-        "The listing of the caches was not answered in the time that a tick has. Check that Peaka is up, and lower "
-        "request_timeout if it hangs now and then."
+    ((_, answer),) = client.collect(
+        [(None, calls.list_cache_statuses())], timeout=deadline - time.monotonic()
     )
+    if isinstance(answer, PeakaError):
+        raise answer
+    return answer
 
 
 def find_tables(
@@ -94,34 +86,23 @@ def read_histories(
     was not enough.
     """
     results: list[Review | PeakaError | None] = [None] * len(reviews)
-    waiting = list(range(len(reviews)))[::-1]
-    out: dict[Future[Answer[list[CacheExecution]]], int] = {}
-
-    def ask(number: int) -> None:
-        review = reviews[number]
-        limit = NEXT_PAGE if review.history else FIRST_PAGE
-        call = calls.get_execution_history(review.status.id, limit, review.offset)
-        out[client.start(call)] = number
-
-    while (waiting or out) and (time_left := deadline - time.monotonic()) > 0:
-        while waiting and len(out) < SIDE_BY_SIDE:
-            ask(waiting.pop())
-        done, _ = concurrent.futures.wait(
-            out, timeout=time_left, return_when=concurrent.futures.FIRST_COMPLETED
-        )
-        for future in done:
-            number = out.pop(future)
-            try:
-                page = future.result().value
-            except PeakaError as error:
-                results[number] = error
+    wanted = list(range(len(reviews)))
+    while wanted and (time_left := deadline - time.monotonic()) > 0:
+        pages = [(number, _next_page(reviews[number])) for number in wanted]
+        wanted = list[int]()
+        for number, answer in client.collect(pages, timeout=time_left):
+            if isinstance(answer, PeakaError):
+                results[number] = None if time.monotonic() >= deadline else answer
                 continue
             # A server may give fewer entries than were asked for, but hardly fewer than the first page's.
-            reviews[number].add(page, last=len(page) < FIRST_PAGE)
+            reviews[number].add(answer.value, last=len(answer.value) < FIRST_PAGE)
             if reviews[number].suffices:
                 results[number] = reviews[number]
             else:
-                ask(number)
-    for future in out:
-        future.cancel()
+                wanted.append(number)
     return results
+
+
+def _next_page(review: Review) -> Call[list[CacheExecution]]:
+    limit = NEXT_PAGE if review.history else FIRST_PAGE
+    return calls.get_execution_history(review.status.id, limit, review.offset)

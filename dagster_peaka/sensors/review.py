@@ -20,14 +20,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import Enum
-from functools import cached_property
 
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import CACHE, Mark, short
 from dagster_peaka.sync.machine import EARLIER_WINDOW, LATE_TOLERANCE, Baseline
-from dagster_peaka.versions import Known, Version, next_version
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """How far Peaka's clocks may disagree before an end counts as one that the last look had seen."""
@@ -68,7 +66,6 @@ class Told:
 
     Attributes:
         recorded: the executions that it has materializations of, each with the run's id; empty for a sensor's event.
-        previous: what its last materialization recorded.
         followed: triggers of runs that are under way and will record the outcome themselves.
         handed_over: triggers, oldest first, of runs that did not wait for the outcome.
         named: the executions that the sensor has recorded as triggered by a run, each with that run's id.
@@ -76,7 +73,6 @@ class Told:
     """
 
     recorded: Mapping[str, str] = field(default_factory=dict[str, str])
-    previous: Version | None = None
     followed: Sequence[Trigger] = ()
     handed_over: Sequence[Trigger] = ()
     named: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -87,14 +83,14 @@ class Told:
 class Outcome:
     """An execution that has ended, to be reported.
 
-    ``mode`` is None where Peaka does not tell it. ``version`` is None where no materialization is to be reported: it
-    did not succeed, or has one already and only the check has to say so. ``run_id`` names the run that triggered it
-    without waiting for it.
+    ``mode`` is None where Peaka does not tell it. ``record`` is False where no materialization is to be reported:
+    it did not succeed, or has one already and only the check has to say so. ``run_id`` names the run that triggered
+    it without waiting for it.
     """
 
     execution: CacheExecution
     mode: SyncMode | None
-    version: Version | None = None
+    record: bool = False
     run_id: str | None = None
 
 
@@ -404,7 +400,7 @@ class Review:
 
     def _outcomes(self, places: Sequence[int], told: Told, runs: Mapping[str, str]) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        previous, failed = told.previous, False
+        failed = False
         for number, place in enumerate(places, 1):
             entry = self._entries[place]
             execution = entry.execution
@@ -414,8 +410,7 @@ class Review:
                     failed = True
                     outcomes.append(outcome)
             elif execution.id not in told.recorded:
-                previous = self._version(place, previous)
-                outcomes.append(replace(outcome, version=previous))
+                outcomes.append(replace(outcome, record=True))
             elif number == len(places):
                 # Its materialization is there. What the check says last has to be this one's outcome.
                 half_told = not told.recorded[execution.id] and execution.id != told.evaluated
@@ -545,67 +540,6 @@ class Review:
         if created_at is None or baseline.created_at is None:
             return unknown
         return created_at > baseline.created_at
-
-    # Data versions
-
-    def _version(self, place: int, previous: Version | None) -> Version:
-        """The data version after an execution, by the rule of :mod:`dagster_peaka.versions`, from the whole story."""
-        entry = self._entries[place]
-        execution = entry.execution
-        before, ended, begin = self._known_before(place), self._ended_before[place], self._began_after[place]
-        created_at, finished_at = execution.created_at, execution.finished_at
-        if entry.mode is None or before is None or None in (ended, created_at, finished_at):
-            return Version(execution.id)
-        assert ended is not None
-        assert created_at is not None
-        assert finished_at is not None
-        return next_version(
-            previous,
-            entry.mode,
-            execution,
-            before=before,
-            covers=before.after(entry.mode, execution.id) if ended <= finished_at else None,
-            alone=ended <= created_at and begin is not None and finished_at <= begin,
-        )
-
-    def _known_before(self, place: int) -> Known | None:
-        """The newest execution of each mode that is older; None where the history does not tell."""
-        known: dict[SyncMode, str] = {}
-        for entry in self._entries[place + 1 :]:
-            if entry.mode is None:
-                return None
-            known.setdefault(entry.mode, entry.execution.id)
-            if len(known) == len(SyncMode):
-                break
-        if len(known) < len(SyncMode) and not self.whole:
-            return None
-        return Known(known.get(SyncMode.INCREMENTAL), known.get(SyncMode.FULL_REFRESH))
-
-    @cached_property
-    def _ended_before(self) -> list[datetime | None]:
-        """For each place, when the last of the older executions ended; None where one has not, or does not say when."""
-        ends: list[datetime | None] = []
-        last: datetime | None = BEGINNING
-        for entry in reversed(self._entries):
-            ends.append(last)
-            end = entry.execution.finished_at if entry.execution.ended else None
-            last = max(last, end) if last is not None and end is not None else None
-        return ends[::-1]
-
-    @cached_property
-    def _began_after(self) -> list[datetime | None]:
-        """For each place, when the first of the newer executions was created; None where one does not say when."""
-        begins: list[datetime | None] = []
-        first: datetime | None = END
-        for entry in self._entries:
-            begins.append(first)
-            begin = entry.execution.created_at
-            first = min(first, begin) if first is not None and begin is not None else None
-        return begins
-
-
-BEGINNING, END = datetime(1, 1, 1, tzinfo=timezone.utc), datetime(9999, 1, 1, tzinfo=timezone.utc)
-"""Before and after everything."""
 
 
 def _progress(execution: CacheExecution) -> tuple[bool, bool]:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import dagster as dg
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dagster_peaka.caches.names import few
 from dagster_peaka.errors import PeakaConfigError
 
 NAMED_AT_MOST = 5
@@ -216,8 +217,7 @@ def _short_of(*keys: dg.AssetKey) -> str:
 
 
 def _listed(keys: Sequence[dg.AssetKey]) -> str:
-    more = f" and {len(keys) - NAMED_AT_MOST} more" if len(keys) > NAMED_AT_MOST else ""
-    return ", ".join(key.to_user_string() for key in keys[:NAMED_AT_MOST]) + more
+    return few([key.to_user_string() for key in keys], NAMED_AT_MOST)
 
 
 def build_peaka_upstream_sensor(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 
-from dagster_peaka.caches.names import SyncTarget
+from dagster_peaka.caches.names import SyncTarget, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, sentence
 from dagster_peaka.records.attempts import write_down_handed_over
@@ -101,26 +101,27 @@ class Unattended:
         if self._triggered:
             log.info(
                 "Triggered, and not waited for: %s. How it ends is recorded by %s.",
-                _named(self._triggered),
+                few(self._triggered, NAMED_AT_MOST),
                 recorder,
             )
         if self._unsure:
             log.warning(
                 "Triggered, perhaps in vain: %s It is not triggered again; if an execution was started, how it ends is "
                 "recorded by %s.",
-                _named(self._unsure, " "),
+                few(self._unsure, NAMED_AT_MOST, " "),
                 recorder,
             )
         if self._running:
             log.info(
                 "Nothing was triggered, because an execution runs already and on_running is 'attach': %s. How it ends "
                 "is recorded by %s.",
-                _named(self._running),
+                few(self._running, NAMED_AT_MOST),
                 recorder,
             )
         if self._before:
             log.info(
-                "Triggered already by an earlier attempt: %s. Nothing is left to do.", _named(self._before)
+                "Triggered already by an earlier attempt: %s. Nothing is left to do.",
+                few(self._before, NAMED_AT_MOST),
             )
 
 
@@ -137,9 +138,4 @@ def _polling_sensors(context: dg.AssetExecutionContext) -> Sequence[dg.SensorDef
 
 def _assets(keys: Sequence[dg.AssetKey]) -> str:
     names = [key.to_user_string() for key in keys]
-    return f"{'Asset' if len(keys) == 1 else 'Each of the assets'} {_named(names)}"
-
-
-def _named(names: Sequence[str], separator: str = ", ") -> str:
-    more = len(names) - NAMED_AT_MOST
-    return separator.join(names[:NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+    return f"{'Asset' if len(keys) == 1 else 'Each of the assets'} {few(names, NAMED_AT_MOST)}"

@@ -4,16 +4,14 @@ What Peaka does not say, or not in time, is unknown, and then the sync goes on: 
 for the modes of its tables, and that is no reason to leave its caches alone.
 """
 
-import concurrent.futures
 import logging
 import time
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
 from dagster_peaka.api import calls
-from dagster_peaka.api.calls import Answer, Call
-from dagster_peaka.api.client import FEW, Client
+from dagster_peaka.api.calls import Call
+from dagster_peaka.api.client import FEW, PeakaClient
 from dagster_peaka.api.models import CacheSettings, CacheStatus, SyncMode, Table
 from dagster_peaka.caches.names import SyncTarget, table_of
 from dagster_peaka.errors import PeakaError, PeakaSyncError
@@ -41,7 +39,9 @@ class _Place(NamedTuple):
     table: str
 
 
-def unsupported(client: Client, wishes: Iterable[Wish], log: logging.Logger) -> dict[str, PeakaSyncError]:
+def unsupported(
+    client: PeakaClient, wishes: Iterable[Wish], log: logging.Logger
+) -> dict[str, PeakaSyncError]:
     """By cache id, why a mode cannot be had; what is not in it may be triggered.
 
     A mode that is said to be supported costs no request. Otherwise Peaka is asked, because what is said may be
@@ -76,37 +76,25 @@ def _refusal(wish: Wish) -> PeakaSyncError:
 class _Questions:
     """Puts questions side by side, and waits for the answers until the deadline."""
 
-    def __init__(self, client: Client, log: logging.Logger, deadline: float) -> None:
+    def __init__(self, client: PeakaClient, log: logging.Logger, deadline: float) -> None:
         self._client = client
         self._log = log
         self._deadline = deadline
 
     def ask(self, questions: Mapping[K, Call[V]]) -> dict[K, V]:
         """The answers that came."""
-        asked: dict[Future[Answer[V]], K] = {}
-        for key, call in questions.items():
-            try:
-                asked[self._client.start(call)] = key
-            except PeakaError as error:
-                self._unanswered(error)
+        answers: dict[K, V] = {}
         left = max(0.0, self._deadline - time.monotonic())
-        done, late = concurrent.futures.wait(asked, timeout=left)
-        for future in late:
-            future.cancel()
-        if late:
+        for key, answer in self._client.collect(questions.items(), timeout=left):
+            if isinstance(answer, PeakaError):
+                self._unanswered(answer)
+            else:
+                answers[key] = answer.value
+        if len(answers) < len(questions) and time.monotonic() >= self._deadline:
             self._log.info(
                 "Peaka does not say within %g s which modes every table supports; going on without that.",
                 PATIENCE,
             )
-        answers: dict[K, V] = {}
-        for future in done:
-            error = future.exception()
-            if error is None:
-                answers[asked[future]] = future.result().value
-            elif isinstance(error, PeakaError):
-                self._unanswered(error)
-            else:
-                raise error
         return answers
 
     def _unanswered(self, error: PeakaError) -> None:

@@ -12,17 +12,23 @@ import dagster as dg
 from dagster_peaka.api.client import FEW, PeakaClient
 from dagster_peaka.api.models import CacheStatus, SyncMode
 from dagster_peaka.caches.lookup import find_caches
-from dagster_peaka.caches.names import CacheReference, SyncTarget
-from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, RowCount, declared_cache
+from dagster_peaka.caches.names import CacheReference, SyncTarget, few
+from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.records import last_sync
 from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializations_of, write_down
 from dagster_peaka.records.failures import step_failure, sync_error
-from dagster_peaka.records.materializations import DATA_VERSION_TAG, materialization, table_metadata
+from dagster_peaka.records.materializations import (
+    DATA_VERSION_TAG,
+    materialization,
+    row_count,
+    table_metadata,
+)
 from dagster_peaka.steps.deferred import Unattended, is_required
+from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
 from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
-from dagster_peaka.steps.row_counts import RowCounter
+from dagster_peaka.steps.row_counts import Measurer, is_measured
 from dagster_peaka.sync.machine import Baseline, Result, SyncRules
 from dagster_peaka.sync.runner import Runner, SyncJob
 
@@ -113,7 +119,7 @@ class _Step:
         yield from self._checks_of_failures()
         jobs = {key: self._job(each) for key, each in wanted.items()}
         keys = {job.target.cache_id: key for key, job in jobs.items()}
-        counter = RowCounter(client, self.context.log)
+        measurer = Measurer(client, self.context.log)
         # What was triggered and is still to be written down as handed over.
         baselines = {
             key: each.earlier.baseline
@@ -127,21 +133,21 @@ class _Step:
             )
             baselines.update({keys[job.target.cache_id]: baseline for job, baseline in triggered})
 
-        counts: dict[dg.AssetKey, Future[int | None]] = {}
+        measured: dict[dg.AssetKey, Future[Measurement]] = {}
 
-        def count_rows(job: SyncJob, result: Result) -> Future[int | None] | None:
+        def measure(job: SyncJob, result: Result) -> Future[Measurement] | None:
             key = keys[job.target.cache_id]
-            if not result.ok or wanted[key].declared.row_count is not RowCount.QUERY:
+            if not result.ok or not is_measured(wanted[key].declared):
                 return None
-            counts[key] = counter.start(job.target)
-            return counts[key]
+            measured[key] = measurer.start(job.target, wanted[key].declared)
+            return measured[key]
 
         runner = Runner(
             client,
             jobs.values(),
             log=self.context.log,
             before_triggers=before_triggers,
-            after_result=count_rows,
+            after_result=measure,
         )
         silent = dict.fromkeys(jobs)
         try:
@@ -149,7 +155,7 @@ class _Step:
                 key = keys[job.target.cache_id]
                 del silent[key]
                 if result.ok:
-                    yield from self._succeeded(key, wanted[key], result, counts.get(key))
+                    yield from self._succeeded(key, wanted[key], result, measured.get(key))
                 elif result.handed_over:
                     self.unattended.handed_over(key, job, baselines.get(key), result)
                 else:
@@ -165,21 +171,19 @@ class _Step:
                 runner.stop(cancel=self.cancel)
             raise
         finally:
-            counter.close()
+            measurer.close()
             self.unattended.tell()
         for key in silent:
             self._fail(key, _without_result(jobs[key].target))
 
     def _succeeded(
-        self, key: dg.AssetKey, wanted: _Wanted, result: Result, counted: Future[int | None] | None
+        self, key: dg.AssetKey, wanted: _Wanted, result: Result, measured: Future[Measurement] | None
     ) -> Iterator[StepResult]:
         extra = table_metadata(self.context.assets_def.metadata_by_key[key])
-        if wanted.declared.row_count is RowCount.OFF:
-            extra["dagster/row_count"] = None
-        elif counted is not None and (rows := counted.result()) is not None:
-            extra["dagster/row_count"] = dg.MetadataValue.int(rows)
+        found = Measurement() if measured is None else measured.result()
+        extra.update(row_count(found.rows))
         target, mode = wanted.target, wanted.declared.mode
-        yield materialization(key, target, mode, result, instance=self.context.instance, extra=extra)
+        yield materialization(key, target, mode, result, fingerprint=found.fingerprint, extra=extra)
         if result.execution and self._has_check(key):
             yield last_sync.passed(key, target.cache_id, mode, result.execution)
 
@@ -389,10 +393,9 @@ def patient_find_caches(
             break
         log.warning("%s Trying again.", problem)
         time.sleep(min(rules.wait(elapsed), rules.outage_tolerance - elapsed))
-    named = ", ".join(str(reference) for reference in references[:NAMED_AT_MOST])
-    more = f" and {len(references) - NAMED_AT_MOST} more" if len(references) > NAMED_AT_MOST else ""
+    named = few([str(reference) for reference in references], NAMED_AT_MOST)
     raise PeakaSyncError(
-        f"Peaka cache {named}{more} could not be looked up; nothing was triggered. {problem}",
+        f"Peaka cache {named} could not be looked up; nothing was triggered. {problem}",
         cache=named,
         permanent=problem.permanent,
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, SyncMode
+from dagster_peaka.caches.names import few
 from dagster_peaka.errors import sentence
 from dagster_peaka.sync.machine import Look, Origin, State, Sync
 
@@ -167,7 +168,7 @@ _STAGES = ("to be triggered", "triggered", "running", "completed", "failed")
 def _stage(sync: Sync) -> str:
     if sync.result is not None and not sync.result.handed_over:
         return "completed" if sync.result.ok else "failed"
-    if sync.state in (State.FOLLOW, State.CONFIRM):
+    if sync.state is State.FOLLOW:
         return "running"
     return "triggered" if sync.triggers or sync.origin is Origin.ADOPTED else "to be triggered"
 
@@ -271,8 +272,7 @@ def _rows(execution: CacheExecution) -> str:
 
 def _named(syncs: Sequence[tuple[object, Sync, str]]) -> str:
     parts: list[str] = []
-    for target, sync, why in syncs[:NAMED_AT_MOST]:
+    for target, sync, why in syncs:
         execution = f"execution {sync.execution.id}" if sync.execution else "an execution not yet identified"
         parts.append(f"{target}: {execution}" + (f" ({why})" if why else ""))
-    more = len(syncs) - NAMED_AT_MOST
-    return "; ".join(parts) + (f"; and {more} more" if more > 0 else "")
+    return few(parts, NAMED_AT_MOST, "; ")

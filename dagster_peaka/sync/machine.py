@@ -9,7 +9,7 @@ the status by a later one before anybody looked.
 
 States::
 
-    LOOK ──► TRIGGER ──► POSTED ──► IDENTIFY ──► FOLLOW ──► (CONFIRM) ──► DONE
+    LOOK ──► TRIGGER ──► POSTED ──► IDENTIFY ──► FOLLOW ──► DONE
       │         ▲           │          │  ▲         ▲
       │         └───────────┴──────────┘  │         │
       └───────────── on_running="attach" ─┼─────────┘
@@ -38,8 +38,6 @@ FOLLOW    ours COMPLETED                              DONE
 FOLLOW    ours runs, without ``follow``               DONE
 FOLLOW    ours FAILED or CANCELLED                    read the history once if it is not verified yet, else fail
 FOLLOW    another one newest                          read the history: ours is still there
-CONFIRM   (ours COMPLETED and reports no change; the  read the history once: had another one come in between?
-          dates do not tell whether it was alone)     DONE whatever it says, and without an answer too
 any       unknown status                              not finished; an unknown one with an end fails after
                                                       ``start_timeout``
 any       cache DELETED or 404                        fail
@@ -53,14 +51,12 @@ A failure never cancels anything. Whether an execution may be cancelled when a r
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.versions import Known, no_change_shows
 
 LATE_TOLERANCE = timedelta(seconds=2)
 """How far Peaka's clocks may disagree before an execution counts as created before our look."""
@@ -74,12 +70,6 @@ EARLIER_WINDOW = timedelta(seconds=30)
 FRESH_LOOK = 5.0
 """Seconds after which a trigger that was not taken is repeated only after another look."""
 
-PROMPT = 5.0
-"""Seconds after its trigger within which an execution shows where Peaka shows executions at once."""
-
-QUESTION_PATIENCE = 5.0
-"""Seconds for which a sync that has succeeded waits at most for the history that says whether it was alone."""
-
 MAX_HISTORY = 500
 """Entries of a history that are read at most in search of the baseline."""
 
@@ -92,7 +82,6 @@ class State(Enum):
     POSTED = "posted"
     IDENTIFY = "identify"
     FOLLOW = "follow"
-    CONFIRM = "confirm"
     DONE = "done"
 
 
@@ -208,22 +197,6 @@ class Look:
         """True while an execution of either mode has not ended."""
         return any(execution is not None and not execution.ended for execution in (self.newest, self.other))
 
-    @property
-    def shown(self) -> list[str]:
-        """The ids of the newest executions, of either mode."""
-        return [execution.id for execution in (self.newest, self.other) if execution is not None]
-
-    def settled(self, mode: SyncMode) -> Known | None:
-        """The newest execution of each mode as a sync of ``mode`` read it; None while one of them runs."""
-        if self.running:
-            return None
-        known = Known(None, None)
-        if self.newest is not None:
-            known = known.after(mode, self.newest.id)
-        if self.other is not None:
-            known = known.after(mode.other, self.other.id)
-        return known
-
 
 @dataclass(frozen=True)
 class Result:
@@ -239,17 +212,6 @@ class Result:
     """True when Peaka refused the trigger for a reason that no repetition removes, such as the mode."""
     handed_over: bool = False
     """True when there is nothing more to do and the outcome is not waited for (``follow=False``)."""
-    before: Known | None = None
-    """The newest execution of each mode at the look before the trigger; None while one of them ran."""
-    covers: Known | None = None
-    """What this execution and all before it amount to; None when others may still have been writing."""
-    alone: bool = False
-    """True when no other execution can have come between that look and this one; else it is not known.
-
-    Found out only for an execution that reports no change, because nothing else depends on it. By dates it is known
-    to the second: one that came between our look and the trigger's answer, or so shortly before that look that it was
-    not shown yet, is not seen.
-    """
 
     @property
     def ok(self) -> bool:
@@ -304,11 +266,6 @@ class Sync:
         self._unreadable_since: float | None = None
         self._quiet_since: float | None = None
         self._odd_since: float | None = None
-        self._first: Look | None = None
-        self._last: Look | None = None
-        self._dates_tell = True
-        self._since_first_look: set[str] = set()
-        self._ask_until = math.inf
         self._older: set[str] = set()
         self._modes: dict[str, SyncMode] = {}
         if self.earlier is not None:
@@ -331,12 +288,7 @@ class Sync:
             return Task.WAIT
         if self.state is State.TRIGGER:
             return Task.TRIGGER
-        return Task.HISTORY if self._history_wanted or self.state is State.CONFIRM else Task.LOOK
-
-    @property
-    def patience(self) -> float:
-        """Monotonic time from which on an answer under way is no longer waited for: :meth:`unreadable` is told."""
-        return self._ask_until if self.state is State.CONFIRM else math.inf
+        return Task.HISTORY if self._history_wanted else Task.LOOK
 
     # What has happened
 
@@ -344,14 +296,11 @@ class Sync:
         """The status was read."""
         if self.state is State.DONE:
             return
-        if self.state is State.CONFIRM:
-            return self._done()
         if not self._history_failing:
             self._readable()
         if look.deleted:
             return self._fail(Trouble.GONE)
         self._learn_modes(look)
-        self._first, self._last = self._first or look, look
         if not look.running:
             self._quiet_since = now if self._quiet_since is None else self._quiet_since
         else:
@@ -371,8 +320,6 @@ class Sync:
         """Status or history could not be read. Before anything was triggered, a permanent reason fails at once."""
         if self.state is State.DONE:
             return
-        if self.state is State.CONFIRM:
-            return self._done()
         if permanent and self.state is State.LOOK:
             return self._fail(Trouble.NOT_ALLOWED, reason)
         if self._history_wanted:
@@ -388,9 +335,7 @@ class Sync:
 
     def gone(self) -> None:
         """The cache was answered with 404."""
-        if self.state is State.CONFIRM:
-            self._done()
-        elif self.state is not State.DONE:
+        if self.state is not State.DONE:
             self._fail(Trouble.GONE)
 
     def posting(self, now: float) -> None:
@@ -421,7 +366,6 @@ class Sync:
         self._refusal = reason if refused else None
         self._post_time = self._time_of_answer(server_time, now)
         self._posted_at = self._anchor = now
-        self._dates_tell = self._dates_tell and answer is Posted.ACCEPTED
         self._quiet_since = None
         self.state = State.IDENTIFY
         self._schedule(now)
@@ -434,7 +378,7 @@ class Sync:
 
     def history_suffices(self, entries: Sequence[CacheExecution]) -> bool:
         """True when ``entries``, newest first, reach back far enough to find ours among them."""
-        if len(entries) >= MAX_HISTORY or self.state is State.CONFIRM:
+        if len(entries) >= MAX_HISTORY:
             return True
         if self.state is State.FOLLOW and self.verified and self.execution is not None:
             return any(entry.id == self.execution.id for entry in entries)
@@ -444,9 +388,6 @@ class Sync:
         """The history, newest first, as far as it suffices or goes."""
         if self.state is State.DONE:
             return
-        self._note_what_is_new(entries)
-        if self.state is State.CONFIRM:
-            return self._confirm(entries)
         self._history_failing = False
         self._readable()
         self._history_wanted = False
@@ -485,9 +426,6 @@ class Sync:
 
     def _begin(self, look: Look, now: float) -> None:
         newest = look.newest
-        self._first = look
-        self._since_first_look = set()
-        self._dates_tell = True
         self._looked_at = now
         self._window_start = look.server_time
         self.baseline = (
@@ -527,14 +465,11 @@ class Sync:
     def _identify(self, look: Look, now: float) -> None:
         newest = look.newest
         if newest is None or self._is_old(newest):
-            self._dates_tell = False  # executions show late, so others may have been hidden at our look
             return self._nothing_new(look, now)
         if self._was_late(newest):
-            self._dates_tell = False
             return self._late_to_show(newest, now)
-        self._dates_tell = self._dates_tell and now < self._posted_at + PROMPT
         if self._order_is_known(newest) and newest.succeeded and self.origin is not Origin.ADOPTED:
-            self._succeed(newest, now)
+            self._done(newest)
         elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
             self._ask_history(newest)
         elif self.origin is Origin.ADOPTED:
@@ -682,7 +617,7 @@ class Sync:
         if not self.rules.follow and (execution.succeeded or not execution.ended):
             return self._hand_over()
         if execution.succeeded:
-            return self._succeed(execution, now)
+            return self._done(execution)
         if not execution.ended:
             self._odd_since = None
             return
@@ -706,7 +641,7 @@ class Sync:
                 return self._update(entry, now)
         later = next((entry for entry in reversed(self._candidates(entries)) if entry.succeeded), None)
         if later is not None and self.origin is not Origin.ATTACHED:
-            self._succeed(later, now)
+            self._done(later)
         else:
             self._wait_for_reason(Trouble.VANISHED, "", now)
 
@@ -716,68 +651,10 @@ class Sync:
         if now - self._odd_since >= self.rules.start_timeout:
             self._fail(trouble, reason)
 
-    # CONFIRM
-
-    def _succeed(self, execution: CacheExecution, now: float) -> None:
+    def _done(self, execution: CacheExecution) -> None:
         self.execution = execution
-        if self._was_alone is None:
-            self.state = State.CONFIRM
-            self.due, self._ask_until = now, now + QUESTION_PATIENCE
-        else:
-            self._done()
-
-    @property
-    def _was_alone(self) -> bool | None:
-        """Whether nothing can have come between our look and ours; None when only the history can tell."""
-        if not self._may_keep_the_version():
-            return False
-        assert self.execution is not None
-        if self._since_first_look:
-            return self._since_first_look == {self.execution.id}
-        return True if self._dates_tell and self._created_in_window(self.execution) else None
-
-    def _may_keep_the_version(self) -> bool:
-        """Whether all else says that nothing has changed, so that it matters whether ours was alone."""
-        ours, before = self.execution, self._before
-        if ours is None or before is None or self.origin is not Origin.TRIGGERED:
-            return False
-        return no_change_shows(self.mode, ours, before=before, covers=self._covers)
-
-    @property
-    def _before(self) -> Known | None:
-        """See :attr:`Result.before`."""
-        return self._first.settled(self.mode) if self._first is not None else None
-
-    @property
-    def _covers(self) -> Known | None:
-        """See :attr:`Result.covers`."""
-        if self._before is None or self._last is None or self.execution is None:
-            return None
-        others = replace(self._last, newest=None).settled(self.mode)
-        return None if others is None else others.after(self.mode, self.execution.id)
-
-    def _note_what_is_new(self, entries: Sequence[CacheExecution]) -> None:
-        """Remember what a history lists above that which the first look showed, of either mode, if it goes so far."""
-        shown = self._first.shown if self._first is not None else []
-        reached = next((place for place, entry in enumerate(entries) if entry.id in shown), 0)
-        self._since_first_look.update(entry.id for entry in entries[:reached])
-
-    def _confirm(self, entries: Sequence[CacheExecution]) -> None:
-        """The history's answer: whether ours was alone; an older one that COMPLETED as well is ours instead."""
-        older = next((entry for entry in reversed(self._candidates(entries)) if entry.succeeded), None)
-        self.execution = older or self.execution
-        self._done()
-
-    def _done(self) -> None:
         self.state = State.DONE
-        self.result = Result(
-            self.execution,
-            self.origin,
-            self.triggers,
-            before=self._before,
-            covers=self._covers,
-            alone=self._was_alone is True,
-        )
+        self.result = Result(execution, self.origin, self.triggers)
 
     # Common
 
@@ -795,7 +672,7 @@ class Sync:
 
     def _schedule(self, now: float) -> None:
         """Set when the next task is due, and fail when time is up."""
-        if self.state in (State.DONE, State.POSTED, State.CONFIRM):
+        if self.state in (State.DONE, State.POSTED):
             return
         if now >= self._deadline:
             return self._fail(Trouble.TIMED_OUT)

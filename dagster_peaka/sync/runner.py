@@ -137,7 +137,7 @@ class Runner:
             if self._clock() >= self._next_sweep:
                 self._start_what_is_due(unfinished)
                 self._next_sweep = min(
-                    (run.sync.due if self._acts_alone(run) else run.sync.patience for run in unfinished),
+                    (run.sync.due for run in unfinished if self._acts_alone(run)),
                     default=math.inf,
                 )
             if unfinished and not self._touched:
@@ -165,10 +165,6 @@ class Runner:
 
     def _start_what_is_due(self, runs: Iterable[_Run]) -> None:
         now = self._clock()
-        for run in runs:
-            if run.sync.patience <= now:
-                run.sync.unreadable("no answer", now)
-                self._told(run)
         waiting = [run for run in runs if run.sync.task is Task.LOOK and not run.busy]
         idle = [run for run in runs if not run.busy and run.sync.due <= now]
         for run in idle:

@@ -147,7 +147,7 @@ def test_many_mistakes_are_not_all_told_at_length() -> None:
     [
         (lambda cache: cache.schema_name == "nowhere", "includes none of the caches (shop.public.orders,"),
         ([], "includes none of the caches"),
-        (lambda cache: cache.catalog_name == "nowhere", "… 7 in all)"),
+        (lambda cache: cache.catalog_name == "nowhere", " and 2 more)"),
         (
             PeakaCacheSelector("shop.public.*", "shop.*.*"),
             "all that it includes (shop.public.orders, shop.public.ord",

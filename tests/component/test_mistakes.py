@@ -56,6 +56,8 @@ MISTAKES = [
     (f"{CONNECTION}op:\n  retry_policy: {{delay: 1, jitter: no}}", 7, "op.retry_policy.jitter", "'full'"),
     (f"{CONNECTION}mode: increment", 6, "mode", "'incremental' or 'full_refresh'"),
     (f"{CONNECTION}row_count: count", 6, "row_count", "'query'"),
+    (f"{CONNECTION}row_count: full_refresh", 6, "row_count", "write row_count='query'"),
+    (f"{CONNECTION}fingerprint: select max(id) from t", 6, "fingerprint", "a select list of aggregates"),
     (f"{CONNECTION}wait: maybe", 6, "wait", "boolean"),
     (f"{CONNECTION}wait: false", 6, "wait", "polling_sensor"),
     (f"{CONNECTION}last_sync_check: always", 6, "last_sync_check", "boolean"),

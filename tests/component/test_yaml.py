@@ -127,6 +127,7 @@ def test_mode_row_count_and_group_are_those_of_every_asset(project: Project, san
         sandbox,
         mode="full_refresh",
         row_count="query",
+        fingerprint="checksum",
         group_name="lake",
         last_sync_check=True,
         automation_condition="{{ dg.AutomationCondition.eager() }}",
@@ -136,6 +137,7 @@ def test_mode_row_count_and_group_are_those_of_every_asset(project: Project, san
         (spec,) = step.specs
         assert spec.metadata["peaka/mode"] == "full_refresh"
         assert spec.metadata["peaka/row_count"] == "query"
+        assert spec.metadata["peaka/fingerprint"] == "checksum"
         assert spec.group_name == "lake"
         assert spec.automation_condition == dg.AutomationCondition.eager()
         assert [check.name for check in step.check_specs] == ["last_sync_succeeded"]

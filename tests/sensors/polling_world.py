@@ -16,7 +16,6 @@ from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Trigger
 from dagster_peaka.sync.machine import Baseline
-from dagster_peaka.versions import Known, Version
 from tests.sync.world import EPOCH, Open, Truth, World
 
 CACHE_ID = "5f3c"
@@ -42,15 +41,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Record:
-    """A materialization in the event log; ``run_id`` is empty for the sensor's, ``names`` the run that those name.
-
-    ``at`` is the moment of the last look at Peaka before it.
-    """
+    """A materialization in the event log; ``run_id`` is empty for the sensor's, ``names`` the run that those name."""
 
     execution: Truth
     run_id: str
-    version: Version
-    at: float
     names: str | None = None
 
 
@@ -139,25 +133,12 @@ class Story:
         if run.records_at <= moment:
             run.ended = True
             if execution.outcome == "COMPLETED":
-                self.log.append(
-                    Record(
-                        execution, run.id, Version(execution.id, self._known_by(execution, moment)), moment
-                    )
-                )
+                self.log.append(Record(execution, run.id))
                 self.evaluations.append((execution.id, True))
 
     def is_told(self, execution: Truth) -> bool:
         """Whether somebody has said that an execution did not succeed."""
         return execution.id in self.failures
-
-    def _known_by(self, execution: Truth, moment: float) -> Known | None:
-        """What a run's version covers, as the engine says it: nothing else ran at its look, and all had ended."""
-        others = [each for each in self.world.executions if each is not execution and each.created <= moment]
-        if any(each.finished is None or each.finished > execution.created for each in others):
-            return None
-        newest = {each.mode: each.id for each in others if each.created <= execution.created}
-        known = Known(newest.get(SyncMode.INCREMENTAL), newest.get(SyncMode.FULL_REFRESH))
-        return known.after(execution.mode, execution.id)
 
     @property
     def is_over(self) -> bool:
@@ -263,7 +244,6 @@ class Story:
         gone = [run for run in self.runs if not run.waits and run.posts_at == float("inf")]
         return Told(
             recorded={record.execution.id: record.run_id for record in reversed(self.log)},
-            previous=self.log[-1].version if self.log else None,
             followed=followed,
             handed_over=[Trigger(run.id, run.mode, run.baseline) for run in gone],
             named={record.execution.id: record.names for record in self.log if record.names},
@@ -276,9 +256,9 @@ class Story:
         stored = self.pick.randrange(len(outcomes) + 1) if dies else len(outcomes)
         for outcome in outcomes[:stored]:
             execution = outcome.execution
-            if outcome.version is not None:
+            if outcome.record:
                 truth = next(each for each in self.world.executions if each.id == execution.id)
-                self.log.append(Record(truth, "", outcome.version, seen_at, outcome.run_id))
+                self.log.append(Record(truth, "", outcome.run_id))
             elif not execution.succeeded:
                 self.failures.append(execution.id)
             self.evaluations.append((execution.id, execution.succeeded))

@@ -373,43 +373,55 @@ def test_an_unknown_status_is_no_success(watch: Watch, sandbox: PeakaSandbox) ->
     assert "TIMED_OUT" in event.description
 
 
-def test_a_sync_that_changed_nothing_keeps_the_data_version(
-    watch: Watch, sandbox: PeakaSandbox, ops_database: Path
+def test_each_execution_s_version_is_its_id(watch: Watch, sandbox: PeakaSandbox) -> None:
+    """The same as in a run, whatever the counters say."""
+    ids = [sync_by_others(sandbox, [U])[0] for _ in range(2)]
+    events = [event for event in watch.tick() if isinstance(event, dg.AssetMaterialization)]
+    assert [(event.tags or {})["dagster/data_version"] for event in events] == ids
+
+
+@pytest.mark.parametrize("fingerprint", ["checksum", "count(*), max(id)"])
+def test_a_run_and_the_sensor_give_unchanged_rows_the_same_fingerprint(
+    sandbox: PeakaSandbox, ops_database: Path, instance: dg.DagsterInstance, fingerprint: str
 ) -> None:
-    """0 rows inserted, updated and deleted: the version before stays, until a row or a full refresh comes."""
+    """Whoever records the syncs; of two executions the newest one has it, and the other one its id."""
+    asset = build_peaka_cache_asset(table=U, key="u", fingerprint=fingerprint)
+    watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(sandbox), instance)
+    watch.tick()
 
-    def version() -> str:
-        events = [event for event in watch.tick() if isinstance(event, dg.AssetMaterialization)]
-        return str((events[-1].tags or {})["dagster/data_version"])
+    def versions() -> list[str]:
+        records = instance.fetch_materializations(asset.key, limit=100, ascending=True).records
+        found = [record.asset_materialization for record in records]
+        return [str((event.tags or {})["dagster/data_version"]) for event in found if event is not None]
 
-    (first,) = sync_by_others(sandbox, [U])
-    assert version() == first
+    run_of(asset, watch.peaka, instance=instance)
+    watch.tick()
     sync_by_others(sandbox, [U])
-    sync_by_others(sandbox, [U])
-    assert version() == first
+    watch.tick()
+    (first, _) = [sync_by_others(sandbox, [U])[0] for _ in range(2)]
+    watch.tick()
+    by_run, once, of_two, newest = versions()
+    assert by_run == once == newest != of_two == first
     with closing(sqlite3.connect(ops_database)) as database, database:
         database.execute("INSERT INTO u VALUES (9, 'z')")
-    (changed,) = sync_by_others(sandbox, [U])
-    assert version() == changed
-    (full,) = sync_by_others(sandbox, [U], "full_refresh")
-    assert version() == full
+    sync_by_others(sandbox, [U])
+    (event,) = watch.tick()
+    assert versions()[-1] != by_run
+    if fingerprint == "checksum":
+        assert event.metadata["dagster/row_count"].value == 3
 
 
-def test_a_run_and_the_sensor_keep_each_other_s_data_version(
-    watch: Watch, sandbox: PeakaSandbox, assets: list[dg.AssetsDefinition]
+def test_a_fingerprint_that_cannot_be_had_in_a_tick_is_a_change(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
 ) -> None:
-    """The rule is the same, whoever records the syncs."""
-    versions: list[str] = []
-    for _ in range(2):
-        run_of(assets[1], watch.peaka, instance=watch.instance)
-        watch.tick()
-        sync_by_others(sandbox, [U])
-        watch.tick()
-        records = watch.instance.fetch_materializations(KEY_U, limit=10, ascending=True).records
-        found = [record.asset_materialization for record in records]
-        versions = [str((event.tags or {})["dagster/data_version"]) for event in found if event is not None]
-    assert len(versions) == 4
-    assert set(versions) == {versions[0]}
+    """The execution is recorded all the same, with its id as the version."""
+    asset = build_peaka_cache_asset(table=U, key="u", fingerprint="checksum")
+    watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(sandbox), instance)
+    watch.tick()
+    sandbox.fault("executeQuery", times=None, status=400)
+    (execution,) = sync_by_others(sandbox, [U])
+    (event,) = watch.tick()
+    assert (event.tags or {})["dagster/data_version"] == execution
 
 
 def test_while_peaka_is_away_a_tick_says_so_and_nothing_is_lost(watch: Watch, sandbox: PeakaSandbox) -> None:

@@ -31,7 +31,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
 
 @pytest.fixture
 def watch(sandbox: PeakaSandbox, instance: dg.DagsterInstance) -> Watch:
-    """A sensor that has recorded a sync, so that what changes nothing keeps that one's version."""
+    """A sensor that has recorded a sync."""
     watch = Watch(build_peaka_polling_sensor([ASSET]), peaka_for(sandbox), instance)
     watch.tick()
     sync_by_others(sandbox, [T])
@@ -68,7 +68,7 @@ def test_a_run_that_adopts_what_the_sensor_has_recorded_gives_it_the_same_versio
     assert before[1:] == [ours, other]
     re_executed(sandbox, parent.run_id)
     assert recorded(watch.instance, KEY) == [*before, ours]
-    assert versions_of(watch.instance, ours) == versions_of(watch.instance, before[0]) * 2
+    assert versions_of(watch.instance, ours) == [ours, ours]
     assert watch.tick() == []
 
 

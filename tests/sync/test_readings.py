@@ -148,24 +148,8 @@ def and_a_later_one(sandbox: PeakaSandbox, sync: Sync) -> CacheExecution:
 
 def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Sync) -> None:
     """A newest execution that began after our look and COMPLETED is as good as ours."""
-    sandbox.behaviour.drop_progress = True  # without counts it is a change, whatever came before it
     execution = and_a_later_one(sandbox, sync)
     assert execution.id == sandbox.executions(CACHE)[-1].id
-    assert histories(sandbox) == 0
-
-
-def test_a_later_completed_one_without_changes_is_compared_with_the_history(
-    sandbox: PeakaSandbox, sync: Sync
-) -> None:
-    """It would leave the data version as it was; the history tells that ours came before it, and ours counts."""
-    execution = and_a_later_one(sandbox, sync)
-    assert [execution.id] == [record.id for record in triggered(sandbox)]
-    assert histories(sandbox) == 1
-
-
-def test_an_execution_without_changes_needs_no_history(sandbox: PeakaSandbox, sync: Sync) -> None:
-    """Created between our look and the trigger's answer and shown at once, ours was alone."""
-    assert sync().progress.inserted == 0
     assert histories(sandbox) == 0
 
 

@@ -159,7 +159,7 @@ def test_two_assets_of_a_step_that_mean_one_cache_are_refused(sandbox: PeakaSand
 
 
 def test_an_incremental_updates_cached_rows_are_no_row_count(sandbox: PeakaSandbox) -> None:
-    """`numberOfCachedRecords` of an incremental may be the table's total or what was handled: it is no row count."""
+    """`numberOfCachedRecords` is no total in any mode: it is shown as what it is."""
 
     @dg.multi_asset(specs=specs(["ops.public.t"]), required_resource_keys={"peaka"})
     def one(context: dg.AssetExecutionContext) -> Iterator[Any]:
@@ -167,5 +167,5 @@ def test_an_incremental_updates_cached_rows_are_no_row_count(sandbox: PeakaSandb
 
     result = dg.materialize([one], resources={"peaka": peaka(sandbox)})
     (materialization,) = result.asset_materializations_for_node("one")
-    assert "peaka/rows_cached" in materialization.metadata
+    assert "peaka/rows_processed" in materialization.metadata
     assert "dagster/row_count" not in materialization.metadata

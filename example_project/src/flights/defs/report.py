@@ -6,7 +6,8 @@ from dagster_peaka import PeakaResource
 from flights.peaka_names import cache_key
 from flights.punctuality import chart, markdown_table, rows_from_answer, statement
 
-# Made anew when rows of a cache have changed, not already when a sync found nothing to do: a cache's data version says.
+# Made anew when rows of a cache have changed, not already when a sync found nothing to do: the data versions of
+# the caches are fingerprints of their rows.
 WHEN_ROWS_CHANGE = dg.AutomationCondition.eager().replace(
     dg.AutomationCondition.any_deps_updated(),
     dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed()),
