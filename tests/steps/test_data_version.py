@@ -127,7 +127,7 @@ def test_rows_that_do_not_change_keep_the_checksum(syncing: Any) -> None:
         "INSERT INTO t VALUES (9, NULL)",
         "UPDATE t SET v = NULL WHERE id = 2",
         "UPDATE t SET v = '' WHERE id = 2",
-        "UPDATE t SET v = (SELECT v FROM t AS o WHERE o.id = 3 - t.id) WHERE id IN (1, 2)",
+        "UPDATE t SET v = CASE id WHEN 1 THEN (SELECT v FROM t WHERE id = 2) ELSE 'a' END WHERE id IN (1, 2)",
     ],
 )
 def test_any_change_of_rows_changes_the_checksum(syncing: Any, statement: str) -> None:
@@ -135,8 +135,11 @@ def test_any_change_of_rows_changes_the_checksum(syncing: Any, statement: str) -
     synced = syncing(fingerprint="checksum")
     before = synced.sync()
     synced.change(statement)
+    after = synced.sync()
 
-    assert synced.sync() != before
+    assert before.startswith("3:")
+    assert ":" in after
+    assert after != before
 
 
 @pytest.mark.parametrize("seed", range(3))
