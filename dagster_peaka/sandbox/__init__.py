@@ -1,13 +1,14 @@
 """A local Peaka over HTTP, to develop and test against: real data, and every way in which Peaka may behave.
 
-It is not Peaka. It needs the extra `sandbox` and shares no code with the rest of the package.
+It is not Peaka. It plays what Peaka's document promises, or with `profile="observed"` what people saw of the live
+service. It needs the extra `sandbox` and shares no code with the rest of the package.
 
     with PeakaSandbox({"ops": {"public": "ops.db"}}, caches=["ops.public.*"]) as sandbox:
         ...
 
 The same from the command line: `python -m dagster_peaka.sandbox --help`. The rooms, from the ground up:
 
-    behaviour    readings of the contract, faults, plans     errors, durations, bodies   what a request may bring
+    behaviour    readings, profiles, faults, plans           errors, durations, bodies   what a request may bring
     sources      catalogs: SQLite files of others            store      the sandbox's own file
     copying      delta and full refresh                      caches, executions  state, queues, schedules
     wire         Peaka's JSON                                trino, queries  SQL
@@ -19,7 +20,7 @@ pytest brings it to a test as the fixtures `peaka_sandbox` and `peaka_script`, f
 
 from typing import TYPE_CHECKING
 
-from dagster_peaka.sandbox.behaviour import Behaviour
+from dagster_peaka.sandbox.behaviour import Behaviour, Profile
 
 if TYPE_CHECKING:
     from dagster_peaka.sandbox.caches import ExecutionRecord
@@ -33,6 +34,7 @@ __all__ = [
     "ExecutionRecord",
     "PeakaSandbox",
     "PeakaScript",
+    "Profile",
     "RequestRecord",
     "SandboxError",
     "ScriptedExecution",

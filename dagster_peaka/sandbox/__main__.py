@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from dagster_peaka.sandbox.behaviour import CHOICES, Behaviour
+from dagster_peaka.sandbox.behaviour import CHOICES, DEFAULT_PROFILE, PROFILES, Behaviour
 from dagster_peaka.sandbox.sources import SandboxError
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def _serve(options: argparse.Namespace) -> None:
             api_key=given or _DEFAULT_KEY,
             host=options.host,
             port=options.port,
-            behaviour=Behaviour(**{field.name: getattr(options, field.name) for field in fields(Behaviour)}),
+            profile=options.profile,
+            behaviour=Behaviour(**_readings(options)),
             on_request=on_request,
         )
         with sandbox:
@@ -82,6 +83,12 @@ def _written_to(path: Path | None) -> "Generator[Callable[[RequestRecord], None]
         raise SandboxError(f"requests {path}: the file cannot be written ({error.strerror}).") from None
     with file:
         yield lambda record: print(json.dumps(asdict(record)), file=file)
+
+
+def _readings(options: argparse.Namespace) -> dict[str, Any]:
+    """The readings that were asked for; the profile has the others."""
+    given = {field.name: getattr(options, field.name) for field in fields(Behaviour)}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _sources(given: Sequence[str]) -> dict[str, dict[str, str | Path]]:
@@ -151,23 +158,39 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--requests", type=Path, metavar="FILE", help="append every request to this file, a line of JSON each"
     )
-    behaviour = parser.add_argument_group("behaviour", "How it plays what Peaka's contract leaves open.")
+    add(
+        "--profile",
+        choices=tuple(PROFILES),
+        default=DEFAULT_PROFILE,
+        help="play Peaka as its document promises, or as people saw the live service (%(default)s)",
+    )
+    behaviour = parser.add_argument_group(
+        "behaviour", "How it plays what Peaka's contract leaves open, whatever the profile says."
+    )
     for field in fields(Behaviour):
-        says = str(field.metadata["help"]).replace("%", "%%")
         behaviour.add_argument(
             f"--{field.name.replace('_', '-')}",
-            help=f"{says} (%(default)s)",
+            default=None,
+            help=f"{field.metadata['help']} ({_by_profile(field.name)})".replace("%", "%%"),
             **_option(field.name, field.default),
         )
     return parser
 
 
+def _by_profile(name: str) -> str:
+    """A reading's value, in each profile where they differ."""
+    values = {profile: readings[name] for profile, readings in PROFILES.items()}
+    if len(set(values.values())) == 1:
+        return str(values["documented"])
+    return ", ".join(f"{profile}: {value}" for profile, value in values.items())
+
+
 def _option(name: str, default: Any) -> dict[str, Any]:
     if isinstance(default, bool):
-        return {"action": argparse.BooleanOptionalAction, "default": default}
+        return {"action": argparse.BooleanOptionalAction}
     if name in CHOICES:
-        return {"choices": CHOICES[name], "default": default}
-    return {"type": type(default), "default": default, "metavar": type(default).__name__.upper()}
+        return {"choices": CHOICES[name]}
+    return {"type": type(default), "metavar": type(default).__name__.upper()}
 
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ from starlette.types import Receive, Scope, Send
 from dagster_peaka.sandbox import bodies
 from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode
 from dagster_peaka.sandbox.caches import Cache
-from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found
+from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found, server_error
 from dagster_peaka.sandbox.executions import (
     MODES,
     AlreadyCached,
     Engine,
     NoSuchTable,
     NotCacheable,
+    NotShown,
     NotSupported,
     Refused,
     set_within,
@@ -43,6 +44,9 @@ from dagster_peaka.sandbox.wire import Json, Wire
 PREFIX = "/api/v1"
 BUILT_IN = {"1": ("peaka", "internal"), "2": ("peaka", "query")}
 """The catalogs that every project has, says Peaka's document; here they are empty."""
+
+
+TRIGGERS = ("incrementalUpdateCache", "fullRefreshCache")
 
 
 @dataclass
@@ -100,6 +104,7 @@ class Operations:
         )
         in_catalog = f"{project}/catalog/{{catalogId}}"
         operations: list[tuple[str, str, str, Operation]] = [
+            ("GET", f"{PREFIX}/info", "getInfo", self.info),
             ("GET", f"{project}/catalogs", "listCatalogs", self.list_catalogs),
             ("GET", f"{project}/catalogs/{{catalogId}}/schemas", "listSchemas", self.list_schemas),
             ("GET", tables, "listTables_1", self.list_tables),
@@ -132,6 +137,10 @@ class Operations:
         ]
 
     # Catalogs
+
+    async def info(self, call: Call) -> Response:  # noqa: ARG002 - an operation like the others
+        """Whose key it is. Peaka's own tools ask for it; its document does not name it."""
+        return answer(self._wire.info())
 
     async def list_catalogs(self, _: Call) -> Response:
         """All catalogs of the project."""
@@ -178,9 +187,11 @@ class Operations:
         form = call.query.get("format", "CELL_TYPED")
         if form not in queries.FORMATS:
             raise bad_request(f"format must be one of {', '.join(queries.FORMATS)}.")
-        request = queries.requested(bodies.as_object(await call.json()))
+        request = queries.requested(bodies.as_object(await call.json()), self._behaviour)
+        # Of arrays nobody has told.
+        texts = self._behaviour.query_values == "text" and form != "COMPACT"
         loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._queries, queries.run, self._engine, *request)
+        result = await loop.run_in_executor(self._queries, queries.run, self._engine, *request, texts)
         return answer(await loop.run_in_executor(self._queries, queries.shaped, result, form))
 
     # Caches
@@ -210,9 +221,14 @@ class Operations:
     async def update(self, call: Call) -> Response:
         """Other schedules for a cache."""
         cache = self._cache(call)
-        wanted = bodies.schedules(bodies.as_object(await call.json()))
+        body = bodies.as_object(await call.json())
+        kept: set[Mode] = set()
+        if self._behaviour.bad_schedule == "ignore":
+            wanted, kept = bodies.readable_schedules(body)
+        else:
+            wanted = bodies.schedules(body)
         if self._behaviour.schedule_update == "replace":
-            for mode in MODES:
+            for mode in set(MODES) - kept:
                 wanted.setdefault(mode, None)
         try:
             self._engine.reschedule(self._cache(call), wanted)
@@ -254,6 +270,8 @@ class Operations:
         caches = list(self._engine.caches.values())
         if "schemaName" in call.parameters:
             within = self._schema(call)
+            if self._behaviour.schema_statuses == "fail":
+                raise server_error("The statuses of a schema's caches cannot be listed.")
             caches = [cache for cache in caches if cache.name[:2] == within]
         elif "catalogId" in call.parameters:
             catalog = self._catalog(call)
@@ -271,6 +289,9 @@ class Operations:
     # What operations have in common
 
     def _trigger(self, call: Call, mode: Mode) -> Response:
+        missing = call.parameters["cacheId"] not in self._engine.caches
+        if missing and self._behaviour.missing_cache_trigger == "400":
+            raise bad_request("Cache settings not found")
         try:
             self._engine.trigger(self._cache(call), mode, "api", call.number)
         except NotSupported as error:
@@ -283,7 +304,11 @@ class Operations:
 
     def _cancel(self, call: Call, mode: Mode) -> Response:
         cache = self._cache(call)
-        if not self._engine.cancel(cache, mode):
+        try:
+            cancelled = self._engine.cancel(cache, mode)
+        except NotShown:
+            raise server_error("The execution to cancel has no record yet.") from None
+        if not cancelled:
             raise not_found(f"No {mode} execution of cache {cache.id} is running.")
         return Response()
 
@@ -296,16 +321,22 @@ class Operations:
             raise bad_request(f"catalogId: there is no catalog {ascii(catalog_id)[:100]} in this project.")
         if schema not in self._engine.sources.schemas(catalog):
             raise bad_request(f"schemaName: the catalog {catalog} has no schema {ascii(schema)[:100]}.")
+        name = TableName(catalog, schema, table)
+        if self._engine.being_deleted(name):
+            raise server_error(f"The cache of {name} is being deleted.")
         try:
-            return self._wire.cache(
-                await self._engine.create(TableName(catalog, schema, table), schedules, number)
-            )
+            return self._wire.cache(await self._engine.create(name, schedules, number))
         except NoSuchTable as error:
             raise bad_request(f"tableName: {error}") from None
         except AlreadyCached as error:
-            raise ApiError(409, str(error), "CONFLICT") from None
+            if self._behaviour.create_existing == "refuse":
+                raise ApiError(409, str(error), "CONFLICT") from None
+            if error.cache.in_first_sync:
+                raise server_error(f"The cache of {name} cannot be created.") from None
+            return self._wire.cache(error.cache)
         except NotCacheable as error:
-            raise ApiError(400, f"tableName: {error}", "BAD_REQUEST", "TABLE_NOT_CACHEABLE") from None
+            code = "TABLE_NOT_CACHEABLE" if self._behaviour.uncacheable == "code" else None
+            raise ApiError(400, f"tableName: {error}", "BAD_REQUEST", code, with_code=True) from None
         except NotSupported as error:
             raise bad_request(f"incrementalCacheSchedule: {error}") from None
 
@@ -387,7 +418,7 @@ class Front:
         elif fault.refuse:
             response = None
         elif fault.status is not None and not fault.lose_reply:
-            response = _faulty(fault, fault.status)
+            response = self._faulty(fault, fault.status)
         else:
             response = refusal or await self._respond(
                 Call(Request(scope, receive), record.number, parameters), route
@@ -395,7 +426,10 @@ class Front:
             response = None if fault.lose_reply else response
         if response is not None and self._behaviour.date_header:
             response.headers["Date"] = formatdate(time.time() + self._behaviour.clock_offset, usegmt=True)
-        if fault is not None and fault.delay and await set_within(self.away, fault.delay):
+        delay = fault.delay if fault is not None else 0.0
+        if record.operation in TRIGGERS and response is not None and response.status_code == 200:
+            delay += self._behaviour.trigger_seconds
+        if delay and await set_within(self.away, delay):
             response = None
         self._log.close(record, response.status_code if response is not None else 0)
         if response is not None:
@@ -419,19 +453,16 @@ class Front:
                 raw: dict[str, str] = found["path_params"]
                 parameters = {name: unquote_to_bytes(value).decode("utf-8") for name, value in raw.items()}
             except UnicodeDecodeError:
-                return route, {}, _refused(bad_request("The path holds what is no UTF-8."))
+                return route, {}, self._refused(bad_request("The path holds what is no UTF-8."))
             return route, parameters, None
         if allowed:
             methods = ", ".join(sorted(set(allowed)))
             refused = ApiError(
                 405, f"{scope['method']} is not allowed here, only {methods}.", "METHOD_NOT_ALLOWED"
             )
-            return None, {}, _refused(refused, {"Allow": methods})
-        return (
-            None,
-            {},
-            _refused(not_found("There is no such path in Peaka's API, or the sandbox does not offer it.")),
-        )
+            return None, {}, self._refused(refused, {"Allow": methods})
+        nowhere = not_found("There is no such path in Peaka's API, or the sandbox does not offer it.")
+        return None, {}, self._refused(nowhere)
 
     async def _respond(self, call: Call, route: Route | None) -> Response:
         assert route is not None, "a request without a route was refused before"
@@ -439,16 +470,16 @@ class Front:
             key = call.request.headers.get("authorization", "").encode("latin-1")
             if not hmac.compare_digest(key, self._authorization):
                 raise ApiError(401, "The API key is missing or wrong.", "UNAUTHORIZED")
-            if call.parameters["projectId"] != self._project_id:
+            if call.parameters.get("projectId", self._project_id) != self._project_id:
                 raise not_found(f"There is no project {ascii(call.parameters['projectId'])[:100]}.")
             operation: Operation = route.endpoint
             return await operation(call)
         except ApiError as error:
-            return _refused(error)
+            return self._refused(error)
         except ClientDisconnect:
             return Response(status_code=400)
         except sqlite3.Error as error:
-            return _refused(bad_request(f"The source cannot be read: {error}."))
+            return self._refused(bad_request(f"The source cannot be read: {error}."))
 
     def _fault(self, operation: str | None, cache: str | None) -> Fault | None:
         self.faults = [fault for fault in self.faults if not fault.spent]
@@ -461,13 +492,14 @@ class Front:
             return fault
         return None
 
+    def _refused(self, error: ApiError, headers: dict[str, str] | None = None) -> Response:
+        return answer(error.body(self._behaviour.error_body), error.status, headers)
 
-def _refused(error: ApiError, headers: dict[str, str] | None = None) -> Response:
-    return answer(error.body, error.status, headers)
-
-
-def _faulty(fault: Fault, status: int) -> Response:
-    if isinstance(fault.body, (str, bytes)):
-        return Response(fault.body, status, fault.headers, "text/plain")
-    body = {"code": status, "message": "The sandbox was told to answer so.", "reason": "FAULT"}
-    return answer(body if fault.body is None else fault.body, status, fault.headers)
+    def _faulty(self, fault: Fault, status: int) -> Response:
+        if isinstance(fault.body, (str, bytes)):
+            return Response(fault.body, status, fault.headers, "text/plain")
+        if fault.body is None:
+            return self._refused(
+                ApiError(status, "The sandbox was told to answer so.", "FAULT"), fault.headers
+            )
+        return answer(fault.body, status, fault.headers)

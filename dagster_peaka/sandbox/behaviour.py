@@ -1,14 +1,18 @@
 """How the sandbox behaves where Peaka's contract is open, and how a test makes it misbehave.
 
-`Behaviour` holds one field for each open question, `Fault` answers chosen requests otherwise than asked, and `Plan`
-decides how a cache's next executions go. All three are plain data: the rooms above read them when they act.
+`Behaviour` holds one field for each open question, `PROFILES` how they are answered by Peaka's document and by the
+live service as people saw it. `Fault` answers chosen requests otherwise than asked, and `Plan` decides how a cache's
+next executions go. All are plain data: the rooms above read them when they act.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Mode = Literal["INCREMENTAL", "FULL_REFRESH"]
+Profile = Literal["documented", "observed"]
+
+DEFAULT_PROFILE: Profile = "documented"
 
 
 def _reading(default: Any, says: str) -> Any:
@@ -16,9 +20,20 @@ def _reading(default: Any, says: str) -> Any:
     return field(default=default, metadata={"help": says})
 
 
+class _Given:
+    """Which fields somebody has set: a profile answers the others."""
+
+    __slots__ = ("given",)
+    given: "set[str] | frozenset[str]"
+
+
 @dataclass(kw_only=True, slots=True)
-class Behaviour:
+class Behaviour(_Given):
     """One reading of Peaka's contract. Every field may be assigned while the sandbox runs, and counts from then on.
+
+    A field that nobody sets is as Peaka's document says, or as the sandbox's profile says: `observed` for the live
+    service as people saw it. `Behaviour.observed()` and `Behaviour.documented()` are whole readings, which leave
+    nothing to the sandbox's profile.
 
     Raises `ValueError` for a value that is no choice of its field, `AttributeError` for an unknown field.
 
@@ -49,9 +64,10 @@ class Behaviour:
     mode_spelling: Literal["upper", "lower", "kebab", "absent"] = _reading(
         "upper", "How `executionMode` is spelled: FULL_REFRESH, full_refresh, full-refresh, or left out."
     )
-    cached_records: Literal["total", "handled"] = _reading(
+    cached_records: Literal["total", "handled", "reported"] = _reading(
         "total",
-        "`numberOfCachedRecords` of an incremental: the rows of the table, or the rows that this execution handled.",
+        "`numberOfCachedRecords` of an incremental: the rows of the table, or the rows that this execution handled; "
+        "or, of either mode, the sum of those that it reports as inserted and updated.",
     )
     timestamps: Literal["z", "offset", "no_fraction", "null", "absent"] = _reading(
         "z", "How an execution's times are written. `null` breaks Peaka's document, which knows no null."
@@ -72,20 +88,160 @@ class Behaviour:
     )
     extra_fields: bool = _reading(False, "Every object of an answer carries fields that no document names.")
     drop_progress: bool = _reading(False, "Executions carry no `progress`.")
+    error_body: Literal["documented", "observed"] = _reading(
+        "documented",
+        "The body of an error: `code`, `message`, `reason`, or what was seen: `error`, `message`, `errorCode` of a "
+        "400, `errorCode` (a number) and `message` of any other.",
+    )
+    schema_statuses: Literal["list", "fail"] = _reading(
+        "list", "The statuses of one schema's caches: a list, or always a 500."
+    )
+    missing_cache_trigger: Literal["404", "400"] = _reading(
+        "404", "What a trigger of a cache that does not exist answers."
+    )
+    missing_query: Literal["404", "400"] = _reading("404", "What a stored query that does not exist answers.")
+    cancel_in_gap: Literal["cancel", "fail"] = _reading(
+        "cancel", "A cancel of a full refresh whose record does not show yet works, or answers 500 in vain."
+    )
+    create_existing: Literal["refuse", "keep"] = _reading(
+        "refuse",
+        "Creating a cache that exists: 409, or 500 during its first sync and then 200, which changes nothing.",
+    )
+    uncacheable: Literal["code", "message"] = _reading(
+        "code",
+        "Creating a cache of a table that has none: 400 with TABLE_NOT_CACHEABLE, or with a message only.",
+    )
+    deletion_seconds: float = _reading(
+        0.0, "Seconds after a cache's deletion in which creating it again answers 500."
+    )
+    bad_schedule: Literal["refuse", "ignore"] = _reading(
+        "refuse", "An update with a malformed schedule: 400, or 200 with the old schedule in its place."
+    )
+    full_refresh_gap: float = _reading(
+        0.0,
+        "Seconds from the answer to a full refresh's trigger until its record shows; it does not end before.",
+    )
+    status_ahead: bool = _reading(
+        False, "The overall status is RUNNING as soon as something runs, before its record shows."
+    )
+    updated_records: Literal["exact", "inflated"] = _reading(
+        "exact",
+        "`numberOfUpdatedRecords`: what was updated, or 40 % of the rows of a first sync and 2 or more of any other.",
+    )
+    deleted_records: Literal["exact", "zero"] = _reading(
+        "exact", "`numberOfDeletedRecords`: what was deleted, or always 0."
+    )
+    silent_deletions: bool = _reading(
+        False, "A sync that only deleted rows reports 0 rows inserted, 0 updated and 0 deleted."
+    )
+    query_values: Literal["json", "text"] = _reading(
+        "json", "Values in SIMPLE and CELL_TYPED answers: of JSON's types, or all of them texts."
+    )
+    first_sync_rows: Literal["so_far", "none"] = _reading(
+        "so_far",
+        "What a query finds in a table during its cache's first sync: what is copied so far, or no rows.",
+    )
+    capped_reads: bool = _reading(False, "A query sees only the first 100 rows of a table without a cache.")
+    trigger_seconds: float = _reading(
+        0.0,
+        "Seconds until a trigger is answered; it takes its effect at once. 2.3 were seen of a full refresh.",
+    )
+    row_seconds: float = _reading(
+        0.0,
+        "Seconds that every row of the cache adds to an execution. 0.07 fit what was seen, beside 2.5 for none.",
+    )
+    never_picked_up: bool = _reading(
+        False,
+        "A new execution is a job that nobody picks up: RUNNING, `progress` and `error` null, `updatedAt` as created.",
+    )
+
+    def __new__(cls, **given: Any) -> "Behaviour":
+        made = object.__new__(cls)
+        made.given = frozenset(given)  # frozen while the defaults are being assigned, too
+        return made
+
+    def __post_init__(self) -> None:
+        self.given = set(self.given)
+
+    @classmethod
+    def documented(cls, **readings: Any) -> "Behaviour":
+        """All of it as Peaka's document says, but for the readings given."""
+        return _complete("documented", readings)
+
+    @classmethod
+    def observed(cls, **readings: Any) -> "Behaviour":
+        """All of it as the live service was seen, but for the readings given.
+
+        Example: `Behaviour.observed(query_values="json")`
+        """
+        return _complete("observed", readings)
+
+    def complete(self, profile: Profile) -> None:
+        """Let a profile answer what nobody has. Raises `ValueError` for an unknown one."""
+        if profile not in PROFILES:
+            raise ValueError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}.")
+        given = frozenset(self.given)
+        for name, value in PROFILES[profile].items():
+            if name not in given:
+                setattr(self, name, value)
+        self.given = set(given)
 
     def __setattr__(self, name: str, value: Any) -> None:
         choices = CHOICES.get(name)
         if choices is not None and value not in choices:
             raise ValueError(f"Behaviour.{name} is {value!r}; it must be one of {', '.join(choices)}.")
-        if name in ("execution_seconds", "visible_after") and not 0 <= value < math.inf:
+        if name in _SECONDS and not 0 <= value < math.inf:
             raise ValueError(f"Behaviour.{name} is {value!r}; it must be a number of seconds, 0 or more.")
         object.__setattr__(self, name, value)
+        if name != "given" and isinstance(self.given, set):
+            self.given.add(name)
 
+
+_SECONDS = frozenset(
+    {
+        "execution_seconds",
+        "visible_after",
+        "deletion_seconds",
+        "full_refresh_gap",
+        "trigger_seconds",
+        "row_seconds",
+    }
+)
 
 CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(hint) for name, hint in get_type_hints(Behaviour).items() if get_origin(hint) is Literal
 }
 """The fields of `Behaviour` that are a choice, with what there is to choose from."""
+
+_DOCUMENTED: dict[str, Any] = {reading.name: reading.default for reading in fields(Behaviour)}
+
+OBSERVED: dict[str, Any] = {
+    "cached_records": "reported",
+    "error_body": "observed",
+    "schema_statuses": "fail",
+    "missing_cache_trigger": "400",
+    "missing_query": "400",
+    "cancel_in_gap": "fail",
+    "create_existing": "keep",
+    "uncacheable": "message",
+    "bad_schedule": "ignore",
+    "full_refresh_gap": 0.3,
+    "status_ahead": True,
+    "updated_records": "inflated",
+    "deleted_records": "zero",
+    "query_values": "text",
+    "first_sync_rows": "none",
+}
+"""Where the live service, as people saw it, differs from the document. What was seen only now and then, or at some
+tables, is not among it: slow triggers and syncs, jobs that nobody picks up, reads that end after 100 rows.
+"""
+
+PROFILES: dict[Profile, dict[str, Any]] = {"documented": _DOCUMENTED, "observed": _DOCUMENTED | OBSERVED}
+"""Every field of `Behaviour` as each profile reads it."""
+
+
+def _complete(profile: Profile, readings: dict[str, Any]) -> Behaviour:
+    return Behaviour(**{**PROFILES[profile], **readings})
 
 
 @dataclass(slots=True)
@@ -148,6 +304,7 @@ class Plan:
     updated: int | None = None
     deleted: int | None = None
     total: int | None = None
+    never_picked_up: bool = False
 
     def __post_init__(self) -> None:
         check_rows(self)

@@ -94,21 +94,35 @@ def schedules(body: Json) -> dict[Mode, str | None]:
     """The schedules that a body names: an expression each, None for `NONE`. Raises `ApiError`."""
     found: dict[Mode, str | None] = {}
     for mode, field in SCHEDULE_FIELDS.items():
-        if body.get(field) is None:
-            continue
-        schedule = as_object(body[field], field)
-        kind = text(schedule, "type") if "type" in schedule else None
-        if kind not in ("BASIC", "NONE"):
-            raise bad_request(f"{field}.type must be BASIC or NONE.")
-        if kind == "NONE":
-            found[mode] = None
-            continue
-        expression = schedule.get("expression")
-        if not isinstance(expression, str):
-            raise bad_request(f"{field}.expression must be a string, an ISO-8601 duration such as PT6H.")
-        try:
-            parse_duration(expression)
-        except ValueError as error:
-            raise bad_request(f"{field}.expression: {error}.") from None
-        found[mode] = expression
+        if body.get(field) is not None:
+            found[mode] = _schedule(body, field)
     return found
+
+
+def readable_schedules(body: Json) -> tuple[dict[Mode, str | None], set[Mode]]:
+    """The same without those that are malformed, and the modes of these."""
+    found: dict[Mode, str | None] = {}
+    malformed: set[Mode] = set()
+    for mode, field in SCHEDULE_FIELDS.items():
+        try:
+            found.update(schedules({field: body.get(field)}))
+        except ApiError:
+            malformed.add(mode)
+    return found, malformed
+
+
+def _schedule(body: Json, field: str) -> str | None:
+    schedule = as_object(body[field], field)
+    kind = text(schedule, "type") if "type" in schedule else None
+    if kind not in ("BASIC", "NONE"):
+        raise bad_request(f"{field}.type must be BASIC or NONE.")
+    if kind == "NONE":
+        return None
+    expression = schedule.get("expression")
+    if not isinstance(expression, str):
+        raise bad_request(f"{field}.expression must be a string, an ISO-8601 duration such as PT6H.")
+    try:
+        parse_duration(expression)
+    except ValueError as error:
+        raise bad_request(f"{field}.expression: {error}.") from None
+    return expression

@@ -140,6 +140,11 @@ class Cache:
         """The execution of a mode that has left the queue."""
         return next((e for e in self.active if e.mode == mode and e.started_at is not None), None)
 
+    @property
+    def in_first_sync(self) -> bool:
+        """Whether the execution that its creation started has not come to its end."""
+        return any(execution.origin == "creation" for execution in tuple(self.active))
+
     def saved(self) -> dict[str, Any]:
         """What the store keeps of it."""
         return {

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,7 +51,15 @@ class NotCacheable(Exception):
 
 
 class AlreadyCached(Exception):
-    """The table has a cache already."""
+    """The table has a cache already, which `cache` is."""
+
+    def __init__(self, message: str, cache: Cache) -> None:
+        super().__init__(message)
+        self.cache = cache
+
+
+class NotShown(Exception):
+    """An execution to cancel has no record yet."""
 
 
 class Engine:
@@ -65,6 +74,7 @@ class Engine:
         self.truth: list[Execution] = []
         self.names: dict[str, TableName] = {}
         """The table of every cache that there ever was, by the cache's id."""
+        self.deleted_at: dict[TableName, float] = {}
         self._store = store
         self._sequence = 0
         self._unfinished = 0
@@ -156,7 +166,8 @@ class Engine:
         if not table.key and "INCREMENTAL" in given:
             raise NotSupported(_no_key(name))
         if name in self.by_table:
-            raise AlreadyCached(f"The table {name} is cached already, by cache {self.by_table[name].id}.")
+            known = self.by_table[name]
+            raise AlreadyCached(f"The table {name} is cached already, by cache {known.id}.", known)
         cache = Cache(str(uuid.uuid4()) if cache_id is None else self._unused(cache_id), name, table.modes)
         cache.schedules = {mode: Schedule.of(text, time.time()) for mode, text in given.items()}
         self._admit(cache)
@@ -188,6 +199,7 @@ class Engine:
     def delete(self, cache: Cache) -> None:
         """Forget a cache: what runs is cancelled, what waits never starts, its copy is dropped."""
         del self.caches[cache.id], self.by_table[cache.name]
+        self.deleted_at[cache.name] = time.time()
         self._stop_timers(cache)
         self._dirty_caches.pop(cache.id, None)
         for execution in list(cache.active):
@@ -195,6 +207,11 @@ class Engine:
             if execution.started_at is None:
                 self._finish(cache, execution, "CANCELLED")
         self._spawn(self._forget(cache))
+
+    def being_deleted(self, name: TableName) -> bool:
+        """Whether a cache of the table was deleted so lately that it is taken for still being there."""
+        deleted = self.deleted_at.get(name)
+        return deleted is not None and time.time() < deleted + self.behaviour.deletion_seconds
 
     def columns_of(self, name: TableName) -> tuple[Path, str, tuple[tuple[str, str], ...]] | None:
         """Where a cached table's copy is: the file, the table in it, its columns with their Trino types."""
@@ -226,6 +243,12 @@ class Engine:
                 return None
         now = time.time()
         plan = self.plans.take(cache.name, mode) or Plan(times=None)
+        if self.behaviour.never_picked_up:
+            plan = replace(plan, never_picked_up=True)
+        visible_at = now + self.behaviour.visible_after
+        if mode == "FULL_REFRESH" and self.behaviour.full_refresh_gap:
+            answered_at = now + (self.behaviour.trigger_seconds if origin == "api" else 0.0)
+            visible_at = max(visible_at, answered_at + self.behaviour.full_refresh_gap)
         self._sequence += 1
         execution = Execution(
             id=str(uuid.uuid4()),
@@ -235,7 +258,7 @@ class Engine:
             sequence=self._sequence,
             request_number=request_number,
             created_at=now,
-            visible_at=now + self.behaviour.visible_after,
+            visible_at=visible_at,
             duration=self.behaviour.execution_seconds if plan.duration is None else plan.duration,
             plan=plan,
         )
@@ -245,10 +268,16 @@ class Engine:
         return execution
 
     def cancel(self, cache: Cache, mode: Mode) -> bool:
-        """Ask the running execution of a mode to stop. False where none runs."""
+        """Ask the running execution of a mode to stop. False where none runs.
+
+        Raises `NotShown` for one without a record, where the service is taken to trip over that.
+        """
         execution = cache.running(mode)
         if execution is None:
             return False
+        unseen = mode == "FULL_REFRESH" and execution.visible_at > time.time()
+        if unseen and self.behaviour.cancel_in_gap == "fail":
+            raise NotShown
         self._stop(execution)
         return True
 
@@ -318,7 +347,9 @@ class Engine:
     async def _live(self, cache: Cache, execution: Execution) -> None:
         plan = execution.plan
         try:
-            if plan.fail is None and not plan.scripted:
+            if plan.never_picked_up and not await self._released(execution):
+                done = False
+            elif plan.fail is None and not plan.scripted:
                 done = await self._sync(cache, execution)
             else:
                 done = await self._last(execution)
@@ -350,14 +381,25 @@ class Engine:
 
     async def _last(self, execution: Execution) -> bool:
         """Wait until the execution has lasted as long as it shall. False where it has to stop before."""
-        left = (execution.started_at or 0.0) + execution.duration - time.time()
+        lasting = execution.duration + execution.counts.cached * self.behaviour.row_seconds
+        until = (execution.started_at or 0.0) + lasting
+        if execution.mode == "FULL_REFRESH" and self.behaviour.full_refresh_gap:
+            until = max(
+                until, execution.visible_at
+            )  # no sync is so short that its record shows it as ended only
+        left = until - time.time()
         if left > 0 and await set_within(execution.leave, left):
             return False
-        if execution.plan.hold and not execution.released.is_set():
-            waits = [asyncio.ensure_future(event.wait()) for event in (execution.released, execution.leave)]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+        if execution.plan.hold:
+            await self._released(execution)
+        return not execution.leave.is_set()
+
+    async def _released(self, execution: Execution) -> bool:
+        """Wait until the execution is released. False where it has to stop before."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (execution.released, execution.leave)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
         return not execution.leave.is_set()
 
     async def _sync(self, cache: Cache, execution: Execution) -> bool:

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from dagster_peaka.sandbox import bodies, trino
+from dagster_peaka.sandbox.behaviour import Behaviour
 from dagster_peaka.sandbox.errors import bad_request, not_found
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
 from dagster_peaka.sandbox.wire import Json
 
 FORMATS = ("CELL_TYPED", "SIMPLE", "COMPACT")
+_CAP = 100
+"""Rows of a table behind a paged API that a query sees, unless the table is cached."""
 _FORMS = ("statement", "qualifiedName", "from", "id")
 
 
@@ -17,7 +20,7 @@ Request = tuple[str, list[str], int]
 """The SQL that is asked for, its bind arguments and its timeout in seconds."""
 
 
-def requested(body: Json) -> Request:
+def requested(body: Json, behaviour: Behaviour) -> Request:
     """What a body asks for, in any of its forms. Raises `ApiError`."""
     forms = [form for form in _FORMS if body.get(form) is not None]
     if len(forms) != 1:
@@ -26,7 +29,8 @@ def requested(body: Json) -> Request:
     seconds = 60 if timeout is None else bodies.whole_number(timeout, "timeout", 1)
     bindings = bodies.texts(body, "bindings")
     if forms[0] == "id":
-        raise not_found(f"There is no query {ascii(bodies.text(body, 'id'))[:100]}: the sandbox keeps none.")
+        missing = f"There is no query {ascii(bodies.text(body, 'id'))[:100]}: the sandbox keeps none."
+        raise not_found(missing) if behaviour.missing_query == "404" else bad_request(missing)
     if forms[0] == "qualifiedName":
         parts = bodies.text(body, "qualifiedName").split(".", 2)
         if len(parts) != 3 or not all(parts):
@@ -40,29 +44,38 @@ def requested(body: Json) -> Request:
     return bodies.text(body, "statement"), bindings, seconds
 
 
-def run(engine: Engine, statement: str, bindings: Sequence[str], seconds: float) -> trino.QueryResult:
-    """The result of a statement, read from copies where there are any. Blocks. Raises `ApiError`."""
+def run(
+    engine: Engine, statement: str, bindings: Sequence[str], seconds: float, texts: bool
+) -> trino.QueryResult:
+    """The result of a statement, read from copies where there are any, its values as texts or of JSON's types. Blocks.
+
+    Raises `ApiError`.
+    """
 
     def resolve(table: trino.TableRef) -> trino.Place | None:
         return place_of(engine, TableName(table.catalog, table.schema, table.table))
 
     try:
-        return trino.run(statement, resolve, bindings=bindings, timeout=seconds)
+        return trino.run(statement, resolve, bindings=bindings, timeout=seconds, texts=texts)
     except trino.SqlError as error:
         raise bad_request(str(error)) from None
 
 
 def place_of(engine: Engine, name: TableName) -> trino.Place | None:
     """Where a table's rows are: in its copy once it is cached, in its source otherwise."""
+    cache = engine.by_table.get(name)
     copy = engine.columns_of(name)
-    if copy is not None:
+    empty = cache is not None and cache.in_first_sync and engine.behaviour.first_sync_rows == "none"
+    if copy is not None and not empty:
         file, table, columns = copy
         return trino.Place(str(file), table, columns)
     file = engine.sources.file(name)
     table = engine.sources.table(name)
     if file is None or table is None:
         return None
-    return trino.Place(str(file), table.name, tuple((c.name, c.trino_type) for c in table.columns))
+    most = _CAP if cache is None and engine.behaviour.capped_reads else None
+    columns = tuple((c.name, c.trino_type) for c in table.columns)
+    return trino.Place(str(file), table.name, columns, 0 if empty else most)
 
 
 def shaped(result: trino.QueryResult, form: str) -> Json:

@@ -19,7 +19,15 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dagster_peaka.sandbox.app import PREFIX, Front, Operations
-from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode, Plan
+from dagster_peaka.sandbox.behaviour import (
+    DEFAULT_PROFILE,
+    PROFILES,
+    Behaviour,
+    Fault,
+    Mode,
+    Plan,
+    Profile,
+)
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
 from dagster_peaka.sandbox.executions import Engine, NotCacheable, of_tables
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
@@ -42,6 +50,9 @@ class PeakaSandbox:
     next start; without it they are gone with `close()`. `port=0` takes a free one. `on_request` is called with every
     answered request.
 
+    `profile` says how Peaka is played: `documented`, as its document promises, or `observed`, as people saw the live
+    service. What `behaviour` sets counts over it, one field at a time.
+
     As a context manager it starts and closes itself. `stop()` and `start()` take the server away and back, on the
     same port, while executions go on.
 
@@ -61,16 +72,23 @@ class PeakaSandbox:
         *,
         store: str | Path | None = None,
         project_id: str = "sandbox",
+        project_name: str = "Sandbox",
         api_key: str = DEFAULT_KEY,
         host: str = "127.0.0.1",
         port: int = 0,
+        profile: Profile = DEFAULT_PROFILE,
         behaviour: Behaviour | None = None,
         on_request: Sink | None = None,
     ) -> None:
         _check_loopback(host)
+        if profile not in PROFILES:
+            raise SandboxError(f"profile {profile}: it must be one of {', '.join(PROFILES)}.")
         self.project_id = project_id
+        self.project_name = project_name
+        self.profile: Profile = profile
         self.api_key = api_key
         self._behaviour = behaviour or Behaviour()
+        self._behaviour.complete(profile)
         self._sources = Sources(sources)
         self._wanted = list(caches)
         self._store_path = store
@@ -131,7 +149,7 @@ class PeakaSandbox:
             self._socket.close()
             raise
         self._engine = Engine(self._sources, self._store, self.behaviour)
-        wire = Wire(self.project_id, self._sources, self.behaviour)
+        wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
         self._operations = Operations(self._engine, wire, self.behaviour)
         self._connections = _Connections()
         self._front = Front(
@@ -227,11 +245,14 @@ class PeakaSandbox:
 
     @property
     def behaviour(self) -> Behaviour:
-        """How it behaves. A field, or a whole `Behaviour`, may be assigned at any time, and counts from then on."""
+        """How it behaves. A field, or a whole `Behaviour`, may be assigned at any time, and counts from then on; what
+        a whole one leaves unsaid, the profile says.
+        """
         return self._behaviour
 
     @behaviour.setter
     def behaviour(self, wanted: Behaviour) -> None:
+        wanted.complete(self.profile)
         for field in fields(Behaviour):  # into the one that all rooms look at
             setattr(self._behaviour, field.name, getattr(wanted, field.name))
 
@@ -366,6 +387,7 @@ class PeakaSandbox:
         updated: int | None = None,
         deleted: int | None = None,
         total: int | None = None,
+        never_picked_up: bool = False,
     ) -> None:
         """Decide how the next `times` executions of a cache go. `cache` may be yet to be created.
 
@@ -375,13 +397,14 @@ class PeakaSandbox:
         FAILED with this error. `status`: they show this word in place of their status, from their start and for ever;
         with `until_end` it gives way to the true one at their end. `vanish`: at their end nothing shows them any more.
         `inserted`, `updated`, `deleted`, `total`: with any of them they copy nothing and report these rows at their
-        end; `total`, the rows in the cache, is else reckoned from the executions before.
+        end; `total`, the rows in the cache, is else reckoned from the executions before. `never_picked_up`: until
+        `release` they look as one does whose job nobody takes, RUNNING without progress.
 
         Raises `ValueError` for what is no number of rows, `KeyError` where no source could have the table.
         """
         wanted = None if mode is None else _mode(mode)
         counts = (inserted, updated, deleted, total)
-        plan = Plan(wanted, times, duration, hold, fail, status, until_end, vanish, *counts)
+        plan = Plan(wanted, times, duration, hold, fail, status, until_end, vanish, *counts, never_picked_up)
 
         def add() -> None:
             known = self._engine.caches.get(cache)

@@ -58,7 +58,7 @@ from dagster_peaka.sandbox.trino_expressions import Statement
 from dagster_peaka.sandbox.trino_parser import parse, placeholders
 from dagster_peaka.sandbox.trino_queries import Queries, Resolve
 from dagster_peaka.sandbox.trino_scope import Column, Place, Query, TableRef
-from dagster_peaka.sandbox.trino_types import Cell, SqlError, show
+from dagster_peaka.sandbox.trino_types import Cell, SqlError, Type, show, show_text
 from dagster_peaka.sandbox.trino_udfs import AGGREGATES, UDFS
 
 __all__ = ["Column", "Place", "QueryResult", "SqlError", "TableRef", "query_builder_to_sql", "run"]
@@ -86,11 +86,13 @@ def run(
     bindings: Sequence[str] = (),
     timeout: float = 60.0,
     max_rows: int | None = None,
+    texts: bool = False,
 ) -> QueryResult:
     """The result of one query.
 
     `resolve` says where a table's rows are, None for a table that does not exist. `bindings` are the values of
-    the statement's ?s, each of them a varchar. `timeout` is in seconds; `max_rows` cuts the result.
+    the statement's ?s, each of them a varchar. `timeout` is in seconds; `max_rows` cuts the result. With `texts`
+    every value but NULL is a text, whatever its type.
 
     Raises SqlError for whatever is wrong with the statement or outside of the subset, and nothing else.
 
@@ -108,7 +110,7 @@ def run(
         sql = queries.sql(query)
     except RecursionError:
         raise SqlError("The statement is nested too deeply for this sandbox") from None
-    return _execute(sql, queries.paths, bindings, query, deadline, max_rows)
+    return _execute(sql, queries.paths, bindings, query, deadline, max_rows, show_text if texts else show)
 
 
 def _execute(
@@ -118,6 +120,7 @@ def _execute(
     query: Query,
     deadline: float,
     max_rows: int | None,
+    shown: Callable[[Cell | bytes, Type], bool | Cell],
 ) -> QueryResult:
     failures: list[SqlError] = []
     try:
@@ -131,7 +134,7 @@ def _execute(
     kinds = [output.type for output in query.outputs]
     return QueryResult(
         [Column(output.name, str(output.type), output.source) for output in query.outputs],
-        [tuple(show(cell, kind) for cell, kind in zip(row, kinds, strict=True)) for row in rows],
+        [tuple(shown(cell, kind) for cell, kind in zip(row, kinds, strict=True)) for row in rows],
     )
 
 

@@ -117,6 +117,9 @@ def _checked(tokens: list[Token]) -> list[Token]:
     if not tokens:
         raise SqlError("The statement is empty")
     first = tokens[0].text.upper()
+    kind = _writing(tokens)
+    if kind is not None:
+        raise SqlError(f"Statement type '{kind}' is not allowed")
     if first not in _STATEMENTS:
         raise SqlError(
             f"{_place(tokens[0])}: {first[:40]} is not supported: only SELECT, WITH and VALUES are"
@@ -127,6 +130,16 @@ def _checked(tokens: list[Token]) -> list[Token]:
     _check_nesting(tokens)
     _check_clauses(tokens)
     return tokens
+
+
+def _writing(tokens: list[Token]) -> str | None:
+    """What Trino calls a statement that writes, None for any other."""
+    words = [token.text.upper() for token in tokens[:2]]
+    if words[0] in ("INSERT", "UPDATE", "DELETE", "MERGE"):
+        return words[0].title()
+    if words[0] in ("CREATE", "DROP", "ALTER", "TRUNCATE") and len(words) > 1:
+        return "".join(word.title() for word in words if word.isalpha())
+    return None
 
 
 def _place(token: Token) -> str:

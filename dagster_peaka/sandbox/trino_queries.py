@@ -101,7 +101,8 @@ class Queries:
             if index in scan.used
         ]
         schema = f"s{self.paths.index(scan.place.path)}"
-        return f"SELECT {', '.join(columns or ['1'])} FROM {schema}.{quote(scan.place.table)} AS s"
+        limit = "" if scan.place.most_rows is None else f" LIMIT {scan.place.most_rows}"
+        return f"SELECT {', '.join(columns or ['1'])} FROM {schema}.{quote(scan.place.table)} AS s{limit}"
 
     def _name(self, letter: str) -> str:
         return self._statement.name(letter)

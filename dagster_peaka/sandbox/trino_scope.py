@@ -22,11 +22,15 @@ class TableRef:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a table's rows are: a SQLite file, the table in it, and (name, Trino type) of its columns in order."""
+    """Where a table's rows are: a SQLite file, the table in it, and (name, Trino type) of its columns in order.
+
+    A query sees no more than `most_rows` of them, where that is given.
+    """
 
     path: str
     table: str
     columns: tuple[tuple[str, str], ...]
+    most_rows: int | None = None
 
 
 @dataclass

@@ -327,6 +327,31 @@ def show(cell: Cell | bytes, kind: Type) -> bool | Cell:
     return _show_decimal(cell, kind.scale) if kind.name == "decimal" else cell
 
 
+def show_text(cell: Cell | bytes, kind: Type) -> str | None:
+    """A result's value as a text: doubles in Java's notation, decimals with all of their scale."""
+    if kind.name == "decimal" and isinstance(cell, int):
+        return decimal_text(cell, kind.scale)
+    value = show(cell, kind)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return java_double(value)
+    return None if value is None else str(value)
+
+
+def java_double(number: float) -> str:
+    """A finite double as Java writes it: from 0.001 up to 10 million in plain digits, beyond with an exponent.
+
+    >>> java_double(669.74), java_double(12547407.86), java_double(1e-4)
+    ('669.74', '1.254740786E7', '1.0E-4')
+    """
+    if number == 0 or 1e-3 <= abs(number) < 1e7:
+        return format(Decimal(repr(number)), "f")
+    sign, digits, _ = Decimal(repr(number)).normalize().as_tuple()
+    text = "".join(map(str, digits))
+    return f"{'-' * sign}{text[0]}.{text[1:] or '0'}E{Decimal(repr(number)).adjusted()}"
+
+
 def _show_decimal(unscaled: int, scale: int) -> int | float:
     if scale == 0:
         return unscaled

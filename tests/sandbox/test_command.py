@@ -17,7 +17,9 @@ from typing import Any
 import httpx
 import pytest
 
+from dagster_peaka.sandbox import Behaviour
 from dagster_peaka.sandbox.__main__ import main
+from dagster_peaka.sandbox.behaviour import OBSERVED
 
 KEY = "a-key-of-ones-own"
 
@@ -108,6 +110,37 @@ def test_a_key_that_was_given_is_never_printed(
         process.terminate()
         assert process.stdout is not None
         assert KEY not in "".join(greeting) + process.stdout.read()
+
+
+def test_a_profile_and_its_switches_are_options(source: sqlite3.Connection, tmp_path: Path) -> None:
+    """The profile says how Peaka is played, and an option counts over it."""
+    options = [
+        "--source",
+        f"ops.public={tmp_path / 'ops.db'}",
+        "--profile",
+        "observed",
+        "--query-values",
+        "json",
+    ]
+    with running(*options, "--no-status-ahead") as (process, url, _):
+        with httpx.Client(
+            base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"}
+        ) as client:
+            assert client.post("cache/none/incrementalUpdate").json()["error"] == "WrongRequestException"
+            body = {"statement": "SELECT 1 AS one"}
+            assert client.post("queries/execute?format=SIMPLE", json=body).json()["data"] == [{"one": 1}]
+        process.terminate()
+
+
+def test_the_help_says_what_each_profile_does(capsys: pytest.CaptureFixture[str], signals: None) -> None:
+    """Every switch is an option, with its value, or with those of both profiles where they differ."""
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for name, value in OBSERVED.items():
+        assert f"--{name.replace('_', '-')}" in said
+        assert f"documented: {getattr(Behaviour(), name)}, observed: {value}" in said
+    assert "40 % of the rows" in said
 
 
 def one_sentence(stdout: str, stderr: str) -> str:

@@ -2,6 +2,9 @@
 
 A success has to fit the document's schema of the 200. The document's 4xx schemas repeat the success's and are not to
 be trusted, so of an error only its kind is judged.
+
+The profile `documented` is judged strictly. The profile `observed` may differ in what `INSTEAD` lists, and in nothing
+else; a difference that is listed has to occur.
 """
 
 import itertools
@@ -24,7 +27,8 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error, response_schema_conformance
 from schemathesis.core.failures import FailureGroup
 
-from dagster_peaka.sandbox import Behaviour, PeakaSandbox
+from dagster_peaka.sandbox import Behaviour, PeakaSandbox, Profile
+from dagster_peaka.sandbox.behaviour import PROFILES
 from tests.sandbox.conftest import Api
 
 DOCUMENT = Path(__file__).parents[3] / "shared" / "peaka-openapi.json"
@@ -55,7 +59,17 @@ OPERATIONS = [
     "getCacheStatusByCatalog",
     "getCacheStatusBySchema",
 ]
-EXAMPLES = 110
+INSTEAD: dict[tuple[str, int], set[int]] = {
+    ("getCacheStatusBySchema", 200): {500},
+    ("incrementalUpdateCache", 404): {400},
+    ("fullRefreshCache", 404): {400},
+    ("cancelFullRefreshCache", 200): {500, 200},  # before the record shows, and afterwards
+    ("createCache", 409): {500, 200},  # during its first sync, and afterwards
+    ("updateCacheSettings", 400): {200},  # of a malformed schedule; what is no object stays a 400
+    ("executeQuery", 404): {400},
+}
+"""What the live service was seen to answer instead of the document's status, by operation."""
+EXAMPLES: dict[Profile, int] = {"documented": 110, "observed": 50}
 SLOW = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.function_scoped_fixture]
 TABLES = [f"t{number}" for number in range(8)]
 """The tables of the source that can be cached in both modes."""
@@ -118,14 +132,29 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=PROFILES)
+def profile(request: pytest.FixtureRequest) -> Profile:
+    """Both profiles, one after the other."""
+    return request.param
+
+
 @pytest.fixture
-def sandbox(data: Path) -> Iterator[PeakaSandbox]:
+def sandbox(data: Path, profile: Profile) -> Iterator[PeakaSandbox]:
     """A sandbox with half of the tables cached."""
     with PeakaSandbox(
-        {"ops": {"public": data}, "empty": {}}, [f"ops.public.{t}" for t in TABLES[:4]], project_id="mtKDhe1U"
+        {"ops": {"public": data}, "empty": {}},
+        [f"ops.public.{t}" for t in TABLES[:4]],
+        project_id="mtKDhe1U",
+        profile=profile,
     ) as sandbox:
         sandbox.wait_idle()
         yield sandbox
+
+
+def allowed(profile: Profile, operation: str, documented: int) -> set[int]:
+    """The statuses that a profile may answer where the document has this one."""
+    instead = INSTEAD.get((operation, documented)) if profile == "observed" else None
+    return instead or {documented}
 
 
 def schema() -> Any:
@@ -206,12 +235,14 @@ def holds_null(value: Any) -> bool:
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
 def test_every_answer_to_generated_requests_fits_the_document(
-    sandbox: PeakaSandbox, operation_id: str
+    sandbox: PeakaSandbox, profile: Profile, operation_id: str
 ) -> None:
     """No server error and no success that breaks its schema, with a third or more of the requests succeeding."""
     operation = schema().find_operation_by_id(operation_id)
     key = {"Authorization": f"Bearer {sandbox.api_key}"}
     answered: Counter[int] = Counter()
+    failing = set[int]().union(*(allowed(profile, operation_id, status) for status in (200, 404, 409)))
+    failing = {status for status in failing if status >= 500}
     seeds = Seeds(sandbox)
     cases = st.one_of(
         operation.as_strategy(generation_mode=GenerationMode.POSITIVE),
@@ -219,7 +250,7 @@ def test_every_answer_to_generated_requests_fits_the_document(
     )
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=EXAMPLES[profile],
         phases=[Phase.generate],
         database=None,
         deadline=None,
@@ -233,15 +264,63 @@ def test_every_answer_to_generated_requests_fits_the_document(
             seeds.fill(case, operation_id, data.draw)
         response = case.call(base_url=sandbox.base_url, headers=key)
         answered[response.status_code] += 1
-        case.validate_response(response, checks=[not_a_server_error])
+        if response.status_code not in failing:
+            case.validate_response(response, checks=[not_a_server_error])
         if response.status_code == 200:
             case.validate_response(response, checks=[response_schema_conformance])
             if response.content and operation_id != "executeQuery":
                 assert not holds_null(response.json())
 
     run()
-    assert answered.total() >= 100, answered
-    assert answered[200] * 3 >= answered.total(), answered
+    assert answered.total() >= EXAMPLES[profile] * 0.9, answered
+    succeeded = sum(answered[status] for status in allowed(profile, operation_id, 200))
+    assert succeeded * 3 >= answered.total(), answered
+
+
+def deviations(sandbox: PeakaSandbox) -> Iterator[tuple[str, int]]:
+    """Requests whose answers differ by profile, in any order: the operations, and what they are answered."""
+    api = Api(sandbox)
+    place = {**Seeds(sandbox).place, "tableName": "t7"}
+    unknown = "cache/00000000-0000-0000-0000-000000000000"
+    catalog = str(api.client.base_url.join(f"catalog/{place['catalogId']}/"))
+    bad = {"incrementalCacheSchedule": {"type": "BASIC", "expression": "daily"}}
+
+    def of(operation: str, method: str, path: str, body: Any = None) -> tuple[str, int]:
+        return operation, api(method, path, json=body).status_code
+
+    yield of("getCacheStatusBySchema", "GET", f"{catalog}schema/public/cache/status")
+    yield of("incrementalUpdateCache", "POST", f"{unknown}/incrementalUpdate")
+    yield of("fullRefreshCache", "POST", f"{unknown}/fullRefreshUpdate")
+    yield of("executeQuery", "POST", "queries/execute", {"id": "7"})
+    sandbox.plan("ops.public.t7", hold=True, times=2)
+    url = f"cache/{api('POST', 'cache', json=place).json()['id']}"
+    yield of("createCache", "POST", "cache", place)
+    sandbox.release("ops.public.t7")
+    sandbox.wait_idle()
+    yield of("createCache", "POST", "cache", place)
+    yield of("updateCacheSettings", "PUT", url, bad)
+    sandbox.behaviour.full_refresh_gap *= 1_000  # longer than any machine takes for two requests
+    assert api("POST", f"{url}/fullRefreshUpdate").status_code == 200
+    yield of("cancelFullRefreshCache", "POST", f"{url}/cancelFullRefreshUpdate")
+    sandbox.behaviour.full_refresh_gap = 0
+    sandbox.behaviour.cancel_in_gap = "cancel"  # for an execution that shows, both are the same
+    api("POST", f"{url}/cancelFullRefreshUpdate")
+    sandbox.wait_idle()
+    sandbox.behaviour = Behaviour(full_refresh_gap=0)
+    assert api("POST", f"{url}/fullRefreshUpdate").status_code == 200
+    yield of("cancelFullRefreshCache", "POST", f"{url}/cancelFullRefreshUpdate")
+
+
+def test_the_profiles_differ_in_what_is_listed(data: Path) -> None:
+    """Each difference that is listed occurs, and the same requests are answered as documented otherwise."""
+    found: dict[Profile, list[tuple[str, int]]] = {}
+    for profile in PROFILES:
+        with PeakaSandbox({"ops": {"public": data}}, profile=profile) as sandbox:
+            found[profile] = list(deviations(sandbox))
+    seen: dict[tuple[str, int], set[int]] = {}
+    for documented, (_, observed) in zip(found["documented"], found["observed"], strict=True):
+        seen.setdefault(documented, set()).add(observed)
+    assert seen == INSTEAD
 
 
 @pytest.mark.parametrize(
@@ -284,6 +363,7 @@ class Story(RuleBasedStateMachine):
     tables = st.sampled_from(["a", "b", "c"])
     modes = st.sampled_from(list(MODES))
     document: dict[str, Any]
+    profile: Profile = "documented"
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,7 +373,9 @@ class Story(RuleBasedStateMachine):
         for table in "abc":
             self.source.execute(f"CREATE TABLE {table} (id INTEGER PRIMARY KEY, value TEXT)")
             self.source.execute(f"INSERT INTO {table} VALUES (1, 'one'), (2, 'two')")
-        self.sandbox = PeakaSandbox({"ops": {"public": path}})
+        # What is answered before a record shows has tests of its own; here the truth is to be seen at once.
+        seen_at_once = Behaviour(full_refresh_gap=0)
+        self.sandbox = PeakaSandbox({"ops": {"public": path}}, profile=self.profile, behaviour=seen_at_once)
         self.sandbox.start()
         self.api = Api(self.sandbox)
         self.catalog = next(c["id"] for c in self.api.get("catalogs") if c["name"] == "ops")
@@ -315,6 +397,10 @@ class Story(RuleBasedStateMachine):
         assert not holds_null(value)
         return value
 
+    def allowed(self, operation: str, documented: int) -> set[int]:
+        """The statuses that may be answered where the document has this one."""
+        return allowed(self.profile, operation, documented)
+
     def cache(self, table: str) -> str:
         """The path of a table's cache, known or not."""
         return f"cache/{self.cached.get(table, '00000000-0000-0000-0000-000000000000')}"
@@ -329,7 +415,9 @@ class Story(RuleBasedStateMachine):
         body = {"catalogId": self.catalog, "schemaName": "public", "tableName": table, **schedules}
         response = self.api("POST", "cache", json=body)
         if table in self.cached:
-            assert response.status_code == 409, response.text
+            assert response.status_code in self.allowed("createCache", 409), response.text
+            if response.status_code == 200:
+                assert response.json() == self.api.get(self.cache(table))
             return
         assert response.status_code == 200, response.text
         cache = self.judged(response.json(), "Cache")
@@ -352,7 +440,8 @@ class Story(RuleBasedStateMachine):
         if known:
             self.sandbox.plan(self.cached[table], **plan)
         response = self.api("POST", f"{self.cache(table)}/{TRIGGERS[mode]}")
-        assert response.status_code == (200 if known else 404), response.text
+        operation = "fullRefreshCache" if mode == "FULL_REFRESH" else "incrementalUpdateCache"
+        assert response.status_code in self.allowed(operation, 200 if known else 404), response.text
         if known:
             assert all(isinstance(value, dict) for value in response.json().values())
             newest = self.truth(table)[before]
@@ -439,8 +528,11 @@ class Story(RuleBasedStateMachine):
         found = [
             self.api.get("cache/status"),
             self.api.get(str(catalog.join("cache/status"))),
-            self.api.get(str(catalog.join("schema/public/cache/status"))),
         ]
+        response = self.api("GET", str(catalog.join("schema/public/cache/status")))
+        assert response.status_code in self.allowed("getCacheStatusBySchema", 200)
+        if response.status_code == 200:
+            found.append(response.json())
         for listing in found:
             assert {status["id"] for status in listing} == set(self.cached.values())
             for status in listing:
@@ -475,11 +567,18 @@ class Story(RuleBasedStateMachine):
             assert started == sorted(started)
 
 
-def test_any_story_of_caches_holds_together() -> None:
+class SeenStory(Story):
+    """The same of the live service as people saw it."""
+
+    profile: Profile = "observed"
+
+
+@pytest.mark.parametrize("story", [Story, SeenStory])
+def test_any_story_of_caches_holds_together(story: type[Story]) -> None:
     """Whatever is done in whatever order: answers fit the document, agree with each other and with the truth."""
     Story.document = json.loads(DOCUMENT.read_text())
     run_state_machine_as_test(
-        Story,
+        story,
         settings=settings(
             max_examples=30,
             stateful_step_count=30,
