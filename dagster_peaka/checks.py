@@ -15,9 +15,9 @@ import dagster as dg
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer, Call
-from dagster_peaka.api.client import PeakaClient
+from dagster_peaka.api.client import NOT_LISTED, PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus, Column, SyncMode
-from dagster_peaka.caches.lookup import find_caches
+from dagster_peaka.caches.lookup import find_caches, list_caches
 from dagster_peaka.caches.names import CacheReference, TableName, few, op_name, table_of
 from dagster_peaka.declared import DeclaredCache, column_types, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaResponseError
@@ -323,23 +323,25 @@ def _read_statuses(
     if isinstance(reference, str) and not others:
         answer = client.start(calls.get_cache_status(reference)).result()
         return Answer([answer.value], answer.server_time)
-    places = {place for cache in caches for place in _places(cache, catalogs)}
-    (catalog_id, *other_catalogs) = {catalog_id for catalog_id, _ in places} or {None}
-    (schema, *other_schemas) = {schema for _, schema in places} or {None}
-    if other_catalogs or catalog_id is None:
-        return client.start(calls.list_cache_statuses()).result()
-    narrow = calls.list_cache_statuses(catalog_id, None if other_schemas else schema)
-    return client.start(narrow).result()
+    try:
+        return list_caches(client, {catalog for cache in caches for catalog in _catalogs(cache, catalogs)})
+    except NOT_LISTED:
+        if not all(isinstance(cache.reference, str) for cache in caches):
+            raise
+    # Where no listing is to be had, each cache is asked by itself; what has no answer is found missing.
+    asked = client.collect(
+        (cache.reference, calls.get_cache_status(str(cache.reference))) for cache in caches
+    )
+    answers = [answer for _, answer in asked if not isinstance(answer, PeakaError)]
+    return Answer([answer.value for answer in answers], answers[0].server_time if answers else None)
 
 
-def _places(cache: DeclaredCache, catalogs: Mapping[str, str]) -> Iterator[tuple[str | None, str | None]]:
-    """The catalogs, by id, and schemas in which a cache may be."""
+def _catalogs(cache: DeclaredCache, catalogs: Mapping[str, str]) -> Iterator[str | None]:
+    """The ids of the catalogs in which a cache may be; None where that is not known."""
     if isinstance(cache.reference, TableName):
-        for catalog_id, name in catalogs.items():
-            if name == cache.reference.catalog:
-                yield catalog_id, cache.reference.schema
-    elif cache.target is not None:
-        yield cache.target.catalog_id, cache.target.schema_name
+        yield from (catalog_id for catalog_id, name in catalogs.items() if name == cache.reference.catalog)
+    else:
+        yield cache.target.catalog_id if cache.target else None
 
 
 def _matched(

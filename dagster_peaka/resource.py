@@ -149,6 +149,10 @@ class PeakaResource(dg.ConfigurableResource[None]):
     max_concurrent_requests: Annotated[int, Field(ge=1), WrapValidator(_unless_variable)] = Field(
         default=16, description="Requests under way at once at most."
     )
+    max_response_bytes: Annotated[int | None, Field(ge=1), WrapValidator(_unless_variable)] = Field(
+        default=None,
+        description="Bytes that an answer may have, unpacked; by default 64 MiB, and 256 MiB for listings of caches.",
+    )
     poll_interval: Seconds = Field(
         default=1.0,
         description="Seconds between two looks at a status at least; the wait grows to a tenth of the time since the "
@@ -164,6 +168,11 @@ class PeakaResource(dg.ConfigurableResource[None]):
     )
     poll_timeout: Seconds = Field(
         default=86_400.0, description="Seconds for one sync in all. Nothing is cancelled after them."
+    )
+    stuck_timeout: Annotated[Seconds | None, WrapValidator(_no_variable)] = Field(
+        default=None,
+        description="Seconds after which a running execution that shows no change fails the step; by default never. "
+        "Nothing is cancelled after them.",
     )
     outage_tolerance: Seconds = Field(
         default=300.0, description="Seconds for which Peaka may not be readable before a sync is given up."
@@ -235,6 +244,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
             request_timeout=settings.request_timeout,
             request_max_retries=settings.request_max_retries,
             max_concurrent_requests=settings.max_concurrent_requests,
+            max_response_bytes=settings.max_response_bytes,
         )
 
     def _with_variables_read(self) -> "PeakaResource":
@@ -252,6 +262,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
             start_timeout=settings.start_timeout,
             poll_timeout=settings.poll_timeout,
             outage_tolerance=settings.outage_tolerance,
+            stuck_timeout=settings.stuck_timeout,
             on_running=on_running or settings.on_running,
         )
 

@@ -314,7 +314,7 @@ def test_columns_that_were_written_by_hand_are_looked_up_by_table(
     assert "Added: v (varchar). Removed: w (varchar). Take" in (
         found["t", "columns_unchanged"].description or ""
     )
-    assert requests(sandbox) == {"listCatalogs": 1, "getCacheStatusBySchema": 1, "listColumns_1": 1}
+    assert requests(sandbox) == {"listCatalogs": 1, "getCacheStatusByCatalog": 1, "listColumns_1": 1}
 
 
 def test_assets_without_columns_are_refused_when_the_checks_are_made() -> None:
@@ -379,7 +379,7 @@ def test_a_completed_sync_behind_an_unfinished_or_failed_one_is_found(
     assert values(found["t", "not_stale"])["peaka/execution_id"] == sandbox.executions(TABLE)[0].id
     assert requests(sandbox) == {
         "listCatalogs": 1,
-        "getCacheStatusBySchema": 1,
+        "getCacheStatusByCatalog": 1,
         "getCacheExecutionHistory": 1,
     }
 
@@ -439,7 +439,7 @@ def test_one_status_request_serves_all_checks_of_a_step(tmp_path: Path, instance
     assert len(snapshot) == 18
     assert len(both) == 12
     assert all(each.passed for each in (*snapshot.values(), *both.values()))
-    assert in_one_schema == {"getCacheStatusBySchema": 1, "listColumns_1": 6}
+    assert in_one_schema == {"getCacheStatusByCatalog": 1, "listColumns_1": 6}
     assert in_two_catalogs == {"listCatalogs": 1, "getCacheStatusByProject": 1}
 
 

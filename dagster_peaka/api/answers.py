@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
 from urllib.parse import quote
@@ -43,6 +46,7 @@ class Reader:
         self._base_url = base_url
         # As it is, as it stands inside JSON, and as it stands in a path.
         self._hidden = (api_key, json.dumps(api_key)[1:-1], quote(api_key, safe=""))
+        self._outages = _Outages()
 
     def read(self, call: Call[T], path: str, response: httpx.Response) -> Answer[T]:
         """The result of a call that was answered.
@@ -62,7 +66,8 @@ class Reader:
                 )
             )
         try:
-            value = call.parse(_decoded(response) if call.needs_json else None)
+            value = call.parse(_decoded(response, exact=call.exact) if call.needs_json else None)
+            self._outages.worked(call)
             return Answer(value, _server_time(response))
         except PeakaResponseError as error:
             problem = str(error)
@@ -72,6 +77,13 @@ class Reader:
         """The error for a call that was not answered."""
         where = httpx.URL(self._base_url).netloc.decode()
         words = str(error) or type(error).__name__
+        if isinstance(error, httpx.DecodingError) and not call.changes:
+            return PeakaResponseError(
+                self._safe(
+                    f"Peaka's answer at {where} for {call.subject} cannot be read: {words}. Check that base_url is "
+                    "that of Peaka's API, and raise max_response_bytes for answers that have to be so large."
+                )
+            )
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
             return PeakaConnectionError(
                 self._safe(
@@ -121,6 +133,11 @@ class Reader:
             said += " Look before you repeat it."
             return PeakaUnknownOutcomeError(self._safe(message) + said, status_code=status)
         kind, advice = _advice(status)
+        if status == 400 and "cache settings not found" in reason.lower():
+            # What a trigger of a cache that does not exist was seen to be answered with.
+            kind, advice = _advice(404)
+        if status >= 500:
+            said += self._outages.failed(call)
         advice = advice.format(subject=call.subject, project=self._project_id, base_url=self._base_url)
         message = f"{self._safe(f'{request}: {advice}')}{said}"
         return kind(message, status_code=status, reason=reason, error_code=error_code)
@@ -129,6 +146,44 @@ class Reader:
         for spelling in self._hidden:
             text = text.replace(spelling, "[the API key]")
         return text
+
+
+@dataclass
+class _Failing:
+    """A read that is answered with 5xx again and again."""
+
+    since: datetime
+    tries: int = 0
+
+
+class _Outages:
+    """What is answered with 5xx, since when and how often, and what is answered meanwhile: a 5xx may be for good."""
+
+    def __init__(self) -> None:
+        self._failing: dict[Hashable, _Failing] = {}
+        self._worked: dict[str, datetime] = {}
+
+    def worked(self, call: Call[Any]) -> None:
+        """Note a call that was answered well."""
+        self._worked[call.subject] = datetime.now(timezone.utc)
+        self._failing.pop((call.method, call.segments), None)
+
+    def failed(self, call: Call[Any]) -> str:
+        """Note a 5xx; returns what else is known, once it is not the first in a row."""
+        now = datetime.now(timezone.utc)
+        failing = self._failing.setdefault((call.method, call.segments), _Failing(now))
+        failing.tries += 1
+        if failing.tries == 1:
+            return ""
+        others = [
+            subject for subject, at in self._worked.items() if at >= failing.since and subject != call.subject
+        ]
+        meanwhile = (
+            f"; meanwhile Peaka answered about {', '.join(others[-3:])}, so this may be for good: report it to Peaka"
+            if others
+            else ""
+        )
+        return f" The same {failing.tries} times since {failing.since:%H:%M:%S} UTC{meanwhile}."
 
 
 def _advice(status: int) -> tuple[type[PeakaApiError], str]:
@@ -157,9 +212,9 @@ def _advice(status: int) -> tuple[type[PeakaApiError], str]:
     return PeakaApiError, "Peaka refused the request for {subject}. Check its ids, names and values."
 
 
-def _decoded(response: httpx.Response) -> Any:
+def _decoded(response: httpx.Response, *, exact: bool = False) -> Any:
     try:
-        return json.loads(response.content)
+        return json.loads(response.content, parse_float=Decimal if exact else None)
     except (ValueError, RecursionError):
         raise PeakaResponseError("its body is not JSON") from None
 

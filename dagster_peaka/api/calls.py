@@ -41,7 +41,8 @@ class Call(Generic[T]):
 
     ``parse`` turns the decoded JSON into the result; ``needs_json`` is False where the answer's body says nothing.
     ``changes`` is True for what must not be sent twice by accident. ``subject`` names the object for error messages.
-    ``takes`` is the seconds that Peaka was given for it, over and above what any request may take.
+    ``takes`` is the seconds that Peaka was given for it, over and above what any request may take. ``exact`` has
+    numbers with a fraction parsed as Decimal. ``most`` is how many bytes its answer may have, decoded.
     """
 
     method: str
@@ -53,6 +54,8 @@ class Call(Generic[T]):
     changes: bool = False
     needs_json: bool = True
     takes: float = 0.0
+    exact: bool = False
+    most: int = 64 * 2**20
 
     def path(self, project_id: str) -> str:
         """The path below ``base_url``, percent-encoded.
@@ -64,6 +67,10 @@ class Call(Generic[T]):
             _encoded(part, self.subject if position else "the project id")
             for position, part in enumerate((project_id, *self.segments))
         )
+
+
+LISTING_BYTES = 256 * 2**20
+"""Bytes that a listing may have: unlike a single status, it cannot be asked for without logs."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ def list_cache_statuses(
     else:
         segments = ("catalog", catalog_id, "schema", schema_name, "cache", "status")
         subject = f"schema {schema_name} of catalog {catalog_id}"
-    return Call("GET", segments, _many(CacheStatus), subject)
+    return Call("GET", segments, _many(CacheStatus), subject, most=LISTING_BYTES)
 
 
 def get_cache_status(cache_id: str, exclude_logs: bool = True) -> Call[CacheStatus]:
@@ -253,8 +260,9 @@ def execute_query(
         ("queries", "execute"),
         _one(QueryResult),
         "the query",
-        {"format": "SIMPLE"},
+        {"format": "CELL_TYPED"},  # the one form that tells types
         body,
         changes=True,
         takes=timeout or 0,
+        exact=True,
     )

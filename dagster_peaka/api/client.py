@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -28,10 +29,23 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
-from dagster_peaka.errors import PeakaConfigError, PeakaConnectionError, PeakaError
+from dagster_peaka.errors import (
+    PeakaApiError,
+    PeakaConfigError,
+    PeakaConnectionError,
+    PeakaError,
+    PeakaNotFoundError,
+    PeakaPermissionError,
+    PeakaResponseError,
+    PeakaServerError,
+    PeakaUnknownOutcomeError,
+)
 
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
+
+NOT_LISTED = (PeakaNotFoundError, PeakaPermissionError, PeakaResponseError, PeakaServerError)
+"""Errors after which a listing is replaced by the next wider one, and in the end by single statuses."""
 
 AT_ONCE = 256
 """Calls of one collection begun and not yet answered; how many are on their way, the client limits."""
@@ -71,6 +85,8 @@ class PeakaClient:
         request_timeout: seconds for one attempt at a request, from connecting to the last byte.
         request_max_retries: repetitions of a request at most.
         max_concurrent_requests: requests under way at once at most.
+        max_response_bytes: bytes that an answer may have, decoded; by default 64 MiB, and 256 MiB for listings of
+            caches, which may carry logs.
 
     Raises:
         PeakaConfigError: for an argument that cannot work. Methods raise what :mod:`dagster_peaka.errors` draws.
@@ -94,6 +110,7 @@ class PeakaClient:
         request_timeout: float = 30.0,
         request_max_retries: int = 4,
         max_concurrent_requests: int = 16,
+        max_response_bytes: int | None = None,
     ) -> None:
         project_id = (project_id or "").strip()
         if not project_id:
@@ -104,6 +121,8 @@ class PeakaClient:
             raise PeakaConfigError("request_max_retries must be 0 or more.")
         if max_concurrent_requests < 1:
             raise PeakaConfigError("max_concurrent_requests must be 1 or more.")
+        if max_response_bytes is not None and max_response_bytes < 1:
+            raise PeakaConfigError("max_response_bytes must be 1 or more.")
         # Not before it is needed: httpx takes longer to import than all of this package, and a code location that
         # only loads its definitions sends nothing.
         from dagster_peaka.api.connection import Connection
@@ -115,6 +134,7 @@ class PeakaClient:
             request_timeout=request_timeout,
             request_max_retries=request_max_retries,
             max_concurrent_requests=max_concurrent_requests,
+            max_response_bytes=max_response_bytes,
         )
         self._project_id = project_id
 
@@ -192,6 +212,17 @@ class PeakaClient:
         """The status of every cache of the project, of one catalog, or of one schema of it: one request."""
         return self._answer(calls.list_cache_statuses(catalog_id, schema_name))
 
+    def widened_listing(self, catalog_id: str | None) -> Answer[list[CacheStatus]]:
+        """The statuses of a catalog's caches, or of more: where its listing is not to be had, those of the project.
+
+        Raises:
+            PeakaError: when the project's listing cannot be read either.
+        """
+        if catalog_id is not None:
+            with suppress(*NOT_LISTED):
+                return self._connection.answer(calls.list_cache_statuses(catalog_id))
+        return self._connection.answer(calls.list_cache_statuses())
+
     def get_cache_status(self, cache_id: str, *, exclude_logs: bool = True) -> CacheStatus:
         """The status of one cache: its newest execution of each mode. ``exclude_logs`` keeps the answer small."""
         return self._answer(calls.get_cache_status(cache_id, exclude_logs))
@@ -214,25 +245,41 @@ class PeakaClient:
         """Ask for a full refresh. Peaka's answer names no execution: look at the status to find it."""
         self._answer(calls.trigger(cache_id, SyncMode.FULL_REFRESH))
 
-    def cancel_incremental_update(self, cache_id: str) -> None:
+    def cancel_incremental_update(self, cache_id: str) -> bool:
         """Ask Peaka to stop the incremental update that runs, whoever started it. It keeps the rows it had synced.
 
-        Returns before anything has stopped.
-
-        Raises:
-            PeakaNotFoundError: when no incremental update runs.
+        Returns before anything has stopped: True when there was something to stop, False when nothing of that mode
+        ran.
         """
-        self._answer(calls.cancel(cache_id, SyncMode.INCREMENTAL))
+        return self._cancel(cache_id, SyncMode.INCREMENTAL)
 
-    def cancel_full_refresh(self, cache_id: str) -> None:
+    def cancel_full_refresh(self, cache_id: str) -> bool:
         """Ask Peaka to stop the full refresh that runs, whoever started it. The data from before it stays.
 
-        Returns before anything has stopped.
-
-        Raises:
-            PeakaNotFoundError: when no full refresh runs.
+        Returns before anything has stopped: True when there was something to stop, False when nothing of that mode
+        ran.
         """
-        self._answer(calls.cancel(cache_id, SyncMode.FULL_REFRESH))
+        return self._cancel(cache_id, SyncMode.FULL_REFRESH)
+
+    def _cancel(self, cache_id: str, mode: SyncMode) -> bool:
+        try:
+            self._answer(calls.cancel(cache_id, mode))
+        except PeakaNotFoundError:
+            return False
+        except PeakaUnknownOutcomeError as error:
+            # 500 was seen where a full refresh had no record yet: the status tells whether there is something to stop.
+            if error.status_code != 500 or self._may_run(cache_id, mode):
+                raise
+            return False
+        return True
+
+    def _may_run(self, cache_id: str, mode: SyncMode) -> bool:
+        """Whether an execution of a mode runs, as far as can be told."""
+        try:
+            shown = self.get_cache_status(cache_id).last(mode)
+        except PeakaError:
+            return True
+        return shown is not None and not shown.ended
 
     def create_cache(
         self,
@@ -246,9 +293,13 @@ class PeakaClient:
         """Cache a table. Its first sync starts at once.
 
         Schedules are ISO-8601 durations (``PT6H``: every six hours); None means that Peaka starts no sync by itself.
+        A table that is cached already is left as it is, whether Peaka answers 409 or, as was seen, 200: the result then
+        has ``existed`` True and the schedules that the cache has.
 
         Raises:
-            PeakaApiError: 409 when the table is cached already; 400 with ``error_code`` ``TABLE_NOT_CACHEABLE``.
+            PeakaApiError: 400 when the table cannot be cached; ``reason`` says why.
+            PeakaUnknownOutcomeError: when the answer was lost, or a 5xx: Peaka answers so while the first sync of an
+                existing cache runs, and the message then says so.
         """
         request = CacheRequest(
             catalog_id=catalog_id,
@@ -257,7 +308,45 @@ class PeakaClient:
             incremental_schedule=incremental_schedule,
             full_refresh_schedule=full_refresh_schedule,
         )
-        return self._answer(calls.create_cache(request))
+        try:
+            settings = self._answer(calls.create_cache(request))
+        except PeakaUnknownOutcomeError as error:
+            found = self._cache_of(request) if error.status_code == 500 else None
+            if found is None:
+                raise
+            problem = PeakaUnknownOutcomeError(
+                f"{error} The table has cache {found.id} by now: Peaka answers so while the first sync of a cache "
+                "runs, and that sync goes on. Wait for it to end; nothing is to be repeated.",
+                status_code=error.status_code,
+            )
+        except PeakaApiError as error:
+            found = self._cache_of(request) if error.status_code == 409 else None
+            if found is None:
+                raise
+            return self.get_cache(found.id).model_copy(update={"existed": True})
+        else:
+            return settings.model_copy(update={"existed": self._has_synced(settings.id)})
+        raise problem
+
+    def _has_synced(self, cache_id: str) -> bool | None:
+        """Whether a sync of a cache has ended; None where that cannot be told. The first one takes seconds."""
+        try:
+            status = self.get_cache_status(cache_id)
+        except PeakaError:
+            return None
+        lasts = [status.last(mode) for mode in SyncMode]
+        return any(last is not None and last.ended for last in lasts)
+
+    def _cache_of(self, request: CacheRequest) -> CacheStatus | None:
+        """The cache of a table, where one is listed."""
+        try:
+            statuses = self.widened_listing(request.catalog_id).value
+        except PeakaError:
+            return None  # the creation itself will meet whatever is wrong
+        for status in statuses:
+            if (status.schema_name, status.table_name) == (request.schema_name, request.table_name):
+                return None if status.deleted else status
+        return None
 
     def create_caches(self, requests: Sequence[CacheRequest]) -> list[CacheCreation]:
         """Cache several tables in one request; each may succeed or fail by itself. Results come in the same order."""
@@ -268,15 +357,25 @@ class PeakaClient:
     ) -> CacheSettings:
         """Set both schedules of a cache; None means never.
 
-        Peaka's documents disagree on whether a schedule that is not sent stays, so both are always sent.
+        Peaka's documents disagree on whether a schedule that is not sent stays, so both are always sent. What it keeps
+        is read back, because a schedule that it does not understand was seen to be answered with 200 and ignored.
+
+        Raises:
+            PeakaResponseError: when Peaka has kept the old schedule.
         """
-        return self._answer(
-            calls.update_cache(
-                cache_id,
-                CacheSchedule.every(incremental_schedule),
-                CacheSchedule.every(full_refresh_schedule),
-            )
-        )
+        wanted = (CacheSchedule.every(incremental_schedule), CacheSchedule.every(full_refresh_schedule))
+        settings = self._answer(calls.update_cache(cache_id, *wanted))
+        kept = self.get_cache(cache_id)
+        schedules = (kept.incremental_schedule, kept.full_refresh_schedule)
+        for name, now, new in zip(("incremental", "full refresh"), schedules, wanted, strict=True):
+            if not new.means(now):
+                old = now.expression if now else None
+                raise PeakaResponseError(
+                    f"Peaka answered that cache {cache_id} is changed, and keeps its {name} schedule "
+                    f"({old or 'never'}) instead of {new.expression or 'never'}: check that it is an ISO-8601 duration "
+                    "such as 'PT6H'."
+                )
+        return settings
 
     def delete_cache(self, cache_id: str) -> None:
         """Delete a cache with its data and history, for good. What runs is cancelled."""

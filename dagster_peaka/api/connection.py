@@ -16,6 +16,7 @@ import math
 import random
 import threading
 import time
+import zlib
 from concurrent.futures import Future
 from importlib.metadata import version
 from typing import Any, TypeVar
@@ -39,6 +40,9 @@ T = TypeVar("T")
 
 MAX_WAIT = 30.0
 """Seconds that one wait between two attempts lasts at most, also when ``Retry-After`` asks for more."""
+
+READ_AT_ONCE = 2**16
+"""Bytes of an answer that are read or unpacked at once."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that opening a connection may take at most."""
@@ -100,11 +104,53 @@ class _Attempt(httpx.AsyncBaseTransport):
 
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
         response = await self._inner.handle_async_request(request)
-        await response.aread()
-        return response
+        try:
+            body = await _body(response, request.extensions["most_bytes"])
+        finally:
+            await response.aclose()
+        headers = [(name, value) for name, value in response.headers.raw if name.lower() not in _OF_THE_BODY]
+        return httpx.Response(
+            response.status_code, headers=headers, content=body, extensions=response.extensions
+        )
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class TooLarge(httpx.DecodingError):
+    """An answer with more bytes than its call may have."""
+
+
+_OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+
+
+async def _body(response: httpx.Response, most: int) -> bytes:
+    """The decoded body, of which never more than ``most`` bytes are held: what is packed may be a bomb."""
+    said = response.headers.get("Content-Length", "")
+    if said.isascii() and said.isdigit() and int(said) > most:
+        raise TooLarge(f"it has {int(said):,} bytes, and {most:,} may be read")
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("gzip", "x-gzip", "identity", ""):
+        raise httpx.DecodingError(f"its encoding {encoding!r} was not asked for")
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding.endswith("gzip") else None
+    body = bytearray()
+    try:
+        async for chunk in response.aiter_raw(READ_AT_ONCE):
+            rest = chunk
+            while rest:
+                if unpack is None:
+                    body += rest
+                    rest = b""
+                else:
+                    body += unpack.decompress(rest, READ_AT_ONCE)
+                    rest = unpack.unconsumed_tail
+                if len(body) > most:
+                    raise TooLarge(f"it has more than the {most:,} bytes that may be read")
+    except zlib.error as error:
+        raise httpx.DecodingError(f"its packing is damaged ({error})") from None
+    if unpack is not None and body and not unpack.eof:
+        raise httpx.DecodingError("its packing ends too early")
+    return bytes(body)
 
 
 def _retry_after(response: httpx.Response) -> float | None:
@@ -160,6 +206,7 @@ class Connection:
         request_timeout: seconds for one attempt, from connecting to the last byte.
         request_max_retries: how often a request is repeated at most, under the rules above.
         max_concurrent_requests: requests under way at once at most.
+        max_response_bytes: bytes that an answer may have, decoded; by default each call's own limit.
 
     Raises:
         PeakaConfigError: for a key, an address or a proxy of the environment that cannot be used.
@@ -174,12 +221,14 @@ class Connection:
         request_timeout: float,
         request_max_retries: int,
         max_concurrent_requests: int,
+        max_response_bytes: int | None = None,
     ) -> None:
         key = _checked_key(api_key)
         self._project_id = project_id
         self._base_url = checked_base_url(base_url)
         self._reader = Reader(key, project_id, self._base_url)
         self._request_timeout = request_timeout
+        self._max_response_bytes = max_response_bytes
         self._http = self._new_http(key, request_max_retries)
         self._slots = asyncio.Semaphore(max_concurrent_requests)
         self._lock = threading.Lock()
@@ -260,12 +309,15 @@ class Connection:
             headers={
                 "Authorization": f"Bearer {key}",
                 "Accept": "application/json",
+                "Accept-Encoding": "gzip",  # what can be unpacked piece by piece
+                "Cache-Control": "no-cache",
                 "User-Agent": f"dagster-peaka/{version('dagster-peaka')} dagster/{version('dagster')}",
             },
         )
 
     def _request(self, call: Call[Any], path: str) -> httpx.Request:
         extensions = {"changes": call.changes, "attempt_seconds": self._request_timeout + call.takes}
+        extensions["most_bytes"] = self._max_response_bytes or call.most
         try:
             return self._http.build_request(
                 call.method,

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from enum import Enum
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, NamedTuple, cast
 
 from pydantic import (
     AliasChoices,
@@ -26,9 +26,11 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
+from dagster_peaka.api.values import python_value
 from dagster_peaka.errors import PeakaConfigError, shortened
 
 
@@ -135,7 +137,8 @@ def _label(value: Any) -> str:
 
 
 def _status(value: Any) -> str:
-    return _label(value).strip().upper()
+    status = _label(value).strip().upper()
+    return CANCELLED if status == "CANCELED" else status  # caches say the one, materialized queries the other
 
 
 def _object(value: Any) -> dict[str, Any] | None:
@@ -339,10 +342,31 @@ class CacheSchedule(PeakaModel):
         """The schedule for an ISO-8601 duration such as ``PT15M``; None means never."""
         return cls(type="NONE") if duration is None else cls(type="BASIC", expression=duration)
 
+    def means(self, other: CacheSchedule | None) -> bool:
+        """Whether both have Peaka sync equally often, however that is written: ``P1D`` is ``PT24H``."""
+        if other is None or "NONE" in (self.type, other.type):
+            return self.type == "NONE" and (other is None or other.type == "NONE")
+        mine, its = _seconds(self.expression), _seconds(other.expression)
+        return self.expression == other.expression or (mine is not None and mine == its)
+
     def as_json(self) -> dict[str, str]:
         """The object that Peaka takes."""
         body = {"type": self.type}
         return body if self.expression is None else {**body, "expression": self.expression}
+
+
+_DURATION = re.compile(
+    r"P(?:(?P<weeks>\d+)W)?(?:(?P<days>\d+)D)?"
+    r"(?:T(?:(?P<hours>\d+)H)?(?:(?P<minutes>\d+)M)?(?:(?P<seconds>\d+(?:\.\d+)?)S)?)?",
+    re.ASCII | re.IGNORECASE,
+)
+
+
+def _seconds(duration: str | None) -> float | None:
+    """The seconds of an ISO-8601 duration without months and years; None for anything else."""
+    match = _DURATION.fullmatch(duration or "")
+    parts = {name: float(number) for name, number in match.groupdict().items() if number} if match else {}
+    return timedelta(**parts).total_seconds() if parts else None
 
 
 class CacheSettings(PeakaModel):
@@ -365,6 +389,8 @@ class CacheSettings(PeakaModel):
     full_refresh_schedule: Annotated[CacheSchedule | None, OrNone] = Field(
         default=None, validation_alias="fullRefreshCacheSchedule"
     )
+    existed: Flag = Field(default=None, exclude=True)
+    """From :meth:`PeakaClient.create_cache`: True where the table was cached already, so that nothing was changed."""
 
 
 class CacheRequest(PeakaModel):
@@ -512,8 +538,25 @@ class Column(PeakaModel):
     description: Text = Field(default=None, validation_alias=AliasChoices("desc", "description"))
 
 
+class QueryColumn(NamedTuple):
+    """A column of a query's answer; ``data_type`` is Trino's name of the type, empty where no row tells it.
+
+    Example:
+        .. code-block:: python
+
+            result = client.execute_query('SELECT item, price FROM "shop"."public"."orders"')
+            print([f"{column.name} {column.data_type}" for column in result.columns])
+    """
+
+    name: str
+    data_type: str = ""
+
+
 class QueryResult(PeakaModel):
-    """A query's answer: the columns' names in order, and one mapping of column name to JSON value per row.
+    """A query's answer: its columns in order, and one mapping of column name to value per row.
+
+    Values are int, float, Decimal, bool, date, datetime (with a zone where the type has one), str and None, by the
+    types of their columns; arrays, maps, times and whatever is not known stay as Peaka sent them.
 
     Example:
         .. code-block:: python
@@ -523,13 +566,40 @@ class QueryResult(PeakaModel):
                 print(row["item"], row["price"])
     """
 
-    columns: list[str] = []
+    columns: list[QueryColumn] = []
     rows: list[dict[str, object]] = Field(validation_alias="data")
 
-    @field_validator("columns", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _names(cls, value: Any) -> list[str]:
-        return [
-            _label(fields.get("columnName") if (fields := _object(entry)) else entry)
-            for entry in _array(value) or []
+    def _read(cls, answer: Any) -> Any:
+        fields = _object(answer)
+        data = _array(fields.get("data")) if fields is not None else None
+        if fields is None or data is None:
+            return answer
+        names = [
+            _label(entry.get("columnName") if (entry := _object(each)) else each)
+            for each in _array(fields.get("columns")) or []
         ]
+        rows = [_row(each) for each in data]
+        types = {cell.name: cell.data_type for cells, _ in rows for cell in cells} if rows else {}
+        names = names or list(types)
+        columns = [QueryColumn(name, types.get(name, "")) for name in names]
+        return {"columns": columns, "data": [values for _, values in rows]}
+
+
+def _row(entry: Any) -> tuple[list[QueryColumn], Any]:
+    """The typed columns and the values of a row: an array of cells, or an object without types."""
+    cells = _array(entry)
+    if cells is not None and not all(isinstance(cell, dict) for cell in cells):
+        return [], entry  # no row of any form that was asked for
+    if cells is None:
+        values = _object(entry)
+        if values is None:
+            return [], entry
+        return [], {name: python_value(value, "") for name, value in values.items()}
+    typed = [cell for each in cells if (cell := _object(each)) is not None]
+    columns = [QueryColumn(_label(cell.get("name")), _label(cell.get("dataType"))) for cell in typed]
+    values = (
+        python_value(cell.get("value"), column.data_type) for cell, column in zip(typed, columns, strict=True)
+    )
+    return columns, {column.name: value for column, value in zip(columns, values, strict=True)}

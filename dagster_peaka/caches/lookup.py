@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from dagster_peaka.api.calls import Answer
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheStatus
 from dagster_peaka.caches.names import CacheReference, SyncTarget, TableName, near_matches
@@ -38,14 +39,9 @@ def _find_tables(
 ) -> dict[CacheReference, SyncTarget | PeakaError]:
     catalogs = client.list_catalogs()
     names = {catalog.id: catalog.name for catalog in catalogs}
-    places = {
-        (catalog.id, table.schema)
-        for table in tables
-        for catalog in catalogs
-        if catalog.name == table.catalog
-    }
+    places = {catalog.id for catalog in catalogs for table in tables if catalog.name == table.catalog}
     cached: dict[TableName, list[CacheStatus]] = {}
-    for status in _list_caches(client, places):
+    for status in list_caches(client, places).value if places else ():
         name = TableName(
             names.get(status.catalog_id or "", "?"), status.schema_name or "?", status.table_name or "?"
         )
@@ -54,14 +50,12 @@ def _find_tables(
     return {table: _find_table(client.project_id, table, names.values(), cached) for table in tables}
 
 
-def _list_caches(client: PeakaClient, places: Collection[tuple[str, str]]) -> list[CacheStatus]:
-    """The caches of one schema, or of the whole project where several catalogs or schemas are meant."""
-    if len(places) > 1:
-        return client.list_cache_statuses()
-    try:
-        return [status for place in places for status in client.list_cache_statuses(*place)]
-    except PeakaNotFoundError:  # no such schema
-        return []
+def list_caches(client: PeakaClient, catalog_ids: Collection[str | None]) -> Answer[list[CacheStatus]]:
+    """The statuses of all caches of some catalogs, by one listing: the catalog's, or the project's for several.
+
+    A schema's listing is never asked for: the live service was seen to answer it with 500, every time.
+    """
+    return client.widened_listing(next(iter(catalog_ids)) if len(catalog_ids) == 1 else None)
 
 
 def _find_table(

@@ -10,7 +10,7 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
-from dagster_peaka.sync.machine import Origin, Result, SyncRules, Trouble
+from dagster_peaka.sync.machine import HANGING, Origin, Result, SyncRules, Trouble
 
 PERMANENT_METADATA = "peaka/permanent"
 """The key in a failure's metadata that says that no retry can help."""
@@ -80,8 +80,14 @@ _WORDS = {
         "{still} Materialize again once Peaka answers.",
         source="The last try",
     ),
+    Trouble.STUCK: _Words(
+        "{mode} {execution} is {state}, and neither its progress nor its time of update has changed for "
+        "{unchanged:.0f} s (stuck_timeout: {stuck_timeout:g} s)",
+        "Perhaps nobody picks it up: it may still run, and nothing was cancelled. Look at it in Peaka, cancel it there "
+        "if it hangs, then materialize again.",
+    ),
     Trouble.TIMED_OUT: _Words(
-        "the {mode} has not ended within {poll_timeout:g} s (poll_timeout); {seen}",
+        "the {mode} has not ended within {poll_timeout:g} s (poll_timeout); {seen}{hanging}",
         "{still} Look at the cache in Peaka, and raise poll_timeout if it needs that long.",
     ),
 }
@@ -195,4 +201,9 @@ def _fields(result: Result, mode: SyncMode, rules: SyncRules) -> dict[str, str |
         "outage_tolerance": rules.outage_tolerance,
         "start_timeout": rules.start_timeout,
         "poll_timeout": rules.poll_timeout,
+        "stuck_timeout": rules.stuck_timeout or 0.0,
+        "unchanged": result.unchanged,
+        "hanging": f", unchanged for {result.unchanged:.0f} s: perhaps nobody picks it up"
+        if result.unchanged >= HANGING
+        else "",
     }

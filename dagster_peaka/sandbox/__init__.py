@@ -1,7 +1,7 @@
 """A local Peaka over HTTP, to develop and test against: real data, and every way in which Peaka may behave.
 
-It is not Peaka. It plays what Peaka's document promises, or with `profile="observed"` what people saw of the live
-service. It needs the extra `sandbox` and shares no code with the rest of the package.
+It is not Peaka. It plays what people saw of the live service, or with `profile="documented"` what Peaka's document
+promises. It needs the extra `sandbox` and shares no code with the rest of the package.
 
     with PeakaSandbox({"ops": {"public": "ops.db"}}, caches=["ops.public.*"]) as sandbox:
         ...

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 Mode = Literal["INCREMENTAL", "FULL_REFRESH"]
 Profile = Literal["documented", "observed"]
 
-DEFAULT_PROFILE: Profile = "documented"
+DEFAULT_PROFILE: Profile = "observed"
 
 
 def _reading(default: Any, says: str) -> Any:
@@ -31,9 +31,9 @@ class _Given:
 class Behaviour(_Given):
     """One reading of Peaka's contract. Every field may be assigned while the sandbox runs, and counts from then on.
 
-    A field that nobody sets is as Peaka's document says, or as the sandbox's profile says: `observed` for the live
-    service as people saw it. `Behaviour.observed()` and `Behaviour.documented()` are whole readings, which leave
-    nothing to the sandbox's profile.
+    A field that nobody sets is as Peaka's document says, until a sandbox takes it: then it is as the sandbox's profile
+    says, `observed` for the live service as people saw it. `Behaviour.observed()` and `Behaviour.documented()` are
+    whole readings, which leave nothing to a profile.
 
     Raises `ValueError` for a value that is no choice of its field, `AttributeError` for an unknown field.
 

@@ -50,8 +50,8 @@ class PeakaSandbox:
     next start; without it they are gone with `close()`. `port=0` takes a free one. `on_request` is called with every
     answered request.
 
-    `profile` says how Peaka is played: `documented`, as its document promises, or `observed`, as people saw the live
-    service. What `behaviour` sets counts over it, one field at a time.
+    `profile` says how Peaka is played: `observed`, as people saw the live service, or `documented`, as its document
+    promises. What `behaviour` sets counts over it, one field at a time.
 
     As a context manager it starts and closes itself. `stop()` and `start()` take the server away and back, on the
     same port, while executions go on.

@@ -4,12 +4,14 @@ import logging
 import time
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import dagster as dg
 
-from dagster_peaka.api.client import FEW, PeakaClient
+from dagster_peaka.api import calls
+from dagster_peaka.api.client import FEW, NOT_LISTED, PeakaClient
 from dagster_peaka.api.models import CacheStatus, SyncMode
 from dagster_peaka.caches.lookup import find_caches
 from dagster_peaka.caches.names import CacheReference, SyncTarget, few
@@ -194,17 +196,18 @@ class _Step:
         targets = {key: each.target for key, each in self._found(client, declared).items()}
         listed: Mapping[str, CacheStatus] = {}
         if len(targets) > FEW:
-            try:
+            with suppress(*NOT_LISTED):
                 listed = {status.id: status for status in client.list_cache_statuses()}
-            except PeakaError as error:
-                return self._fail_all(targets, error)
+        single = {key: target.cache_id for key, target in targets.items() if target.cache_id not in listed}
+        answers = dict(
+            client.collect((key, calls.get_cache_status(cache_id)) for key, cache_id in single.items())
+        )
         for key, target in targets.items():
-            try:
-                status = listed.get(target.cache_id) or client.get_cache_status(target.cache_id)
-            except PeakaError as error:
-                self._fail_all([key], error)
+            answer = answers.get(key)
+            if isinstance(answer, PeakaError):
+                self._fail_all([key], answer)
             else:
-                yield last_sync.shown(key, status)
+                yield last_sync.shown(key, answer.value if answer else listed[target.cache_id])
 
     # What is to be done
 

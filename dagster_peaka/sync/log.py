@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, SyncMode
 from dagster_peaka.caches.names import few
 from dagster_peaka.errors import sentence
-from dagster_peaka.sync.machine import Look, Origin, State, Sync
+from dagster_peaka.sync.machine import HANGING, Look, Origin, State, Sync
 
 SPOKEN_FOR = 20
 """Up to so many caches get lines of their own."""
@@ -61,6 +61,7 @@ class Progress:
         self._unreadable: set[object] = set()
         self._not_taken: set[object] = set()
         self._unconfirmed: set[object] = set()
+        self._hanging: set[str] = set()
 
     def told(self, target: object, sync: Sync, look: Look | None = None) -> None:
         """Something new may be known about ``target``; ``look`` is the last reading of its status."""
@@ -69,6 +70,7 @@ class Progress:
         if sync.result is not None:
             self._ended.add(target)
         self._tell_readable(target, sync)
+        self._tell_hanging(target, sync)
         if self._each:
             self._tell(target, sync, look)
         elif self._all_ended or self._clock() - self._counted_at >= PROGRESS_INTERVAL:
@@ -134,6 +136,22 @@ class Progress:
             self._unreadable.discard(target)
             if self._each or not self._unreadable:
                 self._log.info("%s: Peaka answers again.", target)
+
+    def _tell_hanging(self, target: object, sync: Sync) -> None:
+        """One warning for an execution that shows no sign of life; a job that nobody picks up looks so."""
+        execution = sync.execution
+        seconds = sync.unchanged.seconds
+        if seconds < HANGING or sync.result is not None or execution is None or execution.id in self._hanging:
+            return
+        self._hanging.add(execution.id)
+        self._log.warning(
+            "%s: execution %s is %s, and neither its progress nor its time of update has changed for %.0f s: perhaps "
+            "nobody picks it up. Look at it in Peaka; stuck_timeout fails a step after a time of your choice.",
+            target,
+            execution.id,
+            _status(execution),
+            seconds,
+        )
 
     def _tell_odd_status(self, target: object, told: _Told, sync: Sync) -> None:
         execution = sync.execution
@@ -235,7 +253,11 @@ def _standing(sync: Sync, look: Look | None, elapsed: float) -> str:
         return f"Peaka could still not be read after {elapsed:.0f} s"
     if sync.state is State.FOLLOW and sync.execution is not None:
         execution = sync.execution
-        return f"execution {execution.id} is {_status(execution)} after {elapsed:.0f} s{_rows(execution)}"
+        unchanged = sync.unchanged.seconds
+        hangs = f", unchanged for {unchanged:.0f} s" if unchanged >= HANGING else ""
+        return (
+            f"execution {execution.id} is {_status(execution)} after {elapsed:.0f} s{hangs}{_rows(execution)}"
+        )
     if sync.state is State.IDENTIFY:
         running = _running(look)
         meanwhile = (

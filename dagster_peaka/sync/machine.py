@@ -43,6 +43,7 @@ any       unknown status                              not finished; an unknown o
 any       cache DELETED or 404                        fail
 any       unreadable                                  tolerated for ``outage_tolerance``, then fail
 any       ``poll_timeout`` since the start            fail
+FOLLOW    ``stuck_timeout`` without any change        fail
 ========  ==========================================  ===========================================================
 
 A failure never cancels anything. Whether an execution may be cancelled when a run is terminated is answered by
@@ -56,7 +57,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
-from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, ExecutionProgress, SyncMode
 
 LATE_TOLERANCE = timedelta(seconds=2)
 """How far Peaka's clocks may disagree before an execution counts as created before our look."""
@@ -66,6 +67,9 @@ DATE_RESOLUTION = timedelta(seconds=1)
 
 EARLIER_WINDOW = timedelta(seconds=30)
 """How long after its look an earlier attempt that died may have sent its trigger."""
+
+HANGING = 300.0
+"""Seconds without a sign of life after which an execution is said to hang: a job that nobody picks up looks so."""
 
 FRESH_LOOK = 5.0
 """Seconds after which a trigger that was not taken is repeated only after another look."""
@@ -142,6 +146,7 @@ class Trouble(Enum):
     NOT_TAKEN = "not taken"
     NOT_STARTED = "not started"
     UNREADABLE = "unreadable"
+    STUCK = "stuck"
     TIMED_OUT = "timed out"
 
 
@@ -154,6 +159,7 @@ class SyncRules:
     start_timeout: float = 120.0
     poll_timeout: float = 86_400.0
     outage_tolerance: float = 300.0
+    stuck_timeout: float | None = None
     on_running: str = "queue"
     follow: bool = True
     """False: a sync is over once its trigger was answered, or what it would adopt or attach to was seen to run."""
@@ -210,6 +216,8 @@ class Result:
     """Peaka's words, or what could not be read; may be empty."""
     lasting: bool = False
     """True when Peaka refused the trigger for a reason that no repetition removes, such as the mode."""
+    unchanged: float = 0.0
+    """Seconds for which the execution had shown no sign of life when the sync was given up."""
     handed_over: bool = False
     """True when there is nothing more to do and the outcome is not waited for (``follow=False``)."""
 
@@ -217,6 +225,40 @@ class Result:
     def ok(self) -> bool:
         """True when the sync stands for a COMPLETED execution."""
         return self.trouble is None and not self.handed_over
+
+
+@dataclass
+class Unchanged:
+    """For how long a running execution has shown no sign of life: neither its progress nor ``updatedAt`` has moved.
+
+    Told from readings alone: an outage between two of them starts the time anew. An execution that shows neither of
+    the two tells nothing.
+    """
+
+    _shown: object = None
+    _since: float | None = None
+    _last: float = 0.0
+    _readings: int = 0
+
+    def read(self, execution: CacheExecution, now: float) -> None:
+        """Take in a reading."""
+        shown = (execution.id, execution.updated_at, execution.progress)
+        tells = execution.updated_at is not None or execution.progress != ExecutionProgress()
+        if shown != self._shown or not tells:
+            self._shown, self._since, self._readings = shown, now, 0
+        elif self._since is None:
+            self._since = now
+        self._last = now
+        self._readings += 1
+
+    def restart(self) -> None:
+        """A reading has failed."""
+        self._since, self._readings = None, 0
+
+    @property
+    def seconds(self) -> float:
+        """The seconds from the first to the last of these readings; 0 as long as there are less than three."""
+        return self._last - self._since if self._since is not None and self._readings >= 3 else 0.0
 
 
 @dataclass
@@ -266,6 +308,7 @@ class Sync:
         self._unreadable_since: float | None = None
         self._quiet_since: float | None = None
         self._odd_since: float | None = None
+        self.unchanged = Unchanged()
         self._older: set[str] = set()
         self._modes: dict[str, SyncMode] = {}
         if self.earlier is not None:
@@ -326,6 +369,7 @@ class Sync:
             # A look may settle what the history does not tell; the outage counts on until one of them does.
             self._history_wanted, self._history_failing = False, True
         self.unreadable_reason = reason
+        self.unchanged.restart()
         if self._unreadable_since is None:
             self._unreadable_since = now
         if now - self._unreadable_since >= self.rules.outage_tolerance:
@@ -620,6 +664,9 @@ class Sync:
             return self._done(execution)
         if not execution.ended:
             self._odd_since = None
+            self.unchanged.read(execution, now)
+            if self.rules.stuck_timeout is not None and self.unchanged.seconds >= self.rules.stuck_timeout:
+                self._fail(Trouble.STUCK)
             return
         if not self.verified and self.origin is not Origin.ATTACHED:
             self._history_wanted = True
@@ -694,4 +741,6 @@ class Sync:
 
     def _fail(self, trouble: Trouble, reason: str = "", *, lasting: bool = False) -> None:
         self.state = State.DONE
-        self.result = Result(self.execution, self.origin, self.triggers, trouble, reason, lasting)
+        self.result = Result(
+            self.execution, self.origin, self.triggers, trouble, reason, lasting, self.unchanged.seconds
+        )

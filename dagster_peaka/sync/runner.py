@@ -19,7 +19,7 @@ from typing import Any, TypeVar, cast
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer, Call
-from dagster_peaka.api.client import FEW, Client
+from dagster_peaka.api.client import FEW, NOT_LISTED, Client
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.errors import (
@@ -31,7 +31,9 @@ from dagster_peaka.errors import (
     PeakaPermissionError,
     PeakaRateLimitError,
     PeakaResponseError,
+    PeakaServerError,
     PeakaUnknownOutcomeError,
+    sentence,
 )
 from dagster_peaka.sync.log import Progress
 from dagster_peaka.sync.machine import Baseline, Look, Posted, Result, State, Sync, SyncRules, Task
@@ -119,6 +121,8 @@ class Runner:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._out: set[Future[Any]] = set()
         self._listing = False
+        self._narrow = self._listed = True
+        """Whether a catalog's listing, and whether any listing, is to be had."""
         self._touched: dict[_Run, None] = {}
         self._next_sweep = now
 
@@ -177,7 +181,7 @@ class Runner:
             for run in due:
                 self._look_at_one(run)
         elif due and not self._listing:
-            self._look_at_many(waiting)
+            self._look_at_many(waiting if self._listed else due)
 
     def _await_events(self) -> None:
         """Wait for the next answer, but no longer than until something is due; take in all that has come."""
@@ -232,18 +236,24 @@ class Runner:
         self._send(calls.get_cache_status(run.job.target.cache_id), handle)
 
     def _look_at_many(self, runs: Sequence[_Run]) -> None:
+        if not self._listed:
+            for run in runs:
+                self._look_at_one(run)
+            return
         self._listing = True
+        scope = _scope(runs) if self._narrow else None
 
         def handle(future: Future[Answer[list[CacheStatus]]]) -> None:
             self._listing = False
             # Syncs that came due meanwhile were left out of the next sweep's time.
             self._next_sweep = min(self._next_sweep, self._clock())
             error = _error_of(future)
-            if isinstance(error, (PeakaNotFoundError, PeakaPermissionError)):
-                # The listing is not to be had, but its caches may be.
-                for run in runs:
-                    if run.sync.task is Task.LOOK and not run.busy:
-                        self._look_at_one(run)
+            if isinstance(error, PeakaServerError):
+                return self._widen(scope, error, [run for run in runs if _looks(run)])
+            if isinstance(error, NOT_LISTED):
+                # The listing is not to be had this time, but its caches may be.
+                for run in filter(_looks, runs):
+                    self._look_at_one(run)
                 return
             if error is not None:
                 for run in runs:
@@ -260,7 +270,18 @@ class Runner:
                     self._look_at_one(run)
             self._progress.looked_at_many()
 
-        self._send(calls.list_cache_statuses(*_scope(runs)), handle)
+        self._send(calls.list_cache_statuses(scope), handle)
+
+    def _widen(self, scope: str | None, error: PeakaError, runs: Sequence[_Run]) -> None:
+        """A listing is not to be had, but its caches may be: from now on the next wider one is read, or each cache."""
+        if scope is not None:
+            self._narrow = False
+            then = "the project's listing is read"
+        else:
+            self._listed = False
+            then = "each cache's own status is read"
+        self._log.warning("%s From here on %s instead.", sentence(str(error)), then)
+        self._look_at_many(runs)
 
     def _looked(self, run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
         run.look = Look.of(status, run.job.mode, answer.server_time)
@@ -385,12 +406,12 @@ class Runner:
     def _look_again(self, runs: Sequence[_Run], deadline: float) -> list[_Run]:
         """Those whose cache runs something, by one reading just now; the others' machines have been told."""
         wanted: dict[Future[Any], Sequence[_Run]] = {}
-        if len(runs) <= FEW:
+        if len(runs) <= FEW or not self._listed:
             wanted = {
                 self._client.start(calls.get_cache_status(run.job.target.cache_id)): [run] for run in runs
             }
         else:
-            wanted = {self._client.start(calls.list_cache_statuses(*_scope(runs))): runs}
+            wanted = {self._client.start(calls.list_cache_statuses()): runs}
         running: list[_Run] = []
         unlisted: list[_Run] = []
 
@@ -509,12 +530,15 @@ def _posted(error: PeakaError) -> Posted:
     return Posted.UNKNOWN
 
 
-def _scope(runs: Sequence[_Run]) -> tuple[str | None, str | None]:
-    """The narrowest listing that covers all of these: a schema's, a catalog's, or the project's."""
-    places = {(run.job.target.catalog_id, run.job.target.schema_name) for run in runs}
-    catalogs = {catalog for catalog, _ in places}
-    if len(catalogs) != 1 or None in catalogs:
-        return None, None
-    catalog = next(iter(catalogs))
-    schemas = {schema for _, schema in places}
-    return catalog, next(iter(schemas)) if len(schemas) == 1 else None
+def _looks(run: _Run) -> bool:
+    """Whether a sync waits for a reading of its cache's status."""
+    return run.sync.task is Task.LOOK and not run.busy
+
+
+def _scope(runs: Sequence[_Run]) -> str | None:
+    """The catalog whose listing covers all of these; None for the project's.
+
+    A schema's listing is never read: the live service was seen to answer it with 500, every time.
+    """
+    catalogs = {run.job.target.catalog_id for run in runs}
+    return next(iter(catalogs)) if len(catalogs) == 1 else None

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timezone
 from typing import Any
 from urllib.parse import unquote
@@ -57,6 +57,7 @@ class TestStatus:
 
     def test_a_project_a_catalog_and_a_schema_are_listed_by_one_request_each(self, sandbox, client):
         """All caches of a project, a catalog or a schema come from one request, whatever their number."""
+        sandbox.behaviour.schema_statuses = "list"
         catalog = catalog_id(client)
         sandbox.clear_requests()
         listings = [
@@ -142,7 +143,8 @@ class TestSyncs:
         assert started == ["INCREMENTAL", "FULL_REFRESH"]
 
     def test_an_update_copies_exactly_the_delta(self, sandbox, client, cache_id, ops_database):
-        """What changed in the source is what the execution reports."""
+        """What changed in the source is what an execution reports whose counters are exact."""
+        sandbox.behaviour.updated_records = sandbox.behaviour.deleted_records = "exact"
         with closing(sqlite3.connect(ops_database)) as database, database:
             database.execute("INSERT INTO t VALUES (4, 'd')")
             database.execute("UPDATE t SET v = 'B' WHERE id = 2")
@@ -164,13 +166,13 @@ class TestSyncs:
 
     @pytest.mark.parametrize("mode", ["incremental", "full_refresh"])
     def test_cancelling_stops_what_runs_of_that_mode(self, sandbox, client, cache_id, mode):
-        """A cancel reaches the execution of its own mode, and is not found when none of it runs."""
+        """A cancel reaches the execution of its own mode, and says when there is nothing to stop."""
         cancel = client.cancel_full_refresh if mode == "full_refresh" else client.cancel_incremental_update
-        with pytest.raises(PeakaNotFoundError):
-            cancel(cache_id)
+        sandbox.behaviour.full_refresh_gap = 0.0
+        assert cancel(cache_id) is False
         sandbox.plan("ops.public.t", hold=True)
         execution = sandbox.start_execution("ops.public.t", mode)
-        cancel(cache_id)
+        assert cancel(cache_id) is True
         sandbox.release("ops.public.t")
         sandbox.wait_idle()
         assert {record.id: record.status for record in sandbox.executions()}[execution] == "CANCELLED"
@@ -204,8 +206,9 @@ class TestSettings:
         assert found.incremental_schedule == CacheSchedule.every("PT3H")
         assert found.full_refresh_schedule in (None, CacheSchedule.every(None))
 
-    def test_a_batch_tells_each_result_in_order(self, client, cache_id):
+    def test_a_batch_tells_each_result_in_order(self, sandbox, client, cache_id):
         """Of several creations each tells for itself whether it succeeded, and why not."""
+        sandbox.behaviour.create_existing = "refuse"
         client.delete_cache(cache_id)
         catalog = catalog_id(client)
         tables = ["t", "nothing", "u"]
@@ -220,14 +223,6 @@ class TestSettings:
             assert not failed.success
             assert failed.cache is None
             assert failed.error
-
-    def test_a_table_that_is_cached_already_is_a_409(self, client):
-        """Creating a cache twice tells Peaka's own words and status."""
-        with pytest.raises(PeakaApiError) as caught:
-            client.create_cache(catalog_id(client), "public", "t")
-        assert caught.value.status_code == 409
-        assert caught.value.permanent
-        assert caught.value.reason in str(caught.value)
 
     def test_an_error_code_is_kept(self):
         """Peaka's `errorCode` is an attribute of the error."""
@@ -260,7 +255,7 @@ class TestSourcesAndQueries:
         """A query's rows are mappings of column name to value, with the columns' names in order."""
         statement = 'SELECT v, id FROM "ops"."public"."t" WHERE id > CAST(? AS bigint) ORDER BY id'
         result = client.execute_query(statement, bindings=["1"])
-        assert result.columns == ["v", "id"]
+        assert result.columns == [("v", "varchar"), ("id", "bigint")]
         assert result.rows == [{"v": "b", "id": 2}, {"v": "c", "id": 3}]
 
     def test_a_wrong_statement_tells_peakas_words(self, client):
@@ -332,7 +327,7 @@ class TestPaths:
     @staticmethod
     def check(server: RawServer, client: PeakaClient, endpoint: str, part: str) -> None:
         """The request of `endpoint` for `part` has as many segments as meant, and `part` in its place."""
-        with pytest.raises(PeakaNotFoundError):
+        with suppress(PeakaNotFoundError):
             ID_CALLS[endpoint](client, part)
         path = server.requests[-1].target.partition("?")[0]
         expected = ["", "api", "v1", "data", "projects", "pro/ject"]

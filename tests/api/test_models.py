@@ -283,7 +283,7 @@ class TestQueries:
             "data": [{"b": 1}],
         }
         result = QueryResult.model_validate(data)
-        assert result.columns == ["b", "a", "c", ""]
+        assert [column.name for column in result.columns] == ["b", "a", "c", ""]
         assert result.rows == [{"b": 1}]
 
     @pytest.mark.parametrize(

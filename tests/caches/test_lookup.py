@@ -126,7 +126,7 @@ class TestFinding:
         assert str(target) == f"ops.public.t ({target.cache_id})"
         assert [request.operation for request in sandbox.requests] == [
             "listCatalogs",
-            "getCacheStatusBySchema",
+            "getCacheStatusByCatalog",
         ]
 
     def test_many_tables_are_found_by_two_requests(self, sandbox, client):
@@ -183,7 +183,7 @@ class TestFinding:
         )
         assert isinstance(found, SyncTarget)
         assert found.cache_id == "x"
-        assert paths[1] == "catalog/1/schema/s%2F%C3%BC/cache/status"
+        assert paths[1] == "catalog/1/cache/status"
 
 
 class TestMissing:

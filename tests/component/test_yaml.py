@@ -71,6 +71,8 @@ def test_every_setting_of_the_connection_reaches_the_resource(
         "start_timeout": 12,
         "poll_timeout": 13,
         "outage_tolerance": 14,
+        "stuck_timeout": 900,
+        "max_response_bytes": 1_000_000,
         "on_running": "attach",
         "cancel_on_termination": False,
     }

@@ -74,7 +74,7 @@ def test_a_cache_materialized_in_the_ui_shows_what_its_execution_did(dev: Dev) -
     assert synced.run_id == run
     metadata = synced.metadata
     assert metadata["peaka/mode"] == "incremental"
-    assert [metadata[f"peaka/rows_{what}"] for what in ("inserted", "updated", "deleted")] == [943, 0, 0]
+    assert [metadata[f"peaka/rows_{what}"] for what in ("inserted", "updated", "deleted")] == [943, 2, 0]
     assert metadata["peaka/execution_id"]
     assert metadata["dagster/table_name"] == "ops.public.flights"
 

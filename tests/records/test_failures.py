@@ -111,6 +111,7 @@ def test_an_execution_that_a_stranger_cancelled_fails_the_step(
     sandbox: PeakaSandbox, mode: Any, kept: str
 ) -> None:
     """The message says that it was cancelled in Peaka, and what the cache holds now."""
+    sandbox.behaviour.full_refresh_gap = 0.0
     with once_followed(sandbox, lambda: sandbox.cancel(TABLE, mode)):
         description = failed(peaka_for(sandbox), {"table": TABLE, "mode": mode}).description
 

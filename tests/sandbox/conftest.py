@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dagster_peaka.sandbox import PeakaSandbox
+from dagster_peaka.sandbox import PeakaSandbox, Profile
 
 FLIGHTS = "ops.public.flights"
 
@@ -80,9 +80,17 @@ def ops(source: sqlite3.Connection, tmp_path: Path) -> dict[str, dict[str, str |
 
 
 @pytest.fixture
+def peaka_profile() -> Profile:
+    """`peaka_sandbox` keeps to the document as well."""
+    return "documented"
+
+
+@pytest.fixture
 def sandbox(ops: dict[str, dict[str, str | Path]]) -> Iterator[PeakaSandbox]:
-    """A sandbox that has cached the flights, and has nothing else to do."""
-    with PeakaSandbox(ops, [FLIGHTS]) as sandbox:
+    """A sandbox that has cached the flights, and has nothing else to do. It keeps to the document, so that a test has
+    one thing before it; what people saw is in `test_profiles`.
+    """
+    with PeakaSandbox(ops, [FLIGHTS], profile="documented") as sandbox:
         sandbox.wait_idle()
         yield sandbox
 

@@ -274,7 +274,11 @@ def test_a_million_rows_fit_into_300_megabytes(tmp_path: Path) -> None:
     )
     connection.close()
     options = ["--source", f"ops.public={tmp_path / 'big.db'}", "--cache", "ops.public.big"]
-    with running(*options, "--store", str(tmp_path / "store.db")) as (process, url, _):
+    with running(*options, "--profile", "documented", "--store", str(tmp_path / "store.db")) as (
+        process,
+        url,
+        _,
+    ):
         client = httpx.Client(
             base_url=f"{url}/data/projects/sandbox/cache/", headers={"Authorization": "Bearer sandbox-key"}
         )

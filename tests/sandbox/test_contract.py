@@ -335,7 +335,8 @@ def test_the_judge_notices_an_answer_that_breaks_the_document(
     data: Path, behaviour: Behaviour, operation_id: str
 ) -> None:
     """A sandbox that was told to break the document is found out, so silence means that nothing breaks it."""
-    with PeakaSandbox({"ops": {"public": data}}, ["ops.public.t0"], behaviour=behaviour) as sandbox:
+    sources = {"ops": {"public": data}}
+    with PeakaSandbox(sources, ["ops.public.t0"], profile="documented", behaviour=behaviour) as sandbox:
         sandbox.wait_idle()
         case = (
             schema()

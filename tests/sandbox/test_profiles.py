@@ -99,6 +99,12 @@ def test_a_whole_reading_leaves_nothing_to_the_profile() -> None:
     assert sandbox.behaviour == Behaviour.observed(query_values="json")
 
 
+def test_unless_told_otherwise_it_is_peaka_as_people_saw_it() -> None:
+    """What a package has to live with is the service, not its document."""
+    sandbox = PeakaSandbox({})
+    assert (sandbox.profile, sandbox.behaviour) == ("observed", Behaviour.observed())
+
+
 def test_an_unknown_profile_is_refused() -> None:
     """By its name, with those that there are."""
     with pytest.raises(SandboxError, match="profile imagined: it must be one of documented, observed"):

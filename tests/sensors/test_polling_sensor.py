@@ -90,6 +90,7 @@ def test_a_sync_that_the_first_tick_saw_running_is_recorded_at_its_end(
     sandbox: PeakaSandbox, instance: dg.DagsterInstance, assets: list[dg.AssetsDefinition]
 ) -> None:
     """It ended after the first tick; a shorter one of the other mode that had overtaken it did not."""
+    sandbox.behaviour.full_refresh_gap = 0.0
     sandbox.plan(T, mode="full_refresh", times=1, hold=True)
     long = sandbox.start_execution(T, "full_refresh")
     sandbox.start_execution(T, "incremental")

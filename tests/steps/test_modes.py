@@ -125,7 +125,7 @@ def test_what_a_snapshot_says_is_supported_costs_no_request(shop: PeakaSandbox) 
     assert run_of(assets, peaka_for(shop)).success
 
     asked = set(counts(shop)) - {"getCacheStatus"}  # of the last one alone, when the others are done
-    assert asked == {"incrementalUpdateCache", "getCacheStatusBySchema"}
+    assert asked == {"incrementalUpdateCache", "getCacheStatusByCatalog"}
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -139,7 +139,7 @@ def test_asking_costs_one_request_a_schema(shop: PeakaSandbox, known: bool) -> N
 
     before = [request.operation for request in shop.requests]
     before = before[: before.index("incrementalUpdateCache")]
-    look = "getCacheStatusBySchema" if known else "listCacheStatuses"
+    look = "getCacheStatusByCatalog" if known else "listCacheStatuses"
     assert before == [LISTING, look] if known else [look, LISTING, look]
     assert counts(shop)[LISTING] == 1
 

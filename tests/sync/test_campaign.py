@@ -55,7 +55,7 @@ def misbehave(sandbox: PeakaSandbox, pick: random.Random) -> list[threading.Time
             sandbox.start_execution(cache, mode=pick.choice(["incremental", "full_refresh"]))
     for _ in range(pick.randrange(3)):
         sandbox.fault(
-            "getCacheStatusBySchema", times=pick.choice([1, 3]), status=pick.choice([429, 502, 503])
+            "getCacheStatusByCatalog", times=pick.choice([1, 3]), status=pick.choice([429, 502, 503])
         )
     timers = [
         threading.Timer(pick.uniform(0.2, 3.0), sandbox.start_execution, (pick.choice(CACHES),))

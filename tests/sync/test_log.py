@@ -65,7 +65,7 @@ def test_a_sync_tells_of_its_trigger_its_execution_and_its_end(sandbox: PeakaSan
         f"following execution {ours} (RUNNING): 0 inserted, 0 updated, 0 deleted",
     ]
     assert told[3].startswith(f"execution {ours} COMPLETED in 0.")
-    assert told[3].endswith(" s: 0 inserted, 0 updated, 0 deleted")
+    assert told[3].endswith(" s: 0 inserted, 2 updated, 0 deleted")
     assert len(told) == 4
     assert {level for level, _ in lines} == {"INFO"}
 

@@ -60,7 +60,7 @@ def test_looks_depend_on_time_and_not_on_the_number_of_caches(many: PeakaSandbox
     assert set(operations) == {
         "listCatalogs",
         "listTables_1",
-        "getCacheStatusBySchema",
+        "getCacheStatusByCatalog",
         "incrementalUpdateCache",
     }
 

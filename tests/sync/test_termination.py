@@ -34,7 +34,7 @@ def test_nothing_is_sent_when_nothing_was_triggered(steps: Steps) -> None:
     steps.sandbox.fault(operation="getCacheStatus", delay=20.0, status=None, times=1)
     process = steps.start(EXECUTOR="in_process")
     wait_until(
-        lambda: any(r.operation == "getCacheStatusBySchema" for r in steps.sandbox.requests), "the listing"
+        lambda: any(r.operation == "getCacheStatusByCatalog" for r in steps.sandbox.requests), "the listing"
     )
     ended = steps.interrupt(process)
     assert (steps.triggers(), steps.cancels(), ended.success) == (0, 0, False)

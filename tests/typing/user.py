@@ -59,6 +59,7 @@ from dagster_peaka.sandbox import (
     ExecutionRecord,
     PeakaSandbox,
     PeakaScript,
+    Profile,
     RequestRecord,
     SandboxError,
     ScriptedExecution,
@@ -211,6 +212,8 @@ def test_orders(peaka_sandbox: PeakaSandbox, peaka_script: PeakaScript) -> None:
         "shop.public.orders", [ScriptedExecution(inserted=1), ScriptedExecution(fail="full")]
     )
     behaviour: Behaviour = peaka_sandbox.behaviour
+    profile: Profile = peaka_sandbox.profile
+    assert profile == "observed"
     behaviour.coalesce = True
     assert dg.materialize([orders], resources={"peaka": resource}).success
     executions: list[ExecutionRecord] = peaka_sandbox.executions(cache)
