@@ -1,5 +1,7 @@
 """Runs steps in processes of their own, for tests that interrupt or kill them."""
 
+import contextlib
+import json
 import os
 import re
 import signal
@@ -13,9 +15,10 @@ from pathlib import Path
 import dagster as dg
 
 from dagster_peaka.sandbox import PeakaSandbox
+from tests.example.machine import runs
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60.0
+PATIENCE = 240.0
 """Seconds after which a test gives up waiting; nothing is asserted about shorter times."""
 
 
@@ -53,16 +56,67 @@ class Ended:
         )
 
 
+class Nursery:
+    """`tests.sync.nursery` in a process of its own: it has imported Dagster and forks a child for each run."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.sync.nursery"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def fork(self, environment: dict[str, str], output: Path) -> int:
+        """Start a run; the id of its process."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{json.dumps({'environment': environment, 'output': str(output)})}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+@dataclass
+class Started:
+    """A run in a process of its own, and the file with what it has printed."""
+
+    pid: int
+    file: Path
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self.file.read_text() if self.file.exists() else ""
+
+    def wait_until_said(self, *words: str) -> None:
+        """Wait until all these words are in its log."""
+
+        def said() -> bool:
+            going_on = runs(self.pid)
+            if all(each in self.output for each in words):
+                return True
+            assert going_on, f"it ended without {words}: {self.output[-3000:]}"
+            return False
+
+        wait_until(said, f"{words} in its log")
+
+
 @dataclass
 class Steps:
     """Starts processes that run the job of `tests.sync.steps_to_kill` against a sandbox, on one instance."""
 
     sandbox: PeakaSandbox
     home: Path
-    settings: dict[str, str] = field(default_factory=dict[str, str])
-    running: list[subprocess.Popen[str]] = field(default_factory=list[subprocess.Popen[str]])
+    nursery: Nursery
+    running: list[Started] = field(default_factory=list[Started])
+    started: int = 0
 
-    def start(self, **settings: str) -> subprocess.Popen[str]:
+    def start(self, **settings: str) -> Started:
         """Start a run; ``settings`` are those of the module, in capitals."""
         environment = {
             **os.environ,
@@ -70,54 +124,44 @@ class Steps:
             "PEAKA_API_KEY": self.sandbox.api_key,
             "PEAKA_PROJECT_ID": self.sandbox.project_id,
             "PEAKA_BASE_URL": self.sandbox.base_url,
-            **self.settings,
             **settings,
         }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sync.steps_to_kill"],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.running.append(process)
-        return process
+        self.started += 1
+        output = self.home / f"output-{self.started}.txt"
+        started = Started(self.nursery.fork(environment, output), output)
+        self.running.append(started)
+        return started
 
-    def end(self, process: subprocess.Popen[str]) -> Ended:
+    def end(self, started: Started) -> Ended:
         """Wait for the end of a run."""
-        output, _ = process.communicate(timeout=PATIENCE)
-        self.running.remove(process)
-        return Ended(output)
+        wait_until(lambda: not runs(started.pid), "the end of the run")
+        self.running.remove(started)
+        return Ended(started.output)
 
     def run(self, **settings: str) -> Ended:
         """Start a run and wait for its end."""
         return self.end(self.start(**settings))
 
-    def interrupt(self, process: subprocess.Popen[str]) -> Ended:
+    def interrupt(self, started: Started) -> Ended:
         """Terminate a run as Dagster's UI and run launcher do, and wait for its end."""
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             instance.report_run_canceling(instance.get_runs(limit=1)[0])
-        process.send_signal(signal.SIGINT)
-        return self.end(process)
+        os.kill(started.pid, signal.SIGINT)
+        return self.end(started)
 
-    def kill(self, process: subprocess.Popen[str]) -> None:
+    def kill(self, started: Started) -> None:
         """SIGKILL the run's process and every step's: what a lost machine looks like."""
-        children = _descendants(process.pid)
-        for pid in (process.pid, *children):
-            os.kill(pid, signal.SIGKILL)
-        process.communicate(timeout=PATIENCE)
-        self.running.remove(process)
+        _kill(started.pid, *_descendants(started.pid))
+        self.end(started)
 
-    def kill_step(self, process: subprocess.Popen[str]) -> None:
+    def kill_step(self, started: Started) -> None:
         """SIGKILL the processes of the run's steps, and leave the run's own."""
-        for pid in _descendants(process.pid):
-            os.kill(pid, signal.SIGKILL)
+        _kill(*_descendants(started.pid))
 
     def close(self) -> None:
         """End what a failed test has left."""
-        for process in list(self.running):
-            self.kill(process)
+        for started in list(self.running):
+            self.kill(started)
 
     def materializations(self, run_id: str) -> list[dg.AssetMaterialization]:
         """What a run has materialized."""
@@ -159,15 +203,18 @@ class Steps:
         wanted = ("cancelIncrementalCache", "cancelFullRefreshCache")
         return sum(record.operation in wanted for record in self.sandbox.requests)
 
-    def looks(self) -> int:
-        """Looks that the sandbox has served."""
-        return sum((record.operation or "").startswith("getCacheStatus") for record in self.sandbox.requests)
+
+def _kill(*pids: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _descendants(pid: int) -> list[int]:
     """The processes below ``pid``, from /proc."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        for child in (task / "children").read_text().split():
-            found += [*_descendants(int(child)), int(child)]
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [*_descendants(int(child)), int(child)]
     return found

@@ -1,21 +1,25 @@
 """A Dagster project whose step is interrupted, killed and re-executed by tests, each run in a process of its own.
 
-`python -m tests.sync.steps_to_kill` runs the job with the executor, Peaka and settings that the environment names;
-with `AGAIN=<run id>` it re-executes that run from failure, with `AGAIN_ALL=<run id>` the whole of it. It
-prints `run <id>` and, last, `success` or `failure`.
+`main`, or `python -m tests.sync.steps_to_kill`, runs the job with the executor, Peaka and settings that the environment
+names; with `AGAIN=<run id>` it re-executes that run from failure, with `AGAIN_ALL=<run id>` the whole of it. It prints
+`run <id>` and, last, `success` or `failure`. `SECONDS_LATER` is by how much the step takes the earlier attempts for
+older. What a termination may take is bounded by `STOP_BUDGET`, so generously that a busy machine does not exceed it.
 """
 
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 
 from dagster_peaka import PeakaResource, build_peaka_cache_asset
-
-TABLES = os.environ.get("TABLES", "ops.public.t").split(",")
+from dagster_peaka.records import attempts
+from dagster_peaka.sync import runner
 
 
 def peaka() -> PeakaResource:
@@ -39,12 +43,13 @@ def landed() -> None:
 
 def caches() -> list[dg.AssetsDefinition]:
     """One asset a table, or all of them in one step."""
-    if len(TABLES) == 1:
+    tables = os.environ.get("TABLES", "ops.public.t").split(",")
+    if len(tables) == 1:
         retries = dg.RetryPolicy(max_retries=int(os.environ.get("RETRIES", "0")))
-        return [build_peaka_cache_asset(table=TABLES[0], deps=[landed], retry_policy=retries)]
+        return [build_peaka_cache_asset(table=tables[0], deps=[landed], retry_policy=retries)]
 
     @dg.multi_asset(
-        specs=[dg.AssetSpec(table.split("."), metadata={"peaka/table": table}) for table in TABLES],
+        specs=[dg.AssetSpec(table.split("."), metadata={"peaka/table": table}) for table in tables],
         required_resource_keys={"peaka"},
         name="fleet",
     )
@@ -56,6 +61,9 @@ def caches() -> list[dg.AssetsDefinition]:
 
 def job() -> dg.JobDefinition:
     """The job that is run, for every process that needs it: the caches, without their upstream."""
+    runner.STOP_BUDGET = float(os.environ.get("STOP_BUDGET", "120"))
+    later = float(os.environ.get("SECONDS_LATER", "0"))
+    patch.object(attempts, "time", SimpleNamespace(time=lambda: time.time() + later)).start()
     in_process = os.environ.get("EXECUTOR") == "in_process"
     definitions = dg.Definitions(
         assets=[*caches(), landed],

@@ -5,12 +5,13 @@ import pytest
 from tests.sync.steps import Steps, wait_until
 
 CACHE = "ops.public.t"
+ADOPTED = "an earlier attempt had triggered execution"
 
 
-def crashed(steps: Steps, **settings: str) -> str:
-    """Kill a run in the middle of its sync; returns its id. The execution is held until released."""
-    steps.sandbox.plan(CACHE, hold=True)
-    process = steps.start(**settings)
+def crashed(steps: Steps, fail: str | None = None) -> str:
+    """Kill a run in the middle of its sync; returns its id. The execution is held until released, and may then fail."""
+    steps.sandbox.plan(CACHE, hold=True, fail=fail)
+    process = steps.start(EXECUTOR="in_process")
     wait_until(lambda: steps.triggers() == 1 and len(steps.sandbox.executions(CACHE)) == 2, "the trigger")
     run_id = steps.last_run_id()
     steps.kill(process)
@@ -27,12 +28,12 @@ def test_a_killed_step_is_adopted_by_the_re_execution(steps: Steps) -> None:
     """`kill -9` of the step's process, a re-execution from failure: one trigger, and the materialization names it."""
     steps.sandbox.plan(CACHE, hold=True)
     process = steps.start(EXECUTOR="multiprocess")
-    wait_until(lambda: steps.triggers() == 1 and steps.looks() >= 4, "the look that follows the trigger")
+    process.wait_until_said("following execution")
     steps.kill_step(process)
     failed = steps.end(process)
     assert not failed.success
     again = steps.start(EXECUTOR="multiprocess", AGAIN=failed.run_id)
-    wait_until(lambda: steps.looks() >= 6, "a look of the re-execution")
+    again.wait_until_said(ADOPTED)
     steps.sandbox.release(CACHE)
     ended = steps.end(again)
     assert ended.success
@@ -43,7 +44,7 @@ def test_a_killed_step_is_adopted_by_the_re_execution(steps: Steps) -> None:
 
 def test_a_completed_execution_of_a_killed_run_is_adopted(steps: Steps) -> None:
     """What a dead run triggered and Peaka completed meanwhile is the re-execution's result."""
-    run_id = crashed(steps, EXECUTOR="in_process")
+    run_id = crashed(steps)
     steps.sandbox.release(CACHE)
     steps.sandbox.wait_idle()
     ended = steps.run(EXECUTOR="in_process", AGAIN=run_id)
@@ -53,10 +54,9 @@ def test_a_completed_execution_of_a_killed_run_is_adopted(steps: Steps) -> None:
 
 def test_a_re_execution_of_a_re_execution_still_adopts(steps: Steps) -> None:
     """The record is found through every ancestor."""
-    run_id = crashed(steps, EXECUTOR="in_process")
+    run_id = crashed(steps)
     process = steps.start(EXECUTOR="in_process", AGAIN=run_id)
-    seen = steps.looks()
-    wait_until(lambda: steps.looks() >= seen + 2, "a look of the re-execution")
+    process.wait_until_said(ADOPTED)
     second = steps.last_run_id()
     steps.kill(process)
     steps.mark_failed(second)
@@ -69,15 +69,10 @@ def test_a_re_execution_of_a_re_execution_still_adopts(steps: Steps) -> None:
 def test_an_execution_that_came_to_nothing_is_not_adopted(steps: Steps, how: str) -> None:
     """After the earlier execution FAILED or was CANCELLED, the re-execution triggers anew."""
     if how == "failed":
-        steps.sandbox.plan(CACHE, hold=True, fail={"message": "source is locked"})
-        process = steps.start(EXECUTOR="in_process")
-        wait_until(lambda: steps.triggers() == 1 and len(steps.sandbox.executions(CACHE)) == 2, "the trigger")
-        run_id = steps.last_run_id()
-        steps.kill(process)
-        steps.mark_failed(run_id)
+        run_id = crashed(steps, fail="source is locked")
         steps.sandbox.release(CACHE)
     else:
-        run_id = crashed(steps, EXECUTOR="in_process")
+        run_id = crashed(steps)
         steps.sandbox.cancel(CACHE)
     steps.sandbox.wait_idle()
     ended = steps.run(EXECUTOR="in_process", AGAIN=run_id)
@@ -87,7 +82,7 @@ def test_an_execution_that_came_to_nothing_is_not_adopted(steps: Steps, how: str
 
 def test_an_adopted_execution_is_adopted_once(steps: Steps) -> None:
     """Once a re-execution has recorded it, re-executing that one as a whole triggers anew."""
-    run_id = crashed(steps, EXECUTOR="in_process")
+    run_id = crashed(steps)
     steps.sandbox.release(CACHE)
     steps.sandbox.wait_idle()
     adopting = steps.run(EXECUTOR="in_process", AGAIN=run_id)
@@ -98,12 +93,7 @@ def test_an_adopted_execution_is_adopted_once(steps: Steps) -> None:
 
 def test_a_strangers_success_after_ours_failed_is_not_adopted(steps: Steps) -> None:
     """What an earlier attempt triggered is its own execution only: that one FAILED, so the re-execution triggers."""
-    steps.sandbox.plan(CACHE, hold=True, fail={"message": "source is locked"})
-    process = steps.start(EXECUTOR="in_process")
-    wait_until(lambda: steps.triggers() == 1 and len(steps.sandbox.executions(CACHE)) == 2, "the trigger")
-    run_id = steps.last_run_id()
-    steps.kill(process)
-    steps.mark_failed(run_id)
+    run_id = crashed(steps, fail="source is locked")
     steps.sandbox.release(CACHE)
     steps.sandbox.wait_idle()
     stranger = steps.sandbox.start_execution(CACHE)
@@ -115,7 +105,7 @@ def test_a_strangers_success_after_ours_failed_is_not_adopted(steps: Steps) -> N
 
 def test_new_rows_upstream_end_the_adoption(steps: Steps) -> None:
     """A dependency materialized after the earlier trigger needs a sync of its own."""
-    run_id = crashed(steps, EXECUTOR="in_process")
+    run_id = crashed(steps)
     steps.sandbox.release(CACHE)
     steps.sandbox.wait_idle()
     steps.materialize_upstream()
@@ -125,12 +115,11 @@ def test_new_rows_upstream_end_the_adoption(steps: Steps) -> None:
 
 def test_an_old_trigger_is_not_adopted(steps: Steps) -> None:
     """A trigger older than poll_timeout is history: the re-execution triggers anew."""
-    run_id = crashed(steps, EXECUTOR="in_process")
+    run_id = crashed(steps)
     steps.sandbox.release(CACHE)
     steps.sandbox.wait_idle()
-    ended = steps.run(EXECUTOR="in_process", AGAIN=run_id, POLL_TIMEOUT="1")
-    assert steps.triggers() == 2
-    assert ended.success
+    ended = steps.run(EXECUTOR="in_process", AGAIN=run_id, POLL_TIMEOUT="3600", SECONDS_LATER="3601")
+    assert (ended.success, steps.triggers()) == (True, 2)
 
 
 def test_a_run_that_has_materialized_is_not_adopted(steps: Steps) -> None:
@@ -153,7 +142,7 @@ def test_a_trigger_that_died_on_its_way_is_sent_by_the_re_execution(steps: Steps
     steps.mark_failed(run_id)
     lost.remove()
     assert len(steps.sandbox.executions(CACHE)) == 1
-    ended = steps.run(EXECUTOR="in_process", AGAIN=run_id, START_TIMEOUT="2")
+    ended = steps.run(EXECUTOR="in_process", AGAIN=run_id, START_TIMEOUT="0.5")
     assert ended.success
     assert executions_named(steps, ended.run_id) == [steps.sandbox.executions(CACHE)[-1].id]
     assert len(steps.sandbox.executions(CACHE)) == 2

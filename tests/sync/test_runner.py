@@ -20,7 +20,7 @@ from dagster_peaka import (
     PeakaUnknownOutcomeError,
     SyncMode,
 )
-from dagster_peaka.api.calls import Call
+from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sync.machine import Baseline, SyncRules, Trouble
 from dagster_peaka.sync.runner import Runner, SyncJob
@@ -32,9 +32,9 @@ SILENT = logging.getLogger("tests.silent")
 SILENT.setLevel(logging.CRITICAL + 1)
 
 
-def runner(scripted: Scripted, jobs: list[SyncJob]) -> Runner:
+def runner(scripted: Scripted, jobs: list[SyncJob], log: logging.Logger = SILENT) -> Runner:
     """A runner whose client, clock and events are scripted."""
-    made = Runner(scripted, jobs, log=SILENT, clock=scripted.clock)
+    made = Runner(scripted, jobs, log=log, clock=scripted.clock)
     made._events = scripted  # pyright: ignore[reportAttributeAccessIssue] - the one thing that waits for time
     return made
 
@@ -201,3 +201,62 @@ def test_one_bad_listing_costs_one_look_at_each_cache(answer: Any) -> None:
     assert all(result.ok for _, result in runner(scripted, jobs_for(caches)).run())
     singles = sum(call.segments[-1] == "status" and len(call.segments) == 3 for call in scripted.calls)
     assert singles == len(caches)
+
+
+class Terminated(Scripted):
+    """A run of two caches that is terminated while it follows both, and then a Peaka that answers at once.
+
+    It keeps back only the history of `slow`, until the other cache has been asked to stop.
+    """
+
+    def __init__(self, script: Script) -> None:
+        super().__init__(script)
+        self._script = script
+        self._terminated = False
+        self._slow: Future[Any] = Future()
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The next event, until the interrupt comes."""
+        if self.now > 20.0:
+            self._terminated = True
+            raise KeyboardInterrupt
+        return super().get(timeout)
+
+    def start(self, call: Call[Any]) -> Future[Any]:
+        """Begin a call; after the interrupt it is answered at once."""
+        if not self._terminated:
+            return super().start(call)
+        self.calls.append(call)
+        cache, answered = call.segments[1], Future[Any]()
+        if call.method == "POST":
+            answered.set_result(Answer(None, NOON))
+            if not self._slow.done():
+                self._slow.set_exception(PeakaServerError("bad gateway", status_code=502))
+        elif call.segments[-1] == "status":
+            answered.set_result(Answer(self._script(call, self.now)[1], NOON))
+        elif cache == "slow":
+            return self._slow
+        else:
+            entries = [execution(f"{cache}-new", 0.05, "RUNNING"), execution(f"{cache}-old", -100)]
+            answered.set_result(Answer(entries, NOON))
+        return answered
+
+
+def test_one_slow_history_stops_no_other_cancel(caplog: pytest.LogCaptureFixture) -> None:
+    """Each cancel goes out as soon as its own cache is known to run ours."""
+    caches = ["slow", "quick"]
+    script, _ = quiet(caches, ends=600.0)
+    terminated = Terminated(script)
+    caplog.set_level(logging.INFO)
+    stopped = runner(terminated, jobs_for(caches), log=logging.getLogger("tests.terminated"))
+    with pytest.raises(KeyboardInterrupt):
+        list(stopped.run())
+    triggers = [call for call in terminated.calls if call.method == "POST"]
+
+    stopped.stop(cancel=True)
+
+    (cancel,) = [call for call in terminated.calls if call.method == "POST" and call not in triggers]
+    assert cancel.segments[1] == "quick"
+    told = [record.message for record in caplog.records]
+    assert any("asked to cancel" in line and "quick" in line for line in told)
+    assert any("left alone" in line and "slow" in line for line in told)

@@ -6,7 +6,9 @@ from dagster_peaka.sandbox import PeakaSandbox
 from tests.sync.steps import Steps, wait_until
 
 CACHE = "ops.public.t"
-both_executors = pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
+FOR_EVER = 3600.0
+"""Seconds that no test waits."""
+FOLLOWING = "following execution"
 
 
 def newest_status(sandbox: PeakaSandbox) -> str:
@@ -14,12 +16,12 @@ def newest_status(sandbox: PeakaSandbox) -> str:
     return sandbox.executions(CACHE)[-1].status
 
 
-@both_executors
+@pytest.mark.parametrize("executor", ["in_process", "multiprocess"])
 def test_a_running_execution_of_ours_is_cancelled(steps: Steps, executor: str) -> None:
     """Interrupted while its own execution runs, the step cancels exactly that one, and says so."""
     steps.sandbox.plan(CACHE, hold=True)
     process = steps.start(EXECUTOR=executor)
-    wait_until(lambda: steps.triggers() == 1 and steps.looks() >= 4, "the look that follows the trigger")
+    process.wait_until_said(FOLLOWING)
     ended = steps.interrupt(process)
     ours = steps.sandbox.executions(CACHE)[-1]
     steps.sandbox.wait_idle()
@@ -31,22 +33,19 @@ def test_a_running_execution_of_ours_is_cancelled(steps: Steps, executor: str) -
 
 def test_nothing_is_sent_when_nothing_was_triggered(steps: Steps) -> None:
     """Interrupted before its trigger, the step triggers nothing and cancels nothing."""
-    steps.sandbox.fault(operation="getCacheStatus", delay=20.0, status=None, times=1)
+    look = steps.sandbox.fault(operation="getCacheStatus", delay=FOR_EVER, status=None, times=1)
     process = steps.start(EXECUTOR="in_process")
-    wait_until(
-        lambda: any(r.operation == "getCacheStatusByCatalog" for r in steps.sandbox.requests), "the listing"
-    )
+    wait_until(lambda: look.hits == 1, "the first look")
     ended = steps.interrupt(process)
     assert (steps.triggers(), steps.cancels(), ended.success) == (0, 0, False)
 
 
-@both_executors
-def test_a_queued_execution_is_left_alone_and_named(steps: Steps, executor: str) -> None:
+def test_a_queued_execution_is_left_alone_and_named(steps: Steps) -> None:
     """While a stranger's execution runs, a cancel would stop that one; ours, queued behind it, is only named."""
     steps.sandbox.plan(CACHE, hold=True)
     steps.sandbox.start_execution(CACHE)
-    process = steps.start(EXECUTOR=executor)
-    wait_until(lambda: steps.triggers() == 1 and steps.looks() >= 4, "the look that follows the trigger")
+    process = steps.start(EXECUTOR="in_process")
+    process.wait_until_said(FOLLOWING)
     ended = steps.interrupt(process)
     stranger, ours = steps.sandbox.executions(CACHE)[-2:]
     assert steps.cancels() == 0
@@ -80,7 +79,7 @@ def test_an_attached_execution_is_left_alone(steps: Steps) -> None:
     steps.sandbox.plan(CACHE, hold=True)
     steps.sandbox.start_execution(CACHE)
     process = steps.start(EXECUTOR="in_process", ON_RUNNING="attach")
-    wait_until(lambda: steps.looks() >= 4, "some looks")
+    process.wait_until_said("attached to execution")
     ended = steps.interrupt(process)
     assert (steps.triggers(), steps.cancels(), newest_status(steps.sandbox)) == (0, 0, "RUNNING")
     assert "left alone" in ended.log
@@ -90,7 +89,7 @@ def test_cancelling_can_be_switched_off(steps: Steps) -> None:
     """With cancel_on_termination=False the execution goes on, and the log names it."""
     steps.sandbox.plan(CACHE, hold=True)
     process = steps.start(EXECUTOR="in_process", CANCEL="no")
-    wait_until(lambda: steps.triggers() == 1 and steps.looks() >= 4, "the look that follows the trigger")
+    process.wait_until_said(FOLLOWING)
     ended = steps.interrupt(process)
     assert (steps.cancels(), newest_status(steps.sandbox)) == (0, "RUNNING")
     assert steps.sandbox.executions(CACHE)[-1].id in ended.log
@@ -100,7 +99,7 @@ def test_a_terminated_step_is_not_retried_into_a_new_trigger(steps: Steps) -> No
     """A retry policy does not turn the interrupt into another sync."""
     steps.sandbox.plan(CACHE, hold=True)
     process = steps.start(EXECUTOR="in_process", RETRIES="2")
-    wait_until(lambda: steps.triggers() == 1 and steps.looks() >= 4, "the look that follows the trigger")
+    process.wait_until_said(FOLLOWING)
     steps.interrupt(process)
     assert (steps.triggers(), steps.cancels()) == (1, 1)
 
@@ -108,9 +107,9 @@ def test_a_terminated_step_is_not_retried_into_a_new_trigger(steps: Steps) -> No
 def test_a_server_that_does_not_answer_holds_up_no_termination(steps: Steps) -> None:
     """With Peaka silent, the step gives up cancelling within its budget, and names what it left."""
     steps.sandbox.plan(CACHE, hold=True)
-    process = steps.start(EXECUTOR="in_process")
-    wait_until(lambda: steps.triggers() == 1 and steps.looks() >= 4, "the look that follows the trigger")
-    steps.sandbox.fault(delay=25.0, status=None, times=None)
+    process = steps.start(EXECUTOR="in_process", STOP_BUDGET="0.5")
+    process.wait_until_said(FOLLOWING)
+    steps.sandbox.fault(delay=FOR_EVER, status=None, times=None)
     before = len(steps.sandbox.requests)
     ended = steps.interrupt(process)
     assert steps.cancels() == 0
@@ -123,22 +122,9 @@ def test_a_fleet_is_cancelled_side_by_side(steps: Steps) -> None:
     for table in ("t", "u"):
         steps.sandbox.plan(f"ops.public.{table}", hold=True)
     process = steps.start(EXECUTOR="in_process", TABLES="ops.public.t,ops.public.u")
-    wait_until(lambda: steps.triggers() == 2 and steps.looks() >= 8, "the looks that follow the triggers")
+    caches = steps.sandbox.caches.items()
+    process.wait_until_said(*(f"{table} ({cache_id}): {FOLLOWING}" for table, cache_id in caches))
     steps.interrupt(process)
     steps.sandbox.wait_idle()
     assert steps.cancels() == 2
     assert [execution.status for execution in steps.sandbox.executions()].count("CANCELLED") == 2
-
-
-def test_one_slow_history_stops_no_other_cancel(steps: Steps) -> None:
-    """Each cancel goes out as soon as its own cache is known to run ours."""
-    for table in ("t", "u"):
-        steps.sandbox.plan(f"ops.public.{table}", hold=True)
-    process = steps.start(EXECUTOR="in_process", TABLES="ops.public.t,ops.public.u")
-    wait_until(lambda: steps.triggers() == 2 and steps.looks() >= 8, "the looks that follow the triggers")
-    steps.sandbox.fault("getCacheExecutionHistory", "ops.public.u", delay=25.0, status=None, times=None)
-    ended = steps.interrupt(process)
-    assert steps.cancels() == 1
-    assert newest_status(steps.sandbox) in ("CANCELLED", "RUNNING")
-    assert "asked to cancel ops.public.t" in ended.log
-    assert "left alone" in ended.log
