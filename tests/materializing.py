@@ -22,8 +22,8 @@ def peaka_for(sandbox: PeakaSandbox, **settings: Any) -> PeakaResource:
         "project_id": sandbox.project_id,
         "base_url": sandbox.base_url,
         "poll_interval": 0.05,
-        "start_timeout": 2.0,
-        "poll_timeout": 60.0,
+        "start_timeout": 20.0,
+        "poll_timeout": 240.0,
         "request_max_retries": 0,
     }
     return PeakaResource(**{**quick, **settings})
@@ -75,14 +75,18 @@ def log_of(asset: dg.AssetsDefinition, peaka: PeakaResource) -> list[tuple[str, 
 
 @contextmanager
 def acting_when(condition: Callable[[], bool], act: Callable[[], object]) -> Generator[None, None, None]:
-    """Beside the block, wait for `condition` and then `act`; the block is over when that is."""
+    """Beside the block, wait for `condition` and then `act`; the block is over when that is, and raises what it did."""
     given_up = threading.Event()
+    raised: list[Exception] = []
 
     def watch() -> None:
         while not condition():
             if given_up.wait(0.01):
                 return
-        act()
+        try:
+            act()
+        except Exception as error:
+            raised.append(error)
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -91,6 +95,8 @@ def acting_when(condition: Callable[[], bool], act: Callable[[], object]) -> Gen
     finally:
         given_up.set()
         thread.join()
+    if raised:
+        raise raised[0]
 
 
 def triggers(sandbox: PeakaSandbox) -> int:

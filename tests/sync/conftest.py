@@ -3,11 +3,14 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
+from dagster_peaka.api import calls
 from dagster_peaka.sandbox import PeakaSandbox
+from tests.sync.looks import Looks
 from tests.sync.steps import Nursery, Steps
 
 
@@ -38,3 +41,18 @@ def steps(sandbox: PeakaSandbox, tmp_path: Path, empty_home: Path, nursery: Nurs
     steps = Steps(sandbox, home, nursery)
     yield steps
     steps.close()
+
+
+@pytest.fixture
+def looks(sandbox: PeakaSandbox, monkeypatch: pytest.MonkeyPatch) -> Looks:
+    """The looks of a sync, which go out at once unless a test holds them back."""
+    looks = Looks(sandbox)
+    looks.allowed.set()
+    real = calls.get_cache_status
+
+    def look(cache_id: str) -> calls.Call[Any]:
+        looks.hold()
+        return real(cache_id)
+
+    monkeypatch.setattr(calls, "get_cache_status", look)
+    return looks

@@ -5,14 +5,17 @@ Guarantees 1 and 2 are judged by the sandbox's own records: which execution each
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
 from dagster_peaka import CacheExecution, PeakaResource, PeakaSyncError
 from dagster_peaka.sandbox import ExecutionRecord, PeakaSandbox
-from tests.materializing import acting_when
+from tests.materializing import TRIGGERS, acting_when, is_followed
+from tests.sync.looks import Looks, answered
+from tests.sync.steps import PATIENCE, wait_until
 
 CACHE = "ops.public.t"
 Sync = Callable[..., CacheExecution]
@@ -20,13 +23,13 @@ Sync = Callable[..., CacheExecution]
 
 @pytest.fixture
 def sync(sandbox: PeakaSandbox) -> Sync:
-    """Sync the cache through the resource, with short times; settings may be given."""
+    """Sync the cache through the resource; settings may be given. Only a wait that has to end is short."""
 
     def run(mode: str = "incremental", **settings: Any) -> CacheExecution:
         fields: dict[str, Any] = {
             "poll_interval": 0.05,
-            "start_timeout": 5.0,
-            "poll_timeout": 60.0,
+            "start_timeout": PATIENCE,
+            "poll_timeout": PATIENCE,
             **settings,
         }
         peaka = PeakaResource(
@@ -44,16 +47,46 @@ def triggered(sandbox: PeakaSandbox) -> list[ExecutionRecord]:
 
 def triggers(sandbox: PeakaSandbox) -> int:
     """How many triggers the sandbox was sent."""
-    return sum(
-        record.operation in ("incrementalUpdateCache", "fullRefreshCache") for record in sandbox.requests
-    )
+    return sum(record.operation in TRIGGERS for record in sandbox.requests)
 
 
-def later(seconds: float, action: Callable[[], Any]) -> threading.Timer:
-    """Do something in a moment, beside the sync."""
-    timer = threading.Timer(seconds, action)
-    timer.start()
-    return timer
+@contextmanager
+def between_two_looks(looks: Looks, act: Callable[[], object]) -> Generator[None]:
+    """In the block a sync's trigger is answered, `act` is done, and only then looks are taken again."""
+    looks.allowed.clear()
+
+    def then() -> None:
+        try:
+            act()
+        finally:
+            looks.allowed.set()
+
+    with acting_when(lambda: answered(looks.sandbox), then):
+        yield
+
+
+def change(sandbox: PeakaSandbox, execution_id: str, *, later: float = 0.0, shown: bool = True) -> None:
+    """Date an execution's creation some seconds later, and show it or hide it."""
+
+    def do() -> None:
+        (execution,) = [each for each in sandbox._engine.truth if each.id == execution_id]
+        execution.visible_at = 0.0 if shown else float("inf")
+        execution.created_at += later
+
+    sandbox._call(do)
+
+
+def start_later(sandbox: PeakaSandbox) -> str:
+    """A stranger's execution that Peaka's clock dates past the second of the trigger's answer; returns its id."""
+    sandbox.wait_idle()
+    started = sandbox.start_execution(CACHE, origin="schedule")
+    change(sandbox, started, later=5.0)
+    return started
+
+
+def when_triggered(sandbox: PeakaSandbox) -> Any:
+    """In the block, let what is held go on as soon as a trigger was answered."""
+    return acting_when(lambda: answered(sandbox), lambda: sandbox.release(CACHE))
 
 
 def test_visible_at_once(sandbox: PeakaSandbox, sync: Sync) -> None:
@@ -62,40 +95,64 @@ def test_visible_at_once(sandbox: PeakaSandbox, sync: Sync) -> None:
     assert triggers(sandbox) == 1
 
 
-def test_visible_after_some_seconds(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_visible_after_some_seconds(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """A triggered execution that shows late is waited for: one trigger."""
-    sandbox.behaviour.visible_after = 1.5
-    assert sync().id == triggered(sandbox)[0].id
+    sandbox.behaviour.visible_after = PATIENCE
+
+    def show() -> None:
+        looks.are_seen(2)
+        change(sandbox, triggered(sandbox)[0].id)
+
+    with acting_when(lambda: answered(sandbox), show):
+        execution = sync()
+    assert execution.id == triggered(sandbox)[0].id
     assert triggers(sandbox) == 1
 
 
-def test_visible_when_it_leaves_the_queue(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_visible_when_it_leaves_the_queue(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """While a stranger's execution runs ours does not show; the grace begins only when that one has ended."""
     sandbox.behaviour.hide_queued = True
     sandbox.plan(CACHE, hold=True)
     sandbox.start_execution(CACHE)
-    timer = later(2.0, lambda: sandbox.release(CACHE))
-    assert sync(start_timeout=1.0).id == triggered(sandbox)[0].id
+
+    def release() -> None:
+        answered = time.monotonic()
+        wait_until(lambda: time.monotonic() > answered + 0.3, "the end of a grace that begins too early")
+        looks.are_seen(2)
+        sandbox.release(CACHE)
+
+    with acting_when(lambda: answered(sandbox), release):
+        execution = sync(start_timeout=0.2)
+    assert execution.id == triggered(sandbox)[0].id
     assert triggers(sandbox) == 1
-    timer.join()
 
 
-def test_an_older_one_that_shows_late_is_not_ours(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_an_older_one_that_shows_late_is_not_ours(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """An execution from before our look, which showed only after it, may have read past the newest rows."""
-    sandbox.behaviour.visible_after = 4.0
-    sandbox.plan(CACHE, duration=5.0)
+    sandbox.behaviour.visible_after = PATIENCE
+    sandbox.plan(CACHE, hold=True)
     stranger = sandbox.start_execution(CACHE)
-    time.sleep(3.0)
-    execution = sync(start_timeout=10.0)
+    change(sandbox, stranger, later=-10.0, shown=False)
+
+    def show() -> None:
+        change(sandbox, stranger)
+        looks.are_seen(2)
+        sandbox.release(CACHE)
+        looks.are_seen(2)
+        change(sandbox, triggered(sandbox)[0].id)
+
+    with acting_when(lambda: answered(sandbox), show):
+        execution = sync()
     assert execution.id != stranger
     assert execution.id == triggered(sandbox)[0].id
 
 
 def test_a_trigger_while_one_runs_is_queued(sandbox: PeakaSandbox, sync: Sync) -> None:
     """The queued execution is ours, not the one that ran at our look."""
-    sandbox.plan(CACHE, duration=1.0)
+    sandbox.plan(CACHE, hold=True)
     stranger = sandbox.start_execution(CACHE)
-    execution = sync()
+    with when_triggered(sandbox):
+        execution = sync()
     assert execution.id != stranger
     assert [execution.id] == [record.id for record in triggered(sandbox)]
 
@@ -103,9 +160,10 @@ def test_a_trigger_while_one_runs_is_queued(sandbox: PeakaSandbox, sync: Sync) -
 def test_a_trigger_while_one_runs_is_coalesced(sandbox: PeakaSandbox, sync: Sync) -> None:
     """A swallowed trigger is repeated once, after the running execution has ended and start_timeout has passed."""
     sandbox.behaviour.coalesce = True
-    sandbox.plan(CACHE, duration=1.0)
+    sandbox.plan(CACHE, hold=True)
     stranger = sandbox.start_execution(CACHE)
-    execution = sync(start_timeout=0.5)
+    with when_triggered(sandbox):
+        execution = sync(start_timeout=0.2)
     assert execution.id != stranger
     assert [execution.id] == [record.id for record in triggered(sandbox)]
     assert triggers(sandbox) == 2
@@ -114,20 +172,27 @@ def test_a_trigger_while_one_runs_is_coalesced(sandbox: PeakaSandbox, sync: Sync
 @pytest.mark.parametrize("spelling", ["upper", "lower", "kebab"])
 @pytest.mark.parametrize("stranger_fails", [False, True])
 def test_ours_is_over_and_replaced_between_two_looks(
-    sandbox: PeakaSandbox, sync: Sync, spelling: Any, stranger_fails: bool
+    sandbox: PeakaSandbox, sync: Sync, looks: Looks, spelling: Any, stranger_fails: bool
 ) -> None:
     """Of two executions between two looks only the history still shows ours, however it spells the modes."""
     sandbox.behaviour.mode_spelling = spelling
 
     def schedule() -> None:
+        sandbox.wait_idle()
         sandbox.plan(CACHE, hold=not stranger_fails, fail={"message": "no"} if stranger_fails else None)
-        sandbox.start_execution(CACHE, origin="schedule")
+        started = start_later(sandbox)
+        wait_until(lambda: not stranger_fails or status_of(sandbox, started) == "FAILED", "its end")
 
-    timer = later(1.6, schedule)
-    execution = sync(poll_interval=2.5)
-    timer.join()
+    with between_two_looks(looks, schedule):
+        execution = sync()
     assert execution.id == triggered(sandbox)[0].id
     assert triggers(sandbox) == 1
+
+
+def status_of(sandbox: PeakaSandbox, execution_id: str) -> str:
+    """The true status of an execution."""
+    (found,) = [each for each in sandbox.executions(CACHE) if each.id == execution_id]
+    return found.status
 
 
 def histories(sandbox: PeakaSandbox) -> int:
@@ -135,20 +200,20 @@ def histories(sandbox: PeakaSandbox) -> int:
     return sum(record.operation == "getCacheExecutionHistory" for record in sandbox.requests)
 
 
-def and_a_later_one(sandbox: PeakaSandbox, sync: Sync) -> CacheExecution:
+def and_a_later_one(looks: Looks, sync: Sync) -> CacheExecution:
     """Sync while a stranger's execution follows ours, and both are over before the next look."""
 
     def start() -> None:
-        time.sleep(1.1)  # past the second of the trigger's answer, which is what its date tells
-        sandbox.start_execution(CACHE)
+        start_later(looks.sandbox)
+        looks.sandbox.wait_idle()
 
-    with acting_when(lambda: triggers(sandbox) > 0, start):
-        return sync(poll_interval=2.5)
+    with between_two_looks(looks, start):
+        return sync()
 
 
-def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """A newest execution that began after our look and COMPLETED is as good as ours."""
-    execution = and_a_later_one(sandbox, sync)
+    execution = and_a_later_one(looks, sync)
     assert execution.id == sandbox.executions(CACHE)[-1].id
     assert histories(sandbox) == 0
 
@@ -157,9 +222,10 @@ def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Syn
 def test_the_other_mode_runs(sandbox: PeakaSandbox, sync: Sync, other_mode: Any) -> None:
     """Beside it, behind it, swallowed or refused: in the end one of our triggers' executions COMPLETED."""
     sandbox.behaviour.other_mode = other_mode
-    sandbox.plan(CACHE, duration=1.0)
+    sandbox.plan(CACHE, hold=True)
     sandbox.start_execution(CACHE, mode="full_refresh")
-    execution = sync(start_timeout=0.5)
+    with when_triggered(sandbox):
+        execution = sync(start_timeout=0.2)
     assert [execution.id] == [record.id for record in triggered(sandbox)]
     assert triggers(sandbox) == (2 if other_mode in ("coalesce", "refuse") else 1)
 
@@ -189,7 +255,7 @@ def test_a_trigger_that_was_answered_with_5xx_and_not_taken(
 ) -> None:
     """Nothing appears for start_timeout, so the trigger is repeated once."""
     sandbox.fault("incrementalUpdateCache", status=status)
-    assert sync(start_timeout=0.5).id == triggered(sandbox)[0].id
+    assert sync(start_timeout=0.2).id == triggered(sandbox)[0].id
     assert triggers(sandbox) == 2
 
 
@@ -224,9 +290,11 @@ def test_statuses_in_any_letter_case(sandbox: PeakaSandbox, sync: Sync, case: An
 def test_a_status_that_nobody_has_seen_yet(sandbox: PeakaSandbox, sync: Sync, word: str) -> None:
     """An unknown status is neither success nor failure: ours is followed through it to its end."""
     sandbox.behaviour.queued_status = word
-    sandbox.plan(CACHE, duration=0.7)
+    sandbox.plan(CACHE, hold=True)
     sandbox.start_execution(CACHE)
-    assert sync().id == triggered(sandbox)[0].id
+    with acting_when(lambda: is_followed(sandbox), lambda: sandbox.release(CACHE)):
+        execution = sync()
+    assert execution.id == triggered(sandbox)[0].id
 
 
 @pytest.mark.parametrize("word", ["TIMED_OUT", "TERMINATED"])
@@ -234,15 +302,13 @@ def test_an_end_that_nobody_has_seen_yet(sandbox: PeakaSandbox, sync: Sync, word
     """An unknown status with an end is never a success."""
     sandbox.plan(CACHE, status=word)
     with pytest.raises(PeakaSyncError, match=word):
-        sync(start_timeout=0.4)
+        sync(start_timeout=0.2)
 
 
-def test_a_history_without_modes(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_a_history_without_modes(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """Where the history names no modes, the newest execution known to be of the mode is followed."""
     sandbox.behaviour.mode_spelling = "absent"
-    timer = later(1.6, lambda: sandbox.start_execution(CACHE, origin="schedule"))
-    execution = sync(poll_interval=2.5)
-    timer.join()
+    execution = and_a_later_one(looks, sync)
     assert execution.id in {record.id for record in sandbox.executions(CACHE)[1:]}
     assert triggers(sandbox) == 1
 
@@ -293,56 +359,77 @@ def test_unknown_fields_and_ids_as_numbers(sandbox: PeakaSandbox, sync: Sync) ->
 @pytest.mark.parametrize(("choice", "expected"), [("attach", 0), ("queue", 1)])
 def test_what_on_running_does(sandbox: PeakaSandbox, sync: Sync, choice: str, expected: int) -> None:
     """`attach` follows the execution that runs already, `queue` triggers another."""
-    sandbox.plan(CACHE, duration=0.7)
+    sandbox.plan(CACHE, hold=True)
     stranger = sandbox.start_execution(CACHE)
-    execution = sync(on_running=choice)
+    with acting_when(lambda: is_followed(sandbox), lambda: sandbox.release(CACHE)):
+        execution = sync(on_running=choice)
     assert (execution.id == stranger) == (choice == "attach")
     assert triggers(sandbox) == expected
 
 
 def test_on_running_fail(sandbox: PeakaSandbox, sync: Sync) -> None:
     """`fail` triggers nothing and names the execution that runs."""
-    sandbox.plan(CACHE, duration=0.7)
+    sandbox.plan(CACHE, hold=True)
     stranger = sandbox.start_execution(CACHE)
     with pytest.raises(PeakaSyncError, match=stranger):
         sync(on_running="fail")
     assert triggers(sandbox) == 0
 
 
-def test_a_short_outage(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_a_short_outage(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """The server away for less than outage_tolerance: as if nothing had happened."""
-    sandbox.plan(CACHE, duration=2.0)
-    timers = [later(0.8, sandbox.stop), later(1.6, sandbox.start)]
-    execution = sync(outage_tolerance=20.0)
-    for timer in timers:
-        timer.join()
+    sandbox.plan(CACHE, hold=True)
+
+    def away_for_a_while() -> None:
+        looks.are_seen(2)
+        sandbox.stop()
+        looks.are_seen(2)
+        sandbox.start()
+        sandbox.release(CACHE)
+
+    with acting_when(lambda: answered(sandbox), away_for_a_while):
+        execution = sync(outage_tolerance=PATIENCE, request_max_retries=0)
     assert execution.id == triggered(sandbox)[0].id
     assert triggers(sandbox) == 1
 
 
-def test_a_long_outage(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_a_long_outage(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """The server away for longer: the sync names the execution that may still run, and nothing is cancelled."""
     sandbox.plan(CACHE, hold=True)
-    timer = later(1.0, sandbox.stop)
-    with pytest.raises(PeakaSyncError, match="could not be read .* may still run") as raised:
-        sync(outage_tolerance=1.0, request_max_retries=0)
-    timer.join()
+
+    def away() -> None:
+        looks.are_seen(2)
+        sandbox.stop()
+
+    with (
+        acting_when(lambda: answered(sandbox), away),
+        pytest.raises(PeakaSyncError, match="could not be read .* may still run") as raised,
+    ):
+        sync(outage_tolerance=0.3, request_max_retries=0)
     sandbox.start()
     assert raised.value.execution_id == triggered(sandbox)[0].id
     assert not [record for record in sandbox.requests if (record.operation or "").startswith("cancel")]
 
 
-def test_an_execution_that_vanishes(sandbox: PeakaSandbox, sync: Sync) -> None:
+def test_an_execution_that_vanishes(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     """Gone from status and history, it is waited for as long as for a new one, and then named."""
-    sandbox.plan(CACHE, vanish=True, duration=0.5)
-    with pytest.raises(PeakaSyncError, match="neither") as raised:
-        sync(start_timeout=0.5)
+    sandbox.plan(CACHE, vanish=True, hold=True)
+
+    def release() -> None:
+        looks.are_seen(2)
+        sandbox.release(CACHE)
+
+    with (
+        acting_when(lambda: answered(sandbox), release),
+        pytest.raises(PeakaSyncError, match="neither") as raised,
+    ):
+        sync(start_timeout=0.2)
     assert raised.value.execution_id == triggered(sandbox)[0].id
 
 
 def test_two_syncs_of_one_cache_at_the_same_time(sandbox: PeakaSandbox, sync: Sync) -> None:
     """Each ends with an execution that was created after it asked."""
-    sandbox.behaviour.execution_seconds = 0.5
+    sandbox.behaviour.execution_seconds = 0.2
     results: dict[str, tuple[float, CacheExecution]] = {}
 
     def one(name: str) -> None:

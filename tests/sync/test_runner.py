@@ -150,6 +150,19 @@ def jobs_for(caches: list[str]) -> list[SyncJob]:
     return [SyncJob(SyncTarget(cache), SyncMode.INCREMENTAL, SyncRules()) for cache in caches]
 
 
+def test_looks_depend_on_time_and_not_on_the_number_of_caches() -> None:
+    """However many caches run, each look is one listing, and the looks become rarer."""
+    asked: dict[int, list[str]] = {}
+    for size in (10, 200):
+        caches = [f"c{number}" for number in range(size)]
+        scripted = Scripted(quiet(caches, ends=600.0)[0])
+        assert all(result.ok for _, result in runner(scripted, jobs_for(caches)).run())
+        asked[size] = ["/".join(call.segments) for call in scripted.calls if call.method == "GET"]
+    assert asked[10] == asked[200]
+    assert set(asked[200]) == {"cache/status"}
+    assert len(asked[200]) <= 70
+
+
 def test_a_bad_id_harms_no_other_cache() -> None:
     """An id that no path can carry fails its own sync; the others go on."""
     caches = ["a", "b", ".."]
