@@ -1,5 +1,9 @@
-"""Names of assets, steps and groups from whatever Peaka calls its catalogs, schemas and tables."""
+"""Names of assets, steps and groups from whatever Peaka calls its catalogs, schemas and tables.
 
+`PEAKA_NAMES` sets how many sets of names are generated (default 500).
+"""
+
+import os
 import string
 
 import dagster as dg
@@ -9,6 +13,7 @@ from hypothesis import strategies as st
 
 from dagster_peaka import PeakaCache, PeakaConfigError, PeakaResource, build_peaka_cache_assets
 
+NAMES = int(os.environ.get("PEAKA_NAMES", "500"))
 NOWHERE = PeakaResource(api_key=dg.EnvVar("PEAKA_API_KEY"), project_id="p")
 
 WORDS = st.one_of(
@@ -35,7 +40,7 @@ def caches_of(tables: list[tuple[str, str, str]]) -> list[PeakaCache]:
     ]
 
 
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=NAMES, deadline=None)
 @given(
     st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=3, unique=True),
     st.sampled_from(["cache", "catalog", "project"]),
@@ -62,7 +67,7 @@ def test_any_names_load_or_are_refused_with_both_ids(
     assert len(definitions.get_repository_def().assets_defs_by_key) == len(caches)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=max(1, NAMES // 5), deadline=None)
 @given(
     st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=2, max_size=6, unique_by="/".join),
     st.sampled_from(["cache", "catalog", "project"]),

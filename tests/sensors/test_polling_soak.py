@@ -1,6 +1,7 @@
-"""A soak of the polling sensor: hundreds of ticks over HTTP beside runs, schedules, strangers, failures and deaths.
+"""A soak of the polling sensor: ticks over HTTP beside runs, schedules, strangers, failures and deaths.
 
-`PEAKA_CAMPAIGNS` sets how many soaks run (default 1), `PEAKA_FIRST_SEED` where to begin; a violation names its seed.
+`PEAKA_CAMPAIGNS` sets how many soaks run (default 1), `PEAKA_TICKS` how many ticks each has (default 30) and
+`PEAKA_FIRST_SEED` where to begin; a violation names its seed.
 What is judged comes from the sandbox's own records.
 """
 
@@ -25,7 +26,7 @@ from tests.sensors.polling import Watch
 
 SOAKS = int(os.environ.get("PEAKA_CAMPAIGNS", "1"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
-TICKS = 200
+TICKS = int(os.environ.get("PEAKA_TICKS", "30"))
 CACHES = [f"ops.public.t{number}" for number in range(5)]
 SCHEDULED = "ops.public.scheduled"
 
@@ -139,12 +140,12 @@ def test_every_sync_is_recorded_once_whatever_happens(tmp_path: Path, seed: int)
                 sandbox.caches[SCHEDULED], incremental_schedule=None, full_refresh_schedule=None
             )
         sandbox.wait_idle()
-        time.sleep(0.5)  # until all of it is visible
+        time.sleep(0.5)  # longer than anything stays hidden, by the same clock
         watch.tick()
         watch.tick()
         assert watch.tick() == []
         judge(sandbox, instance, first_tick, f"seed {seed}")
-        assert len(traffic.runs) > 10
+        assert len(traffic.runs) > 0
 
 
 def judge(

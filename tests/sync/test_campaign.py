@@ -1,6 +1,6 @@
 """The fault campaign: the real package over real HTTP, against generated combinations of the sandbox's misbehaviours.
 
-What is judged comes from the sandbox's own records. `PEAKA_CAMPAIGNS` sets how many campaigns run (default 5) and
+What is judged comes from the sandbox's own records. `PEAKA_CAMPAIGNS` sets how many campaigns run (default 2) and
 `PEAKA_FIRST_SEED` where to begin; a violation names its seed.
 """
 
@@ -20,7 +20,7 @@ import pytest
 from dagster_peaka import PeakaResource
 from dagster_peaka.sandbox import Behaviour, PeakaSandbox
 
-CAMPAIGNS = int(os.environ.get("PEAKA_CAMPAIGNS", "5"))
+CAMPAIGNS = int(os.environ.get("PEAKA_CAMPAIGNS", "2"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
 CACHES = [f"ops.public.t{number}" for number in range(6)]
 TRIGGER = "incrementalUpdateCache"
