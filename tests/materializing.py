@@ -3,16 +3,19 @@
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import dagster as dg
 
 from dagster_peaka import PeakaResource
 from dagster_peaka.sandbox import PeakaSandbox
+from dagster_peaka.sync.runner import Runner
 
 
 def peaka_for(sandbox: PeakaSandbox, **settings: Any) -> PeakaResource:
@@ -71,6 +74,25 @@ def log_of(asset: dg.AssetsDefinition, peaka: PeakaResource) -> list[tuple[str, 
             for entry in instance.all_logs(result.run_id)
             if entry.dagster_event is None
         ]
+
+
+@dataclass
+class Clock:
+    """The monotonic clock of all syncs, which a test may put forward."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        """Seconds of a monotonic clock."""
+        return time.monotonic() + self.ahead
+
+
+@contextmanager
+def clock_of_syncs() -> Generator[Clock, None, None]:
+    """A clock that the syncs in the block go by: what takes an hour is over when a test says so."""
+    clock = Clock()
+    with patch.dict(Runner.__init__.__kwdefaults__ or {}, clock=clock):
+        yield clock
 
 
 @contextmanager

@@ -17,4 +17,5 @@ defs = dg.Definitions(
             base_url=os.environ.get("PEAKA_BASE_URL"),
         )
     },
+    executor=dg.in_process_executor,
 )

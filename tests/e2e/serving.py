@@ -28,7 +28,7 @@ THRICE = "shop_oslo.public.orders_2010_01"
 
 WORKSPACE_YAML = f"""\
 load_from:
-  - python_module: {{module_name: flights.definitions, location_name: flights}}
+  - python_file: {{relative_path: {Path(__file__).with_name("example.py")}, location_name: flights}}
   - python_file: {{relative_path: {Path(__file__).with_name("fleet.py")}, location_name: fleet}}
 """
 

@@ -13,7 +13,17 @@ from dagster_peaka.records.failures import sync_error
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.machine import Origin, Result, SyncRules, Trouble
 from tests.fleets import fleet
-from tests.materializing import Failed, acting_when, failure_of, is_followed, peaka_for, run_of, triggers
+from tests.materializing import (
+    Clock,
+    Failed,
+    acting_when,
+    clock_of_syncs,
+    failure_of,
+    is_followed,
+    peaka_for,
+    run_of,
+    triggers,
+)
 
 TABLE = "ops.public.t"
 
@@ -46,8 +56,18 @@ def newest(sandbox: PeakaSandbox) -> str:
 def once_followed(sandbox: PeakaSandbox, act: Callable[[], object]) -> Generator[None, None, None]:
     """Hold the next execution, and act when the step has seen it run."""
     sandbox.plan(TABLE, hold=True)
-    with acting_when(lambda: triggers(sandbox) > 0 and is_followed(sandbox), act):
+    with acting_when(lambda: follows(sandbox), act):
         yield
+
+
+def follows(sandbox: PeakaSandbox) -> bool:
+    """Whether the step has seen what its trigger started."""
+    return triggers(sandbox) > 0 and is_followed(sandbox)
+
+
+def put_forward(clock: Clock, seconds: float) -> None:
+    """Let so many seconds pass."""
+    clock.ahead += seconds
 
 
 # What Peaka says about the execution
@@ -136,10 +156,11 @@ def test_a_status_that_stays_unknown_fails_after_poll_timeout(sandbox: PeakaSand
     """An execution without an end is waited for, whatever its status says, and no longer than poll_timeout."""
     sandbox.plan(TABLE, status="PENDING", hold=True)
 
-    description = failed(peaka_for(sandbox, poll_timeout=0.6)).description
+    with clock_of_syncs() as clock, acting_when(lambda: follows(sandbox), lambda: put_forward(clock, 900)):
+        description = failed(peaka_for(sandbox, poll_timeout=900)).description
 
     assert (
-        "the incremental update has not ended within 0.6 s (poll_timeout); execution "
+        "the incremental update has not ended within 900 s (poll_timeout); execution "
         f"{newest(sandbox)} was last seen PENDING. It may still run; nothing was cancelled."
     ) in description
 
@@ -148,7 +169,8 @@ def test_a_sync_that_takes_too_long_fails_and_leaves_it_running(sandbox: PeakaSa
     """After poll_timeout the step fails; the execution goes on, and the message names the setting."""
     sandbox.plan(TABLE, hold=True)
 
-    description = failed(peaka_for(sandbox, poll_timeout=0.6)).description
+    with clock_of_syncs() as clock, acting_when(lambda: follows(sandbox), lambda: put_forward(clock, 900)):
+        description = failed(peaka_for(sandbox, poll_timeout=900)).description
 
     assert f"execution {newest(sandbox)} was last seen RUNNING. It may still run" in description
     assert "raise poll_timeout if it needs that long." in description

@@ -16,7 +16,7 @@ from dagster_peaka.errors import PeakaAuthenticationError
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sensors import polling as polling_module
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
-from tests.materializing import acting_when, is_followed, peaka_for, run_of
+from tests.materializing import acting_when, clock_of_syncs, is_followed, peaka_for, run_of, triggers
 from tests.sensors.polling import Watch, completed, recorded, requests_of, sync_by_others
 
 T, U = "ops.public.t", "ops.public.u"
@@ -211,7 +211,11 @@ def test_what_a_run_gave_up_on_is_recorded_by_the_sensor(
 ) -> None:
     """A run that ends without recording its execution leaves it to the sensor."""
     sandbox.plan(T, times=1, hold=True)
-    assert not run_of(assets[0], peaka_for(sandbox, poll_timeout=0.5), instance=watch.instance).success
+    with (
+        clock_of_syncs() as clock,
+        acting_when(lambda: triggers(sandbox) > 0, lambda: setattr(clock, "ahead", 900)),
+    ):
+        assert not run_of(assets[0], peaka_for(sandbox, poll_timeout=900), instance=watch.instance).success
     assert watch.tick() == []
     sandbox.release(T)
     sandbox.wait_idle()

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(600)  # seconds; half a dozen runs, each a proc
 
 REPOSITORY = Path(__file__).parents[2]
 LOCATION = "tests.sensors.upstream_location"
-CACHES = ("by_sensor", "by_condition", "of_some_partitions", "of_all_partitions", "by_schedule")
+CACHES = ("by_sensor", "by_condition", "of_some_partitions", "of_all_partitions")
 SETTINGS = """
 telemetry:
   enabled: false
@@ -176,13 +176,11 @@ def land_everything(deployment: Deployment) -> None:
     deployment.wait_until(lambda: len(deployment.runs_of_the_sensor()) > 1, "the sensor requests another run")
     deployment.instance.report_runless_asset_event(dg.AssetMaterialization("loaded"))
     deployment.instance.report_runless_asset_event(dg.AssetMaterialization("daily", partition="monday"))
-    for _ in range(3):
-        deployment.land(5)  # while that run is in flight
-        time.sleep(0.5)
+    deployment.land(15)  # while that run is in flight
     deployment.wait_until(lambda: len(deployment.runs_of_the_sensor()) > 2, "the sensor requests a third run")
 
     deployment.wait_until(deployment.is_newer_than_its_upstream, "the cache is newer than its upstream")
-    for cache in ("by_condition", "of_some_partitions", "by_schedule"):
+    for cache in ("by_condition", "of_some_partitions"):
         deployment.wait_until(lambda cache=cache: deployment.run_behind(cache), f"{cache} is materialized")
     looked = len(ended(deployment.ticks()))
     deployment.wait_until(lambda: len(ended(deployment.ticks())) > looked, "a look at nothing new")
@@ -236,10 +234,3 @@ def test_eager_waits_for_every_partition_unless_told_otherwise(deployment: Deplo
     assert run is not None
     assert run.tags["dagster/sensor_name"] == "conditions"
     assert deployment.run_behind("of_all_partitions") is None
-
-
-def test_a_schedule_syncs(deployment: Deployment) -> None:
-    """A plain schedule of a cache asset leads to its sync."""
-    run = deployment.run_behind("by_schedule")
-    assert run is not None
-    assert run.tags["dagster/schedule_name"] == "minutely"

@@ -1,4 +1,4 @@
-"""A code location with every way in which upstream assets or the clock lead to a sync; served to a real daemon.
+"""A code location with every way in which upstream assets lead to a sync; served to a real daemon.
 
 The upstream assets are external: the test reports their materializations. Each cache has its table's name as its key.
 """
@@ -25,7 +25,6 @@ of_some_partitions = build_peaka_cache_asset(
 of_all_partitions = build_peaka_cache_asset(
     table="ops.public.of_all_partitions", key="of_all_partitions", deps=["daily"], automation_condition=EAGER
 )
-by_schedule = build_peaka_cache_asset(table="ops.public.by_schedule", key="by_schedule")
 
 defs = dg.Definitions(
     assets=[
@@ -33,7 +32,6 @@ defs = dg.Definitions(
         by_condition,
         of_some_partitions,
         of_all_partitions,
-        by_schedule,
         dg.AssetSpec("daily", partitions_def=dg.StaticPartitionsDefinition(["monday", "tuesday"])),
     ],
     sensors=[
@@ -46,14 +44,6 @@ defs = dg.Definitions(
             minimum_interval_seconds=1,
             default_status=dg.DefaultSensorStatus.RUNNING,
         ),
-    ],
-    schedules=[
-        dg.ScheduleDefinition(
-            name="minutely",
-            cron_schedule="* * * * *",
-            target=[by_schedule],
-            default_status=dg.DefaultScheduleStatus.RUNNING,
-        )
     ],
     resources={
         "peaka": PeakaResource(

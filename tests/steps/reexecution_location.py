@@ -18,4 +18,5 @@ defs = dg.Definitions(
             poll_interval=0.1,
         )
     },
+    executor=dg.in_process_executor,
 )

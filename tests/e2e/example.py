@@ -1,0 +1,13 @@
+"""The example's code location for tests that wait for each of its ticks and runs.
+
+Its sensors look every second, and its runs have no process for each step, which would import Dagster anew.
+"""
+
+import dagster as dg
+
+from flights import definitions
+from flights.defs import sensors
+
+sensors.INTERVAL = 1
+
+defs = dg.Definitions.merge(definitions.defs(), dg.Definitions(executor=dg.in_process_executor))
