@@ -471,15 +471,15 @@ class TestThreads:
         before = set(threading.enumerate())
         address = sandbox.base_url.replace("127.0.0.1", "localhost")
         client = PeakaClient(sandbox.api_key, sandbox.project_id, address)
-        assert set(threading.enumerate()) == before
+        assert set(threading.enumerate()) <= before
         client.list_catalogs()
         started = set(threading.enumerate()) - before
         assert started
         client.close()
         client.close()
         for thread in started:
-            thread.join(30)
-        assert set(threading.enumerate()) == before
+            thread.join()
+        assert set(threading.enumerate()) <= before
 
     def test_a_closed_client_says_so(self, sandbox, client):
         """A call after close is a clear error, not a request and not a hang."""
