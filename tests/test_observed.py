@@ -2,6 +2,8 @@
 
 import logging
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import date, datetime, timezone
@@ -23,11 +25,13 @@ from dagster_peaka import (
     PeakaSyncError,
     PeakaUnknownOutcomeError,
     build_peaka_cache_asset,
+    build_peaka_polling_sensor,
 )
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.fleets import fleet, recorded
 from tests.materializing import TRIGGERS, log_of, peaka_for, run_of, sqlite_tables
 from tests.raw_server import RawServer, reply
+from tests.sensors.polling import Watch, sync_by_others
 
 TABLE = "ops.public.t"
 PROFILES = ["observed", "documented"]
@@ -143,6 +147,23 @@ def test_many_caches_are_found_and_synced_by_their_tables(tmp_path: Path, profil
         names, _ = logged_run(peaka)
 
     assert names == [f"t{number}" for number in range(8)]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_project_s_listing_that_fails_is_put_together_from_its_catalogs(
+    tmp_path: Path, profile: Profile
+) -> None:
+    """By the polling sensor and by a snapshot, which have nothing wider to read."""
+    with many(tmp_path, profile) as peaka, dg.DagsterInstance.ephemeral() as instance:
+        peaka.wait_idle()
+        peaka.fault("getCacheStatusByProject", times=None, status=500)
+        asset = build_peaka_cache_asset(table="ops.public.t1", key="t1")
+        watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(peaka), instance)
+        watch.tick()
+        (execution,) = sync_by_others(peaka, ["ops.public.t1"])
+
+        assert [event.metadata["peaka/execution_id"].value for event in watch.tick()] == [execution]
+        assert len(peaka_for(peaka).fetch_project().caches) == 8
 
 
 # A cache that is not there
@@ -532,3 +553,69 @@ def test_an_answer_that_is_too_large_is_an_error(call: str) -> None:
             pytest.raises(PeakaError, match="100,000"),
         ):
             CALLS[call](client)
+
+
+FLOOD = """
+import gzip, itertools, resource, socket, sys, threading
+
+kind, call = sys.argv[1:]
+HEAD = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nConnection: close\\r\\n"
+PIECE = b"[" * 65_536
+
+
+def pieces():
+    if kind == "long":
+        yield HEAD + b"Content-Length: %d\\r\\n\\r\\n" % 500_000_000
+        yield from itertools.repeat(PIECE, 500_000_000 // len(PIECE))
+    elif kind == "endless":
+        yield HEAD + b"Transfer-Encoding: chunked\\r\\n\\r\\n"
+        yield from itertools.repeat(b"10000\\r\\n" + PIECE + b"\\r\\n")
+    else:
+        bomb = gzip.compress(b"[" * 500_000_000, 9)
+        yield HEAD + b"Content-Encoding: gzip\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(bomb) + bomb
+
+
+def serve(listener):
+    while True:
+        connection, _ = listener.accept()
+        connection.recv(65_536)
+        try:
+            for piece in pieces():
+                connection.sendall(piece)
+        except OSError:
+            pass
+        connection.close()
+
+
+prepared = list(pieces()) if kind == "bomb" else None
+if prepared:
+    pieces = lambda: prepared
+listener = socket.create_server(("127.0.0.1", 0))
+threading.Thread(target=serve, args=[listener], daemon=True).start()
+
+from dagster_peaka import PeakaClient, PeakaError
+
+with PeakaClient("key", "p", f"http://127.0.0.1:{listener.getsockname()[1]}", request_max_retries=0) as client:
+    import dagster_peaka.api.connection
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        getattr(client, call)(*(["SELECT 1"] if call == "execute_query" else ["c"]))
+    except PeakaError as error:
+        print(type(error).__name__, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("kind", ["long", "endless", "bomb"])
+@pytest.mark.parametrize("call", ["get_cache", "trigger_incremental_update", "execute_query"])
+def test_no_answer_fills_the_memory(tmp_path: Path, kind: str, call: str) -> None:
+    """500 MB, chunks without an end, a gzip bomb: an error, and less than 100 MB more memory; seen from outside."""
+    script = tmp_path / "flood.py"
+    script.write_text(FLOOD)
+    done = subprocess.run(
+        [sys.executable, str(script), kind, call], capture_output=True, text=True, check=True, timeout=120
+    )
+
+    name, megabytes = done.stdout.split()
+    expected = "PeakaResponseError" if call == "get_cache" else "PeakaUnknownOutcomeError"
+    assert name == expected
+    assert int(megabytes) < 100

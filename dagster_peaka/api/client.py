@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Protocol, TypeVar
@@ -212,17 +211,6 @@ class PeakaClient:
         """The status of every cache of the project, of one catalog, or of one schema of it: one request."""
         return self._answer(calls.list_cache_statuses(catalog_id, schema_name))
 
-    def widened_listing(self, catalog_id: str | None) -> Answer[list[CacheStatus]]:
-        """The statuses of a catalog's caches, or of more: where its listing is not to be had, those of the project.
-
-        Raises:
-            PeakaError: when the project's listing cannot be read either.
-        """
-        if catalog_id is not None:
-            with suppress(*NOT_LISTED):
-                return self._connection.answer(calls.list_cache_statuses(catalog_id))
-        return self._connection.answer(calls.list_cache_statuses())
-
     def get_cache_status(self, cache_id: str, *, exclude_logs: bool = True) -> CacheStatus:
         """The status of one cache: its newest execution of each mode. ``exclude_logs`` keeps the answer small."""
         return self._answer(calls.get_cache_status(cache_id, exclude_logs))
@@ -340,9 +328,9 @@ class PeakaClient:
     def _cache_of(self, request: CacheRequest) -> CacheStatus | None:
         """The cache of a table, where one is listed."""
         try:
-            statuses = self.widened_listing(request.catalog_id).value
+            statuses = self.list_cache_statuses(request.catalog_id)
         except PeakaError:
-            return None  # the creation itself will meet whatever is wrong
+            return None  # what the creation was answered is all that can be said
         for status in statuses:
             if (status.schema_name, status.table_name) == (request.schema_name, request.table_name):
                 return None if status.deleted else status

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
-from dagster_peaka.api.calls import Answer
-from dagster_peaka.api.client import PeakaClient
+from dagster_peaka.api import calls
+from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.api.client import NOT_LISTED, PeakaClient
 from dagster_peaka.api.models import CacheStatus
 from dagster_peaka.caches.names import CacheReference, SyncTarget, TableName, near_matches
-from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
+from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaServerError
+
+T = TypeVar("T")
 
 
 def find_caches(
@@ -50,12 +56,45 @@ def _find_tables(
     return {table: _find_table(client.project_id, table, names.values(), cached) for table in tables}
 
 
-def list_caches(client: PeakaClient, catalog_ids: Collection[str | None]) -> Answer[list[CacheStatus]]:
-    """The statuses of all caches of some catalogs, by one listing: the catalog's, or the project's for several.
+def list_caches(
+    client: PeakaClient, catalog_ids: Collection[str | None] = (), timeout: float | None = None
+) -> Answer[list[CacheStatus]]:
+    """The statuses of all caches of some catalogs, or of the project where none is named.
 
-    A schema's listing is never asked for: the live service was seen to answer it with 500, every time.
+    One listing: the catalog's where there is one only, else the project's. Where the project's is answered with a 5xx,
+    those of all its catalogs. A schema's listing is never asked for: the live service was seen to answer it with 500,
+    every time.
+
+    Args:
+        timeout: seconds for all of it.
+
+    Raises:
+        PeakaError: when the caches cannot be listed in any of these ways, or not in time.
     """
-    return client.widened_listing(next(iter(catalog_ids)) if len(catalog_ids) == 1 else None)
+    deadline = None if timeout is None else time.monotonic() + timeout
+
+    def answers(*wanted: Call[T]) -> list[Answer[T]]:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        found: list[Answer[T]] = []
+        for _, answer in client.collect(enumerate(wanted), timeout=left):
+            if isinstance(answer, PeakaError):
+                raise answer
+            found.append(answer)
+        return found
+
+    (catalog_id, *others) = set(catalog_ids) or {None}
+    if catalog_id is not None and not others:
+        with suppress(*NOT_LISTED):
+            return answers(calls.list_cache_statuses(catalog_id))[0]
+    try:
+        return answers(calls.list_cache_statuses())[0]
+    except PeakaServerError as error:
+        problem = error
+    (catalogs,) = answers(calls.list_catalogs())
+    if not catalogs.value:
+        raise problem
+    listings = answers(*(calls.list_cache_statuses(catalog.id) for catalog in catalogs.value))
+    return Answer([status for listing in listings for status in listing.value], listings[0].server_time)
 
 
 def _find_table(

@@ -15,6 +15,7 @@ from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheSchedule, CacheStatus, Catalog
+from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import few
 from dagster_peaka.caches.project import PeakaCache, PeakaProject
 from dagster_peaka.caches.selection import PeakaSelection, select
@@ -86,9 +87,9 @@ def fetch_project(client: PeakaClient, selector: PeakaSelection | None, log: log
 
 def _named_caches(client: PeakaClient, log: logging.Logger) -> list[PeakaCache]:
     """All caches of the project that have a full name, in order of it, without details."""
-    listings = client.start(calls.list_catalogs()), client.start(calls.list_cache_statuses())
-    catalogs = {catalog.id: catalog for catalog in listings[0].result().value if catalog.name}
-    statuses = {status.id: status for status in listings[1].result().value if not status.deleted}
+    listed = client.start(calls.list_catalogs())
+    statuses = {status.id: status for status in list_caches(client).value if not status.deleted}
+    catalogs = {catalog.id: catalog for catalog in listed.result().value if catalog.name}
     caches: list[PeakaCache] = []
     nameless: dict[str, list[str]] = defaultdict(list)
     for status in statuses.values():

@@ -16,6 +16,7 @@ import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
+from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import SyncTarget, TableName, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, polling_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError, PeakaError
@@ -23,7 +24,7 @@ from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import evaluated, followed, handed_over, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, events_of, failure
-from dagster_peaka.sensors.reading import find_tables, read_histories, read_listing
+from dagster_peaka.sensors.reading import find_tables, read_histories
 from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Verdict
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.row_counts import Measurer, is_measured
@@ -173,7 +174,7 @@ class _Tick:
     def result(self) -> dg.SensorResult:
         """What the tick returns: events, or why there are none; and the cursor."""
         try:
-            answer = read_listing(self.client, self._started + READING_BUDGET)
+            answer = list_caches(self.client, timeout=READING_BUDGET)
             found = self._found(answer.value)
         except PeakaError as error:
             if error.permanent:

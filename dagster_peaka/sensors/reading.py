@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dagster_peaka.api import calls
-from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.caches.names import TableName
@@ -16,20 +16,6 @@ from dagster_peaka.sensors.review import Review
 
 FIRST_PAGE, NEXT_PAGE = 25, 100
 """Entries of a history that a request asks for: mostly all that is new is on a short page."""
-
-
-def read_listing(client: PeakaClient, deadline: float) -> Answer[list[CacheStatus]]:
-    """The statuses of all caches of the project; ``deadline`` is by the monotonic clock.
-
-    Raises:
-        PeakaError: when they could not be read in time.
-    """
-    ((_, answer),) = client.collect(
-        [(None, calls.list_cache_statuses())], timeout=deadline - time.monotonic()
-    )
-    if isinstance(answer, PeakaError):
-        raise answer
-    return answer
 
 
 def find_tables(
