@@ -29,7 +29,7 @@ def sync(sandbox: PeakaSandbox) -> Sync:
         fields: dict[str, Any] = {
             "poll_interval": 0.05,
             "start_timeout": PATIENCE,
-            "poll_timeout": PATIENCE,
+            "poll_timeout": 60.0,  # which a sync that follows the wrong execution takes to fail
             **settings,
         }
         peaka = PeakaResource(
