@@ -87,9 +87,9 @@ def fetch_project(client: PeakaClient, selector: PeakaSelection | None, log: log
 
 def _named_caches(client: PeakaClient, log: logging.Logger) -> list[PeakaCache]:
     """All caches of the project that have a full name, in order of it, without details."""
-    listed = client.start(calls.list_catalogs())
+    # First, so that one request tells of a Peaka that is away.
+    catalogs = {catalog.id: catalog for catalog in client.list_catalogs() if catalog.name}
     statuses = {status.id: status for status in list_caches(client).value if not status.deleted}
-    catalogs = {catalog.id: catalog for catalog in listed.result().value if catalog.name}
     caches: list[PeakaCache] = []
     nameless: dict[str, list[str]] = defaultdict(list)
     for status in statuses.values():

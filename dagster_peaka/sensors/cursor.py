@@ -107,6 +107,8 @@ class PollingCursor:
             data = base64.b64decode(text[1:].encode(), altchars=b"-_", validate=True)
         except ValueError:
             raise UnreadableCursor("it is damaged") from None
+        if base64.urlsafe_b64encode(data).decode() != text[1:]:  # more padding than there should be
+            raise UnreadableCursor("it is damaged")
         checksum, body = data[:4], data[4:]
         if len(data) < _HEADER or binascii.crc32(body) != int.from_bytes(checksum, "big"):
             raise UnreadableCursor("it is damaged")

@@ -317,7 +317,6 @@ def test_failures_here_and_there_do_not_give_a_catalog_up(tmp_path: Path) -> Non
     ("operation", "status", "kind"),
     [
         ("listCatalogs", 500, PeakaServerError),
-        ("getCacheStatusByProject", 503, PeakaServerError),
         ("listCatalogs", 401, PeakaAuthenticationError),
         ("getCacheStatusByProject", 404, PeakaNotFoundError),
         ("listTables_1", 401, PeakaAuthenticationError),

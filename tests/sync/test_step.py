@@ -50,7 +50,7 @@ def test_a_step_asks_for_all_its_caches_at_once(many: PeakaSandbox) -> None:
         many.plan(f"ops.public.t{number}", hold=True)
 
     def listings() -> int:
-        return [record.operation for record in many.requests].count("getCacheStatusBySchema")
+        return [record.operation for record in many.requests].count("getCacheStatusByCatalog")
 
     def release() -> None:
         before = listings()
