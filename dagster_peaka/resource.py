@@ -18,7 +18,13 @@ from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.records.failures import sync_error
 from dagster_peaka.steps.modes import Wish, unsupported
-from dagster_peaka.steps.step import StepResult, patient_find_caches, sync_step
+from dagster_peaka.steps.step import (
+    StepResult,
+    end_if_terminated,
+    is_terminated,
+    patient_find_caches,
+    sync_step,
+)
 from dagster_peaka.sync.machine import SyncRules
 from dagster_peaka.sync.runner import Runner, SyncJob
 
@@ -184,8 +190,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
     )
     cancel_on_termination: bool = Field(
         default=True,
-        description="Whether terminating a run cancels the execution that it triggered. Set it to False where "
-        "machines are taken away from runs.",
+        description="Whether terminating a run cancels the execution that it triggered. An interrupt of a run that "
+        "nobody has terminated, such as an evicted pod's, cancels nothing.",
     )
 
     if not TYPE_CHECKING:  # a checker knows the constructor by the fields, and the definition from Dagster
@@ -326,15 +332,28 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 raise target
             for refusal in unsupported(client, [Wish(target, sync_mode)], log).values():
                 raise refusal
-            runner = Runner(client, [SyncJob(target, sync_mode, rules)], log=log)
+            run = self._own_run()
+            check = None if run is None else lambda: end_if_terminated(*run)
+            runner = Runner(client, [SyncJob(target, sync_mode, rules)], log=log, check_run=check)
             try:
                 (_, result), *_ = runner.run()
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-                runner.stop(cancel=self.cancel_on_termination)
+                # Outside of a run an interrupt means what it says.
+                runner.stop(cancel=self.cancel_on_termination, terminated=run is None or is_terminated(*run))
                 raise
         if not result.ok or result.execution is None:
             raise sync_error(result, cache=str(target), mode=sync_mode, rules=rules)
         return result.execution
+
+    def _own_run(self) -> tuple[dg.DagsterInstance, str] | None:
+        """The instance and the run that this resource was made for; None outside of one."""
+        try:
+            context = self.get_resource_context()
+        except dg.DagsterError:
+            return None
+        except Exception:  # Dagster names no error for a resource that nothing has initialized
+            return None
+        return (context.instance, context.run_id) if context.instance and context.run_id else None
 
     def sync_and_poll(
         self, context: dg.AssetExecutionContext, config: PeakaSyncConfig | None = None

@@ -267,9 +267,23 @@ MUTATIONS = [
     Mutation(
         "termination: a terminated run's retry triggers again",
         "steps/step.py",
-        "    if _being_cancelled(context):\n        # Dagster",
-        "    if False:\n        # Dagster",
+        "    end_if_terminated(context.instance, context.run.run_id)\n    free",
+        "    free",
         (f"{TERMINATION}::test_a_terminated_step_is_not_retried_into_a_new_trigger",),
+    ),
+    Mutation(
+        "termination: an interrupt of a run that nobody terminated cancels",
+        "steps/step.py",
+        "runner.stop(cancel=self.cancel, terminated=self._is_terminated())",
+        "runner.stop(cancel=self.cancel)",
+        (f"{TERMINATION}::test_an_interrupt_of_a_run_that_nobody_terminated_cancels_nothing",),
+    ),
+    Mutation(
+        "outage: blind time counts as quiet",
+        "sync/machine.py",
+        "        self._quiet_since = None\n        self.unchanged.restart()",
+        "        self.unchanged.restart()",
+        (f"{MACHINE}::test_an_outage_is_no_quiet",),
     ),
     Mutation(
         "version: the fingerprint is not used",

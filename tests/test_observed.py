@@ -497,6 +497,39 @@ def test_a_value_is_read_by_its_type_and_stays_as_it_is_otherwise(
         assert (found, type(found)) == (expected, type(expected))
 
 
+# Caches in between
+
+
+@pytest.mark.parametrize("age", ["30", "0", "old", ""])
+@pytest.mark.parametrize("call", ["get_cache_status", "get_execution_history"])
+def test_a_status_from_a_cache_in_between_is_no_answer(call: str, age: str) -> None:
+    """It would be a false success; the error names the proxy. Requests say that they want none."""
+    body = '{"id": "c"}' if call == "get_cache_status" else "[]"
+    head = f"HTTP/1.1 200 OK\r\nAge: {age}\r\nVia: 1.1 squid\r\nConnection: close\r\n\r\n"
+    with (
+        RawServer((head + body).encode()) as server,
+        PeakaClient("key", "p", server.base_url) as client,
+    ):
+        if age == "30":
+            with pytest.raises(PeakaResponseError, match=r"30 s old \(Via: 1\.1 squid\)"):
+                getattr(client, call)("c")
+        else:
+            getattr(client, call)("c")
+
+    assert server.requests[0].headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize("end", ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
+def test_an_end_before_the_creation_is_no_end(end: str) -> None:
+    """A service's word for "not yet"; an unknown status with such an end goes on."""
+    fields = {"id": "e", "status": "PENDING", "createdAt": "2026-07-01T12:00:00Z", "finishedAt": end}
+    execution = CacheExecution.model_validate(fields)
+
+    assert execution.finished_at is None
+    assert not execution.ended
+    assert execution.duration_seconds is None
+
+
 # Jobs that nobody picks up
 
 

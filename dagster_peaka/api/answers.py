@@ -65,6 +65,15 @@ class Reader:
                     "gives."
                 )
             )
+        age = response.headers.get("Age", "").strip()
+        if call.fresh and age.isdigit() and int(age) > 0:
+            raise PeakaResponseError(
+                self._safe(
+                    f"{call.method} {path} was answered by a cache in between, {age} s old (Via: "
+                    f"{response.headers.get('Via', 'unnamed')}), and says nothing of now: have that proxy cache none "
+                    "of Peaka's answers, or name base_url's host in NO_PROXY."
+                )
+            )
         try:
             value = call.parse(_decoded(response, exact=call.exact) if call.needs_json else None)
             self._outages.worked(call)

@@ -42,7 +42,8 @@ class Call(Generic[T]):
     ``parse`` turns the decoded JSON into the result; ``needs_json`` is False where the answer's body says nothing.
     ``changes`` is True for what must not be sent twice by accident. ``subject`` names the object for error messages.
     ``takes`` is the seconds that Peaka was given for it, over and above what any request may take. ``exact`` has
-    numbers with a fraction parsed as Decimal. ``most`` is how many bytes its answer may have, decoded.
+    numbers with a fraction parsed as Decimal. ``fresh`` is True where an answer from a cache in between is no answer.
+    ``most`` is how many bytes its answer may have, decoded.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Call(Generic[T]):
     needs_json: bool = True
     takes: float = 0.0
     exact: bool = False
+    fresh: bool = False
     most: int = 64 * 2**20
 
     def path(self, project_id: str) -> str:
@@ -162,12 +164,13 @@ def list_cache_statuses(
     else:
         segments = ("catalog", catalog_id, "schema", schema_name, "cache", "status")
         subject = f"schema {schema_name} of catalog {catalog_id}"
-    return Call("GET", segments, _many(CacheStatus), subject, most=LISTING_BYTES)
+    return Call("GET", segments, _many(CacheStatus), subject, most=LISTING_BYTES, fresh=True)
 
 
 def get_cache_status(cache_id: str, exclude_logs: bool = True) -> Call[CacheStatus]:
     query = {"excludeLogs": "true"} if exclude_logs else {}
-    return Call("GET", ("cache", cache_id, "status"), _one(CacheStatus), f"cache {cache_id}", query)
+    segments = ("cache", cache_id, "status")
+    return Call("GET", segments, _one(CacheStatus), f"cache {cache_id}", query, fresh=True)
 
 
 def get_cache(cache_id: str) -> Call[CacheSettings]:
@@ -180,9 +183,8 @@ def get_cache(cache_id: str) -> Call[CacheSettings]:
 
 def get_execution_history(cache_id: str, limit: int = 10, offset: int = 0) -> Call[list[CacheExecution]]:
     query = {"limit": str(limit), "offset": str(offset)}
-    return Call(
-        "GET", ("cache", cache_id, "executionHistory"), _many(CacheExecution), f"cache {cache_id}", query
-    )
+    segments = ("cache", cache_id, "executionHistory")
+    return Call("GET", segments, _many(CacheExecution), f"cache {cache_id}", query, fresh=True)
 
 
 _TRIGGER_PATHS = {SyncMode.INCREMENTAL: "incrementalUpdate", SyncMode.FULL_REFRESH: "fullRefreshUpdate"}

@@ -179,6 +179,10 @@ class PeakaModel(BaseModel):
     )
 
 
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""How far two of Peaka's clocks may disagree."""
+
+
 class ExecutionProgress(PeakaModel):
     """Rows that an execution has handled so far. What Peaka did not report is None, never zero.
 
@@ -226,6 +230,13 @@ class CacheExecution(PeakaModel):
     @classmethod
     def _progress_or_nothing(cls, value: Any) -> Any:
         return value if isinstance(value, ExecutionProgress) else _object(value) or {}
+
+    @field_validator("finished_at")
+    @classmethod
+    def _no_end_before_the_beginning(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
+        """None for an end that is none, such as 1970 or year 1; two of Peaka's clocks may disagree by a minute."""
+        created_at: datetime | None = info.data.get("created_at")
+        return None if value and created_at and created_at - value > CLOCK_TOLERANCE else value
 
     @property
     def succeeded(self) -> bool:

@@ -69,9 +69,8 @@ def sync_step(
     Raises:
         dagster.Failure: at the end, naming every cache that failed and why.
     """
-    if _being_cancelled(context):
-        # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
-        raise dg.Failure("This run is being terminated: nothing was triggered.", allow_retries=False)
+    # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
+    end_if_terminated(context.instance, context.run.run_id)
     free_inherited_retries(context)
     step = _Step(context, rules, mode, wait, cancel)
     yield from step.results(get_client)
@@ -150,6 +149,7 @@ class _Step:
             log=self.context.log,
             before_triggers=before_triggers,
             after_result=measure,
+            check_run=lambda: end_if_terminated(self.context.instance, self.context.run.run_id),
         )
         silent = dict.fromkeys(jobs)
         try:
@@ -165,18 +165,21 @@ class _Step:
                     self._fail(key, error)
                     yield from self._checks_of_failures()
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            runner.stop(cancel=self.cancel)
+            runner.stop(cancel=self.cancel, terminated=self._is_terminated())
             raise
         except GeneratorExit:
             # Dagster closes the generator on an error of its own, too; that cancels nothing.
-            if _being_cancelled(self.context):
-                runner.stop(cancel=self.cancel)
+            if self._is_terminated():
+                runner.stop(cancel=self.cancel, terminated=True)
             raise
         finally:
             measurer.close()
             self.unattended.tell()
         for key in silent:
             self._fail(key, _without_result(jobs[key].target))
+
+    def _is_terminated(self) -> bool:
+        return is_terminated(self.context.instance, self.context.run.run_id)
 
     def _succeeded(
         self, key: dg.AssetKey, wanted: _Wanted, result: Result, measured: Future[Measurement] | None
@@ -368,10 +371,24 @@ def _without_result(target: SyncTarget) -> PeakaSyncError:
     )
 
 
-def _being_cancelled(context: dg.AssetExecutionContext) -> bool:
-    # The run that the context holds is as it was when the step began.
-    run = context.instance.get_run_by_id(context.run.run_id)
+def is_terminated(instance: dg.DagsterInstance, run_id: str) -> bool:
+    """Whether somebody has terminated a run: Dagster's own record of it decides what an interrupt means.
+
+    An evicted pod, a dying worker and Ctrl-C interrupt a step in the same way, while the run is still STARTED.
+    """
+    # The run that a context holds is as it was when the step began.
+    run = instance.get_run_by_id(run_id)
     return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+def end_if_terminated(instance: dg.DagsterInstance, run_id: str) -> None:
+    """End a step whose run was terminated as Dagster ends it, so that the run ends as CANCELED.
+
+    Raises:
+        dagster.DagsterExecutionInterruptedError: when somebody has terminated the run.
+    """
+    if is_terminated(instance, run_id):
+        raise dg.DagsterExecutionInterruptedError("This run was terminated.")
 
 
 def patient_find_caches(

@@ -369,6 +369,8 @@ class Sync:
             # A look may settle what the history does not tell; the outage counts on until one of them does.
             self._history_wanted, self._history_failing = False, True
         self.unreadable_reason = reason
+        # Blind time is no evidence: neither of quiet, nor of a job that hangs.
+        self._quiet_since = None
         self.unchanged.restart()
         if self._unreadable_since is None:
             self._unreadable_since = now

@@ -49,6 +49,9 @@ STOP_BUDGET = 5.0
 SIDE_BY_SIDE = 32
 """Requests that stopping has under way at once at most."""
 
+RUN_STATUS_INTERVAL = 5.0
+"""Seconds between two readings of the run's own status."""
+
 
 @dataclass(frozen=True)
 class SyncJob:
@@ -94,6 +97,8 @@ class Runner:
         before_triggers: called before the first POSTs of some jobs go out, with each job and its baseline.
         after_result: called with each job and its result; the job is yielded when the future that it may answer is
             done. The syncs of the others go on meanwhile.
+        check_run: called every :data:`RUN_STATUS_INTERVAL` seconds; raises what ends the run. Some of Dagster's
+            executors never interrupt a step, and only the run's status tells that it was terminated.
         clock: a monotonic clock, in seconds.
     """
 
@@ -105,6 +110,7 @@ class Runner:
         log: logging.Logger,
         before_triggers: Callable[[Sequence[tuple[SyncJob, Baseline]]], None] | None = None,
         after_result: Callable[[SyncJob, Result], Future[Any] | None] | None = None,
+        check_run: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -112,6 +118,7 @@ class Runner:
         self._log = log
         self._before_triggers = before_triggers
         self._after_result = after_result
+        self._check_run = check_run
         now = clock()
         self._runs = [
             _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age))
@@ -125,6 +132,7 @@ class Runner:
         """Whether a catalog's listing, and whether any listing, is to be had."""
         self._touched: dict[_Run, None] = {}
         self._next_sweep = now
+        self._next_check = math.inf if check_run is None else now + RUN_STATUS_INTERVAL
 
     def run(self) -> Iterator[tuple[SyncJob, Result]]:
         """Yield each job with its result as soon as that is known, until all are done."""
@@ -144,6 +152,9 @@ class Runner:
                     (run.sync.due for run in unfinished if self._acts_alone(run)),
                     default=math.inf,
                 )
+            if self._check_run is not None and self._clock() >= self._next_check:
+                self._check_run()
+                self._next_check = self._clock() + RUN_STATUS_INTERVAL
             if unfinished and not self._touched:
                 self._await_events()
 
@@ -185,7 +196,8 @@ class Runner:
 
     def _await_events(self) -> None:
         """Wait for the next answer, but no longer than until something is due; take in all that has come."""
-        timeout = None if self._next_sweep == math.inf else max(0.0, self._next_sweep - self._clock())
+        until = min(self._next_sweep, self._next_check)
+        timeout = None if until == math.inf else max(0.0, until - self._clock())
         try:
             self._handle(self._events.get(timeout=timeout))
             while not self._events.empty():
@@ -354,8 +366,11 @@ class Runner:
 
     # The end before the end
 
-    def stop(self, *, cancel: bool) -> None:
+    def stop(self, *, cancel: bool, terminated: bool = True) -> None:
         """Leave the syncs where they are; with ``cancel``, cancel those whose own execution is the one that runs.
+
+        Where the run was not ``terminated`` but interrupted otherwise, nothing is cancelled: a re-execution follows
+        what was triggered.
 
         Takes at most :data:`STOP_BUDGET` seconds. Everything that may still run or start is named in the log. Raises
         nothing of its own, so that the interrupt that ends the step goes on.
@@ -366,9 +381,11 @@ class Runner:
             if run.sync.result is None
             and (run.sync.triggers or run.sync.execution or run.sync.state is State.IDENTIFY)
         ]
-        left = dict.fromkeys(live, "cancel_on_termination is off")
+        left = dict.fromkeys(
+            live, "cancel_on_termination is off" if terminated else "the run was interrupted, not terminated"
+        )
         try:
-            if cancel and live:
+            if cancel and terminated and live:
                 left = self._stop(live, time.monotonic() + STOP_BUDGET)
         except Exception:
             self._log.exception("The run was terminated, and cancelling in Peaka failed half way.")

@@ -149,6 +149,22 @@ class Steps:
         os.kill(started.pid, signal.SIGINT)
         return self.end(started)
 
+    def evict(self, started: Started) -> Ended:
+        """Interrupt a run that nobody has terminated, as an evicted pod and Ctrl-C do, and wait for its end."""
+        os.kill(started.pid, signal.SIGINT)
+        return self.end(started)
+
+    def terminate_unheard(self, started: Started) -> Ended:
+        """Terminate a run whose step is not interrupted, as with Celery, and wait for its end."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            instance.report_run_canceling(instance.get_runs(limit=1)[0])
+        return self.end(started)
+
+    def status(self) -> dg.DagsterRunStatus:
+        """The status of the newest run."""
+        with dg.DagsterInstance.from_config(str(self.home)) as instance:
+            return instance.get_runs(limit=1)[0].status
+
     def kill(self, started: Started) -> None:
         """SIGKILL the run's process and every step's: what a lost machine looks like."""
         _kill(started.pid, *_descendants(started.pid))

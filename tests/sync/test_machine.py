@@ -67,3 +67,17 @@ def test_an_earlier_attempt_whose_trigger_left_no_trace_is_begun_anew() -> None:
     assert sync.task is Task.LOOK
     sync.looked(Look(execution("baseline", -60), server_time=NOON), 111.0)
     assert sync.task is Task.TRIGGER
+
+
+def test_an_outage_is_no_quiet() -> None:
+    """Longer than start_timeout, right after an accepted trigger: the first poll after it does not trigger again."""
+    sync = triggered(execution("baseline", -60))
+    sync.looked(Look(execution("baseline", -60), server_time=NOON), 1.2)
+    sync.unreadable("no answer", 2.3)
+    sync.unreadable("no answer", 150.0)
+    sync.looked(Look(execution("baseline", -60), server_time=NOON), 200.0)
+    assert sync.task is Task.LOOK
+    sync.looked(Look(execution("baseline", -60), server_time=NOON), 319.0)
+    assert sync.task is Task.LOOK
+    sync.looked(Look(execution("baseline", -60), server_time=NOON), 320.5)
+    assert sync.task is Task.TRIGGER

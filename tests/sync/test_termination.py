@@ -1,5 +1,6 @@
 """Guarantee 3: a terminated run cancels its own execution, and no other, at every stage of a sync."""
 
+import dagster as dg
 import pytest
 
 from dagster_peaka.sandbox import PeakaSandbox
@@ -29,6 +30,30 @@ def test_a_running_execution_of_ours_is_cancelled(steps: Steps, executor: str) -
     assert f"asked to cancel {CACHE}" in ended.log
     assert ours.id in ended.log
     assert not ended.success
+
+
+def test_an_interrupt_of_a_run_that_nobody_terminated_cancels_nothing(steps: Steps) -> None:
+    """An evicted pod, a dying worker, Ctrl-C: the execution goes on, and the re-execution follows it."""
+    steps.sandbox.plan(CACHE, times=1, hold=True)
+    process = steps.start(EXECUTOR="in_process")
+    process.wait_until_said(FOLLOWING)
+    ended = steps.evict(process)
+    assert (steps.cancels(), newest_status(steps.sandbox)) == (0, "RUNNING")
+    assert "the run was interrupted, not terminated" in ended.log
+    assert not ended.success
+    steps.sandbox.release(CACHE)
+
+
+def test_a_termination_that_the_step_never_hears_of_ends_it_all_the_same(steps: Steps) -> None:
+    """The run's own status tells: the execution is cancelled, and the run ends as CANCELED."""
+    steps.sandbox.plan(CACHE, hold=True)
+    process = steps.start(EXECUTOR="in_process")
+    process.wait_until_said(FOLLOWING)
+    ended = steps.terminate_unheard(process)
+    steps.sandbox.wait_idle()
+    assert (steps.cancels(), newest_status(steps.sandbox)) == (1, "CANCELLED")
+    assert not ended.success
+    assert steps.status() is dg.DagsterRunStatus.CANCELED
 
 
 def test_nothing_is_sent_when_nothing_was_triggered(steps: Steps) -> None:
