@@ -173,7 +173,8 @@ def test_a_sync_that_takes_too_long_fails_and_leaves_it_running(sandbox: PeakaSa
     with clock_of_syncs() as clock, acting_when(lambda: follows(sandbox), lambda: put_forward(clock, 900)):
         description = failed(peaka_for(sandbox, poll_timeout=900)).description
 
-    assert f"execution {newest(sandbox)} was last seen RUNNING. It may still run" in description
+    assert f"execution {newest(sandbox)} was last seen RUNNING" in description
+    assert "It may still run" in description
     assert "raise poll_timeout if it needs that long." in description
     assert sandbox.executions(TABLE)[-1].status == "RUNNING"
 

@@ -222,6 +222,7 @@ def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Syn
 def test_the_other_mode_runs(sandbox: PeakaSandbox, sync: Sync, other_mode: Any) -> None:
     """Beside it, behind it, swallowed or refused: in the end one of our triggers' executions COMPLETED."""
     sandbox.behaviour.other_mode = other_mode
+    sandbox.behaviour.full_refresh_gap = 0.0  # start_timeout is shorter than it here
     sandbox.plan(CACHE, hold=True)
     sandbox.start_execution(CACHE, mode="full_refresh")
     with when_triggered(sandbox):
