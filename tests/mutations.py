@@ -295,8 +295,8 @@ MUTATIONS = [
     Mutation(
         "version: columns are hashed each by itself, so that values that swap rows cancel out",
         "steps/fingerprints.py",
-        "to_hex(checksum(ROW({', '.join(map(_quoted, names))}))) AS {HASH}",
-        "concat({', '.join(f'to_hex(checksum({_quoted(name)}))' for name in [*names, *names])}) AS {HASH}",
+        "to_hex(checksum(ROW({', '.join(map(quoted, names))}))) AS {HASH}",
+        "concat({', '.join(f'to_hex(checksum({quoted(name)}))' for name in [*names, *names])}) AS {HASH}",
         (f"{FINGERPRINTS}::test_any_change_of_rows_changes_the_checksum",),
     ),
     Mutation(

@@ -57,7 +57,7 @@ class TableName(NamedTuple):
 
     def __str__(self) -> str:
         return ".".join(
-            part if part == part.strip() and "." not in part and '"' not in part else _quoted(part)
+            part if part == part.strip() and "." not in part and '"' not in part else quoted(part)
             for part in self
         )
 
@@ -89,7 +89,8 @@ class SyncTarget:
 _PART = re.compile(r'\s*(?:"(?P<quoted>(?:[^"]|"")*)"\s*|(?P<plain>[^".]*))(?P<end>\.|\Z)')
 
 
-def _quoted(part: str) -> str:
+def quoted(part: str) -> str:
+    """A name in double quotes, as SQL and a table's full name take it; quotes inside are doubled."""
     return '"' + part.replace('"', '""') + '"'
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dagster_peaka.api.models import QueryResult
-from dagster_peaka.caches.names import TableName
+from dagster_peaka.caches.names import TableName, quoted
 from dagster_peaka.declared import CHECKSUM
 from dagster_peaka.errors import PeakaConfigError, PeakaResponseError
 
@@ -54,12 +54,12 @@ def statement(table: TableName, fingerprint: str | None, columns: Mapping[str, s
         names = hashable(columns)
         if not names:
             raise PeakaConfigError("none of its columns can be hashed: set fingerprint to a select list")
-        wanted.append(f"to_hex(checksum(ROW({', '.join(map(_quoted, names))}))) AS {HASH}")
+        wanted.append(f"to_hex(checksum(ROW({', '.join(map(quoted, names))}))) AS {HASH}")
     elif fingerprint is not None:
         wanted.append(f"{fingerprint}\n")  # a comment at its end is over with the line
     if rows or fingerprint == CHECKSUM:
         wanted.append(f"count(*) AS {ROWS}")
-    return f"SELECT {', '.join(wanted)} FROM {'.'.join(map(_quoted, table))}"
+    return f"SELECT {', '.join(wanted)} FROM {'.'.join(map(quoted, table))}"
 
 
 def measurement(fingerprint: str | None, result: QueryResult) -> Measurement:
@@ -98,7 +98,3 @@ def _number(value: object) -> int:
     if text.isascii() and text.isdigit():
         return int(text)
     raise PeakaResponseError(f"Peaka answered {value!r:.200} where a number of rows was asked for.")
-
-
-def _quoted(part: str) -> str:
-    return '"' + part.replace('"', '""') + '"'
