@@ -132,8 +132,8 @@ MUTATIONS = [
     Mutation(
         "trigger: repeated at once after an unknown outcome",
         "sync/runner.py",
-        "    return Posted.UNKNOWN\n\n\ndef _scope",
-        "    return Posted.NOT_TAKEN\n\n\ndef _scope",
+        "    return Posted.UNKNOWN\n\n\ndef _looks",
+        "    return Posted.NOT_TAKEN\n\n\ndef _looks",
         (f"{READINGS}::test_a_lost_answer_of_a_trigger_that_was_taken",),
     ),
     Mutation(
@@ -179,8 +179,8 @@ MUTATIONS = [
     Mutation(
         "reading: statuses in upper case only",
         "api/models.py",
-        "return _label(value).strip().upper()",
-        "return _label(value).strip()",
+        "status = _label(value).strip().upper()",
+        "status = _label(value).strip()",
         (f"{READINGS}::test_statuses_in_any_letter_case",),
     ),
     Mutation(
