@@ -3,7 +3,8 @@
 The sandbox runs in a process of its own and counts the requests. Time is what the step's own body takes: not while it
 is suspended at a `yield`, where Dagster records the result. Each N runs in a fresh process, so that memory is its own.
 
-Beside it, in the same run: the time of the whole step over that of a bare step of N results and of the executions.
+Beside it, in the same run: the time of the whole step over that of a bare step of N results and of the longest
+execution, as Peaka's record tells it.
 
     python -m benchmarks.fleet 1 10 100 300 1000
 """
@@ -98,6 +99,7 @@ def step(base_url: str, caches: int) -> dict[str, float]:
             yield result
 
     peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url)
+    bare(1)  # the first run of a process pays for Dagster's imports, which are neither's
     began = time.perf_counter()
     result = dg.materialize([fleet], resources={"peaka": peaka})
     seconds = time.perf_counter() - began
@@ -105,7 +107,11 @@ def step(base_url: str, caches: int) -> dict[str, float]:
     status = Path("/proc/self/status").read_text()
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert peak is not None
-    over_bare = seconds / (bare(caches) + EXECUTION_SECONDS)
+    longest = max(
+        float(event.materialization.metadata["peaka/duration_seconds"].value)
+        for event in result.get_asset_materialization_events()
+    )
+    over_bare = seconds / (bare(caches) + longest)
     return {"body_seconds": spent, "peak_mb": int(peak.group(1)) / 1024, "over_bare": over_bare}
 
 
@@ -146,7 +152,9 @@ def wait_until_idle(base_url: str, caches: int) -> None:
 
 def main(numbers: list[int]) -> None:
     """Print the table."""
-    print("| caches | requests | over N | body less 5 s | peak memory over N=1 | time over bare step + 5 s |")
+    print(
+        "| caches | requests | over N | body less 5 s | peak memory over N=1 | time over bare step + execution |"
+    )
     print("|---|---|---|---|---|---|")
     first_peak: float | None = None
     for caches in numbers:
