@@ -12,6 +12,7 @@ import logging
 import math
 import queue
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -77,6 +78,8 @@ class _Run:
     """The baseline that ``before_triggers`` was told."""
     after: Future[Any] | None = None
     """What ``after_result`` began."""
+    told: bool = False
+    """Whether its result waits to be yielded, or was."""
 
 
 @dataclass(frozen=True)
@@ -131,32 +134,42 @@ class Runner:
         self._narrow = self._listed = True
         """Whether a catalog's listing, and whether any listing, is to be had."""
         self._touched: dict[_Run, None] = {}
+        self._ready: deque[_Run] = deque()
         self._next_sweep = now
         self._next_check = math.inf if check_run is None else now + RUN_STATUS_INTERVAL
 
     def run(self) -> Iterator[tuple[SyncJob, Result]]:
-        """Yield each job with its result as soon as that is known, until all are done."""
+        """Yield each job with its result as soon as that is known, until all are done.
+
+        While the caller records one result, requests that are due go out and answers come in all the same.
+        """
         unfinished = dict.fromkeys(self._runs)
         while unfinished:
-            touched, self._touched = self._touched, {}
-            for run in touched:
-                if run.sync.result is not None and run in unfinished and not self._goes_on(run):
-                    del unfinished[run]
-                    yield run.job, run.sync.result
+            self._advance(unfinished)
+            if self._ready:
+                run = self._ready.popleft()
+                del unfinished[run]
+                assert run.sync.result is not None
+                yield run.job, run.sync.result
+
+    def _advance(self, unfinished: Iterable[_Run]) -> None:
+        """Do what is due, and take in what has come; wait for that unless there is a result to be told."""
+        touched, self._touched = self._touched, {}
+        for run in touched:
+            if run.sync.result is not None and not run.told and not self._goes_on(run):
+                run.told = True
+                self._ready.append(run)
+        self._next_sweep = min([self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))])
+        if self._clock() >= self._next_sweep:
+            self._start_what_is_due(unfinished)
             self._next_sweep = min(
-                [self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))]
+                (run.sync.due for run in unfinished if self._acts_alone(run)), default=math.inf
             )
-            if self._clock() >= self._next_sweep:
-                self._start_what_is_due(unfinished)
-                self._next_sweep = min(
-                    (run.sync.due for run in unfinished if self._acts_alone(run)),
-                    default=math.inf,
-                )
-            if self._check_run is not None and self._clock() >= self._next_check:
-                self._check_run()
-                self._next_check = self._clock() + RUN_STATUS_INTERVAL
-            if unfinished and not self._touched:
-                self._await_events()
+        if self._check_run is not None and self._clock() >= self._next_check:
+            self._check_run()
+            self._next_check = self._clock() + RUN_STATUS_INTERVAL
+        if not self._touched:
+            self._take_in(wait=not self._ready)
 
     def _goes_on(self, run: _Run) -> bool:
         """True while something is done about the result before it is yielded."""
@@ -194,9 +207,9 @@ class Runner:
         elif due and not self._listing:
             self._look_at_many(waiting if self._listed else due)
 
-    def _await_events(self) -> None:
-        """Wait for the next answer, but no longer than until something is due; take in all that has come."""
-        until = min(self._next_sweep, self._next_check)
+    def _take_in(self, *, wait: bool) -> None:
+        """Take in all answers that have come; ``wait`` for the first, but no longer than until something is due."""
+        until = min(self._next_sweep, self._next_check) if wait else 0.0
         timeout = None if until == math.inf else max(0.0, until - self._clock())
         try:
             self._handle(self._events.get(timeout=timeout))
