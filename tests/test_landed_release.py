@@ -36,8 +36,8 @@ def test_records_of_steps_are_read(number: int, asset: str, waits: bool, answere
         waits,
         answered,
     )
-    assert record.baseline.id is not None
-    assert record.baseline.looked_at == datetime(2026, 11, 25, 20, 44, 17, tzinfo=timezone.utc)
+    assert record.record.baseline is not None
+    assert record.record.polled_at == datetime(2026, 11, 25, 20, 44, 17, tzinfo=timezone.utc)
 
 
 def test_a_cursor_of_the_polling_sensor_is_read() -> None:

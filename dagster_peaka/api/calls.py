@@ -42,7 +42,7 @@ class Call(Generic[T]):
     ``parse`` turns the decoded JSON into the result; ``needs_json`` is False where the answer's body says nothing.
     ``changes`` is True for what must not be sent twice by accident. ``subject`` names the object for error messages.
     ``takes`` is the seconds that Peaka was given for it, over and above what any request may take. ``exact`` has
-    numbers with a fraction parsed as Decimal. ``fresh`` is True where an answer from a cache in between is no answer.
+    numbers with a fraction parsed as Decimal. ``resent`` is False where only the caller may send it again. ``fresh`` is True where an answer from a cache in between is no answer.
     ``most`` is how many bytes its answer may have, decoded.
     """
 
@@ -56,6 +56,7 @@ class Call(Generic[T]):
     needs_json: bool = True
     takes: float = 0.0
     exact: bool = False
+    resent: bool = True
     fresh: bool = False
     most: int = 64 * 2**20
 
@@ -194,9 +195,11 @@ _CANCEL_PATHS = {
 }
 
 
-def trigger(cache_id: str, mode: SyncMode) -> Call[None]:
+def trigger(cache_id: str, mode: SyncMode, resent: bool = True) -> Call[None]:
     segments = ("cache", cache_id, _TRIGGER_PATHS[mode])
-    return Call("POST", segments, _nothing, f"cache {cache_id}", changes=True, needs_json=False)
+    return Call(
+        "POST", segments, _nothing, f"cache {cache_id}", changes=True, needs_json=False, resent=resent
+    )
 
 
 def cancel(cache_id: str, mode: SyncMode) -> Call[None]:

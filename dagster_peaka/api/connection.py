@@ -61,8 +61,13 @@ class _Pace:
 
     async def wait(self) -> None:
         """Return when the next request may leave."""
-        while (left := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(left)
+        while self.left > 0:
+            await asyncio.sleep(self.left)
+
+    @property
+    def left(self) -> float:
+        """Seconds until then; 0 or less where nothing has to wait."""
+        return self._not_before - time.monotonic()
 
     def refused(self, asked: float | None) -> None:
         """Take in a 429, and the seconds that it asked to wait."""
@@ -89,7 +94,10 @@ class _Attempt(httpx.AsyncBaseTransport):
         self._pace = _Pace()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        await self._pace.wait()
+        if request.extensions["resent"]:
+            await self._pace.wait()
+        elif self._pace.left > 0:
+            raise HeldBack("Peaka has just asked for a pause, by a 429", request=request)
         seconds: float = request.extensions["attempt_seconds"]
         try:
             response = await asyncio.wait_for(self._exchange(request), seconds)
@@ -115,6 +123,10 @@ class _Attempt(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class HeldBack(httpx.ConnectError):
+    """A request that did not leave, because Peaka has asked for a pause and it must not wait."""
 
 
 class TooLarge(httpx.DecodingError):
@@ -189,6 +201,8 @@ class _Retries(httpx.AsyncBaseTransport):
         self._reads, self._changes = RetryTransport(attempt, reads), RetryTransport(attempt, changes)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if not request.extensions["resent"]:
+            return await self._attempt.handle_async_request(request)
         rules = self._changes if request.extensions["changes"] else self._reads
         return await rules.handle_async_request(request)
 
@@ -317,6 +331,7 @@ class Connection:
 
     def _request(self, call: Call[Any], path: str) -> httpx.Request:
         extensions = {"changes": call.changes, "attempt_seconds": self._request_timeout + call.takes}
+        extensions["resent"] = call.resent
         extensions["most_bytes"] = self._max_response_bytes or call.most
         try:
             return self._http.build_request(

@@ -1,8 +1,8 @@
 """What a step writes down before its triggers, and how a later attempt finds it: nothing starts twice after a crash.
 
-The record is one ``AssetObservation`` a step, in the run's event log: it is written before the first POST, survives
-the death of the process, and starts no automation. A step retry reads its own run; a re-execution also reads the runs
-that it descends from (``parent_run_id``).
+The record is one ``AssetObservation`` a step, in the run's event log: it is written before the POSTs, survives the
+death of the process, and starts no automation. Only where a POST was not taken, another one says so: it leaves nothing
+to adopt. A step retry reads its own run; a re-execution also reads the runs that it descends from (``parent_run_id``).
 
 What a step triggers without waiting for it has another observation, of its own asset, once the trigger was answered:
 by that the polling sensor finds the run, and a retry of the step knows that there is nothing left to do.
@@ -10,7 +10,7 @@ by that the polling sensor finds the run, and a retry of the step knows that the
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
@@ -18,8 +18,9 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.names import SyncTarget
-from dagster_peaka.sync.machine import Baseline
-from dagster_peaka.sync.runner import SyncJob
+from dagster_peaka.sync.identity import Record
+from dagster_peaka.sync.machine import Origin, Posted
+from dagster_peaka.sync.runner import Note, SyncJob
 
 ATTEMPT_METADATA = "peaka/triggering"
 """The key of the record in the observation's metadata."""
@@ -31,86 +32,144 @@ MAX_ANCESTORS = 20
 """Runs that are searched at most, the nearest first."""
 
 
+NOTICES_WITHIN = 90.0
+"""Seconds in which a run of the first release, which wrote nothing of that down, notices an end."""
+
+_NOT_TAKEN = {Posted.NOT_TAKEN, Posted.REFUSED, Posted.REFUSED_FOR_GOOD, Posted.NOT_ALLOWED, Posted.NOT_FOUND}
+"""Answers to a trigger after which no execution is to be expected of it."""
+
+
 @dataclass(frozen=True)
 class Attempt:
-    """What an earlier attempt wrote down before its trigger: the baseline, and how many seconds ago that was.
+    """What an earlier attempt wrote down about its trigger, and how many seconds ago.
 
-    ``handed_over`` is True where its trigger was answered and it did not wait for more; ``ours`` where it was an
-    attempt at this very step, in the same run.
+    ``deferred`` is True where its trigger was answered and it did not wait for more; ``ours`` where it was an attempt
+    at this very step, in the same run.
     """
 
-    baseline: Baseline
+    record: Record
     age: float
-    handed_over: bool = False
+    deferred: bool = False
     ours: bool = False
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a step wrote down about one trigger: of which cache, in which mode, for which asset, and the baseline.
+class Written:
+    """What a step wrote down about one sync: of which cache, in which mode, for which asset.
 
-    ``waits`` is False where the step does not wait for the outcome, ``answered`` True once its trigger was answered.
+    Attributes:
+        record: what tells which execution it follows.
+        waits: False where the step does not wait for the outcome.
+        answered: True once the trigger of one that does not wait was answered.
+        taken: False where its trigger surely started nothing.
+        attached: True where it triggered nothing, because another execution ran.
+        notices_within: seconds in which the run, if it lives, has recorded an end.
+        deps: the storage ids of the newest materializations of the asset's dependencies.
     """
 
     cache_id: str
     mode: SyncMode
     asset: str
-    baseline: Baseline
-    waits: bool
-    answered: bool
+    record: Record
+    waits: bool = True
+    answered: bool = False
+    taken: bool = True
+    attached: bool = False
+    notices_within: float = NOTICES_WITHIN
+    deps: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
+
+    @property
+    def place(self) -> tuple[str, SyncMode, str]:
+        """By what records are told apart."""
+        return self.cache_id, self.mode, self.asset
 
 
-def records_of(observation: dg.AssetObservation | None) -> Iterator[Record]:
+def records_of(observation: dg.AssetObservation | None) -> Iterator[Written]:
     """The records in an observation, also in those that release 0.1 has written; none in other observations."""
     if observation is None:
         return
     for cache_id, written in _json(observation, ATTEMPT_METADATA).items():
-        record = _record(cache_id, written, str(written.get("asset")), answered=False)
+        record = _parsed(cache_id, written, str(written.get("asset")))
         if record is not None:
             yield record
     written = _json(observation, TRIGGERED_METADATA)
-    record = _record(
-        str(written.get("cache_id")), written, observation.asset_key.to_user_string(), answered=True
-    )
+    record = _parsed(str(written.get("cache_id")), written, observation.asset_key.to_user_string())
     if record is not None:
-        yield record
+        yield replace(record, waits=False, answered=True)
 
 
-def _record(cache_id: str, written: Mapping[str, Any], asset: str, *, answered: bool) -> Record | None:
+def _parsed(cache_id: str, written: Mapping[str, Any], asset: str) -> Written | None:
     mode = SyncMode.recognize(written.get("mode"))
     if mode is None:
         return None
-    baseline = Baseline(
-        written.get("baseline"), _instant(written.get("created_at")), _instant(written.get("looked_at"))
+    # The first release said `looked_at`, and triggered at once after it.
+    polled_at = _instant(written.get("polled_at") or written.get("looked_at"))
+    modes = {name: SyncMode.recognize(of) for name, of in written.get("modes", {}).items()}
+    answer = written.get("answer")
+    record = Record(
+        written.get("baseline"),
+        polled_at,
+        _instant(written.get("answered_at")) or (polled_at if answer == Posted.ACCEPTED.value else None),
+        {name: of for name, of in modes.items() if of is not None},
+        written.get("follows"),
     )
-    waits = not answered and written.get("wait") is not False
-    return Record(cache_id, mode, asset, baseline, waits, answered)
+    return Written(
+        cache_id,
+        mode,
+        asset,
+        record,
+        waits=written.get("wait") is not False,
+        taken=answer not in {each.value for each in _NOT_TAKEN},
+        attached=written.get("origin") == Origin.ATTACHED.value,
+        notices_within=float(written.get("notices_within", NOTICES_WITHIN)),
+        deps=written.get("deps", {}),
+    )
 
 
 def write_down(
-    context: dg.AssetExecutionContext, jobs: Sequence[tuple[dg.AssetKey, SyncJob, Baseline]]
+    context: dg.AssetExecutionContext,
+    notes: Sequence[tuple[dg.AssetKey, Note]],
+    deps: Mapping[dg.AssetKey, Sequence[dg.AssetKey]],
 ) -> None:
-    """Record durably, as an observation of the first of these assets, that their syncs are about to be triggered."""
+    """Record durably, as an observation of the first of these assets, what their syncs are about to do or have met.
+
+    Args:
+        deps: what each of the assets depends on; which materializations of these it has seen is recorded as well.
+    """
+    wanted = {dep for key, _ in notes for dep in deps.get(key, ())}
+    newest: dict[dg.AssetKey, int | None] = {}
+    if wanted:
+        for found in context.instance.get_asset_records(sorted(wanted)):
+            newest[found.asset_entry.asset_key] = found.asset_entry.last_materialization_storage_id
     caches = {
-        job.target.cache_id: {
-            **_written(job, baseline),
+        note.job.target.cache_id: {
+            **_text_of(note.job, note.record),
             # Another step of the run may sync the same cache for an asset of its own.
             "asset": key.to_user_string(),
-            **({} if job.rules.follow else {"wait": False}),
+            "notices_within": note.job.rules.notices_within,
+            **(
+                {"deps": {dep.to_user_string(): newest.get(dep) for dep in deps[key]}}
+                if deps.get(key)
+                else {}
+            ),
+            **({} if note.job.rules.follow else {"wait": False}),
+            **({} if note.answer is None else {"answer": note.answer.value}),
+            **({} if note.origin is Origin.TRIGGERED else {"origin": note.origin.value}),
         }
-        for key, job, baseline in jobs
+        for key, note in notes
     }
     context.log_event(
         dg.AssetObservation(
-            asset_key=jobs[0][0],
-            description="About to trigger these caches; the newest execution of each so far is its baseline.",
+            asset_key=notes[0][0],
+            description="How a later attempt, or a polling sensor, finds the executions of these caches that this run "
+            "follows: each is the first above its baseline, the newest execution so far.",
             metadata={ATTEMPT_METADATA: dg.MetadataValue.json(caches)},
         )
     )
 
 
-def write_down_handed_over(
-    context: dg.AssetExecutionContext, key: dg.AssetKey, job: SyncJob, baseline: Baseline, *, sure: bool
+def write_down_deferred(
+    context: dg.AssetExecutionContext, key: dg.AssetKey, job: SyncJob, record: Record, *, sure: bool
 ) -> None:
     """Record, as an observation of ``key``, that its cache was triggered and this run does not wait for the outcome.
 
@@ -119,8 +178,8 @@ def write_down_handed_over(
     """
     trigger = {
         "cache_id": job.target.cache_id,
-        **_written(job, baseline),
-        "answer": "accepted" if sure else "unknown",
+        **_text_of(job, record),
+        "answer": (Posted.ACCEPTED if sure else Posted.UNKNOWN).value,
     }
     context.log_event(
         dg.AssetObservation(
@@ -131,13 +190,16 @@ def write_down_handed_over(
     )
 
 
-def _written(job: SyncJob, baseline: Baseline) -> dict[str, str | None]:
-    return {
+def _text_of(job: SyncJob, record: Record) -> dict[str, Any]:
+    written = {
         "mode": job.mode.value,
-        "baseline": baseline.id,
-        "created_at": _text(baseline.created_at),
-        "looked_at": _text(baseline.looked_at),
+        "baseline": record.baseline,
+        "polled_at": _text(record.polled_at),
+        "answered_at": _text(record.answered_at),
+        "modes": {name: mode.value for name, mode in record.modes.items()},
+        "follows": record.follows,
     }
+    return {name: value for name, value in written.items() if name == "baseline" or value}
 
 
 def earlier_attempts(
@@ -149,36 +211,48 @@ def earlier_attempts(
     """For each asset, the earlier attempt whose trigger this step must follow up instead of sending another.
 
     An attempt counts when it triggered the same cache for the same asset in the same mode less than ``max_age``
-    seconds ago, recorded no materialization of the asset, and none of ``deps`` has been materialized since. What an
-    earlier run did not wait for is settled as well when the asset has been materialized since, by whomever.
+    seconds ago, its trigger may have been taken, its run recorded no materialization of the asset since, and the
+    newest materialization of each of ``deps`` is still the one that it has seen.
     """
     found: dict[dg.AssetKey, Attempt] = {}
     settled: set[dg.AssetKey] = set()
+    newest = _Newest(context.instance)
     for run_id in _lineage(context):
-        ours = run_id == context.run.run_id
-        records = _records(context.instance, run_id)
-        materialized = materializations_of(context.instance, run_id)
+        story = _Story(context.instance, run_id)
         for key, (target, mode) in caches.items():
-            if key in settled:
-                continue
-            record = records.get((target.cache_id, mode, key.to_user_string()))
-            if key in materialized and (record is None or materialized[key] >= record.at):
-                settled.add(key)  # what an earlier run had triggered has been recorded since
-            if record is None or key in settled:
+            last = story.last.get((target.cache_id, mode, key.to_user_string()))
+            if key in settled or (last is None and key not in story.materialized):
                 continue
             settled.add(key)
-            age = max(0.0, time.time() - record.at)
-            told = () if record.record.waits or ours else (key,)
-            if age >= max_age or any(
-                _materialized_since(context.instance, each, record.at) for each in (*told, *deps.get(key, ()))
-            ):
+            if last is None or last.written.attached:
                 continue
-            found[key] = Attempt(
-                record.record.baseline, age, record.answered and not record.record.waits, ours
-            )
+            age = max(0.0, time.time() - last.at)
+            seen = {dep.to_user_string(): newest.of(dep) for dep in deps.get(key, ())}
+            if age < max_age and seen == last.written.deps:
+                deferred = last.answered and not last.written.waits
+                ours = run_id == context.run.run_id
+                found[key] = Attempt(last.written.record, age, deferred, ours)
         if len(settled) == len(caches):
             break
     return found
+
+
+@dataclass
+class _Newest:
+    """The storage ids of the newest materializations of assets, by the event log itself.
+
+    What Dagster keeps as an asset's newest is written a moment after the materialization.
+    """
+
+    instance: dg.DagsterInstance
+    _known: dict[dg.AssetKey, int | None] = field(default_factory=dict[dg.AssetKey, "int | None"])
+
+    def of(self, key: dg.AssetKey) -> int | None:
+        """The newest of ``key``; None where it was never materialized."""
+        if key not in self._known:
+            records = self.instance.fetch_materializations(key, limit=1).records
+            self._known[key] = records[0].storage_id if records else None
+        return self._known[key]
 
 
 def _lineage(context: dg.AssetExecutionContext) -> list[str]:
@@ -193,25 +267,39 @@ def _lineage(context: dg.AssetExecutionContext) -> list[str]:
 
 
 @dataclass
-class _Found:
-    """A run's latest record of a trigger, and when it was written (epoch seconds)."""
+class _Last:
+    """A run's latest record of a sync, and when it was written (epoch seconds)."""
 
     at: float
-    record: Record
+    written: Written
     answered: bool = False
 
 
-def _records(instance: dg.DagsterInstance, run_id: str) -> dict[tuple[str, SyncMode, str], _Found]:
-    """The run's latest record of each cache, mode and asset."""
-    found: dict[tuple[str, SyncMode, str], _Found] = {}
-    for entry in _events(instance, run_id, dg.DagsterEventType.ASSET_OBSERVATION):
-        for record in records_of(entry.asset_observation):
-            place = record.cache_id, record.mode, record.asset
-            if not record.answered:
-                found[place] = _Found(entry.timestamp, record)
-            elif place in found:
-                found[place].answered = True
-    return found
+class _Story:
+    """What a run tells of its syncs, in the order of its own log.
+
+    ``last`` has those that nothing was recorded of, ``materialized`` the assets that it has materialized.
+    """
+
+    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
+        self.last: dict[tuple[str, SyncMode, str], _Last] = {}
+        self.materialized: set[dg.AssetKey] = set()
+        kinds = {dg.DagsterEventType.ASSET_OBSERVATION, dg.DagsterEventType.ASSET_MATERIALIZATION}
+        for entry in _events(instance, run_id, kinds):
+            if entry.asset_materialization is not None:
+                self._recorded(entry.asset_materialization.asset_key)
+            for written in records_of(entry.asset_observation):
+                if written.answered and written.place in self.last:
+                    self.last[written.place].answered = True
+                elif written.taken and not written.answered:
+                    self.last[written.place] = _Last(entry.timestamp, written)
+                else:
+                    self.last.pop(written.place, None)
+
+    def _recorded(self, key: dg.AssetKey) -> None:
+        self.materialized.add(key)
+        name = key.to_user_string()
+        self.last = {place: last for place, last in self.last.items() if place[2] != name}
 
 
 def _json(observation: dg.AssetObservation, name: str) -> Mapping[str, Any]:
@@ -220,11 +308,11 @@ def _json(observation: dg.AssetObservation, name: str) -> Mapping[str, Any]:
 
 
 def _events(
-    instance: dg.DagsterInstance, run_id: str, event_type: dg.DagsterEventType
+    instance: dg.DagsterInstance, run_id: str, event_types: set[dg.DagsterEventType]
 ) -> Iterator[dg.EventLogEntry]:
     cursor: str | None = None
     while True:
-        page = instance.get_records_for_run(run_id, cursor=cursor, of_type=event_type, limit=1000)
+        page = instance.get_records_for_run(run_id, cursor=cursor, of_type=event_types, limit=1000)
         for record in page.records:
             yield record.event_log_entry
         if not page.has_more:
@@ -236,14 +324,9 @@ def materializations_of(instance: dg.DagsterInstance, run_id: str) -> dict[dg.As
     """When a run last materialized each of its assets, in epoch seconds."""
     return {
         entry.asset_materialization.asset_key: entry.timestamp
-        for entry in _events(instance, run_id, dg.DagsterEventType.ASSET_MATERIALIZATION)
+        for entry in _events(instance, run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
         if entry.asset_materialization is not None
     }
-
-
-def _materialized_since(instance: dg.DagsterInstance, key: dg.AssetKey, moment: float) -> bool:
-    event = instance.get_latest_materialization_event(key)
-    return event is not None and event.timestamp > moment
 
 
 def _text(moment: datetime | None) -> str | None:

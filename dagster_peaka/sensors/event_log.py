@@ -12,7 +12,6 @@ import dagster as dg
 
 from dagster_peaka.records.attempts import records_of
 from dagster_peaka.sensors.review import Trigger
-from dagster_peaka.sync.machine import Baseline
 
 EXECUTION_ID_METADATA = "peaka/execution_id"
 CACHE_ID_METADATA = "peaka/cache_id"
@@ -95,9 +94,11 @@ class _Progress:
         elif entry.asset_observation is not None:
             for record in records_of(entry.asset_observation):
                 place = record.cache_id, record.asset
-                self._triggers[place] = Trigger(self._run_id, record.mode, record.baseline)
-                if record.answered:
+                self._triggers[place] = Trigger(self._run_id, record.mode, record.record)
+                if record.answered or not record.taken:
                     self._settled.add(place)
+                else:
+                    self._settled.discard(place)
         elif event.asset_key is not None:
             self._steps[event.asset_key] = entry.step_key
         elif event.event_type is dg.DagsterEventType.STEP_START:
@@ -110,8 +111,7 @@ class _Progress:
         place = cache_id, key.to_user_string()
         if place in self._settled or self._steps.get(key) not in self._under_way:
             return None
-        # A step that has written down nothing yet may follow any execution: it attaches, or adopts.
-        return self._triggers.get(place) or Trigger(self._run_id, None, Baseline())
+        return self._triggers.get(place)
 
 
 RUN_EVENTS = {
@@ -186,7 +186,7 @@ def handed_over(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str) -
     for record in instance.fetch_observations(key, limit=PAGE).records:
         entry = record.event_log_entry
         triggers.extend(
-            Trigger(entry.run_id, written.mode, written.baseline)
+            Trigger(entry.run_id, written.mode, written.record)
             for written in records_of(entry.asset_observation)
             if written.answered and written.cache_id == cache_id
         )

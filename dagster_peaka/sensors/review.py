@@ -25,7 +25,7 @@ from enum import Enum
 
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import CACHE, Mark, short
-from dagster_peaka.sync.machine import EARLIER_WINDOW, LATE_TOLERANCE, Baseline
+from dagster_peaka.sync.identity import LATE_TOLERANCE, Record, started_by
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """How far Peaka's clocks may disagree before an end counts as one that the last look had seen."""
@@ -50,14 +50,11 @@ class Start(Enum):
 
 @dataclass(frozen=True)
 class Trigger:
-    """What a run of ours wrote down about a trigger: the mode, and the newest execution of it before.
-
-    ``mode`` is None for a run that has not triggered anything: it may follow an execution of either mode.
-    """
+    """What a run of ours wrote down about a sync: its mode, and what tells which execution it follows."""
 
     run_id: str
-    mode: SyncMode | None
-    baseline: Baseline
+    mode: SyncMode
+    record: Record
 
 
 @dataclass(frozen=True)
@@ -482,64 +479,48 @@ class Review:
     # Runs of ours
 
     def _is_followed(self, place: int, told: Told) -> bool:
-        """Whether a run under way may follow this execution, and will record it."""
-        entry = self._entries[place]
-        if entry.execution.id in told.recorded:
+        """Whether this is the execution that a run under way follows, and will record."""
+        execution = self._entries[place].execution
+        if execution.id in told.recorded:
             return False
-        return any(
-            (trigger.mode is None or entry.mode in (trigger.mode, None))
-            and self._is_newer(place, trigger.baseline, unknown=True)
-            for trigger in told.followed
-        )
+        return any(execution.id in self._candidates(trigger)[:1] for trigger in told.followed)
 
     def _handed_over(self, told: Told) -> Iterator[tuple[str, str]]:
-        """The executions that runs triggered without waiting, each with its run: the oldest one after the look."""
+        """The executions that runs triggered without waiting, each with its run: the oldest that is still free."""
         yield from told.named.items()
-        taken = {self._places[execution_id] for execution_id in told.named if execution_id in self._places}
+        taken = set(told.named)
         for trigger in told.handed_over:
             if trigger.run_id in told.named.values():
                 continue
-            covered = self._covers(trigger.baseline)
-            for place in reversed(range(len(self._entries))):
-                by_a_run = told.recorded.get(self._entries[place].execution.id)
-                if place not in taken and not by_a_run and self._may_be_of(place, trigger, covered):
-                    taken.add(place)
-                    yield self._entries[place].execution.id, trigger.run_id
-                    break
+            for execution_id in self._candidates(trigger):
+                if execution_id in taken or told.recorded.get(execution_id):
+                    continue
+                if self._came_in_time(execution_id, trigger):
+                    taken.add(execution_id)
+                    yield execution_id, trigger.run_id
+                break
 
-    def _may_be_of(self, place: int, trigger: Trigger, covered: bool) -> bool:
-        """Whether an execution may be what a trigger started."""
-        entry, baseline = self._entries[place], trigger.baseline
-        if entry.mode not in (trigger.mode, None):
+    def _candidates(self, trigger: Trigger) -> list[str]:
+        """The executions that a trigger may have started, oldest first."""
+        modes = {entry.execution.id: entry.mode for entry in self._entries if entry.mode is not None}
+        history = [entry.execution for entry in self._entries]
+        record = replace(trigger.record, modes={**trigger.record.modes, **modes})
+        found = started_by(history, record, trigger.mode, newest=self._newest[trigger.mode])
+        return [execution.id for execution in found.candidates]
+
+    def _came_in_time(self, execution_id: str, trigger: Trigger) -> bool:
+        """Whether an execution came with its trigger, or right after what ran then: otherwise that was swallowed."""
+        place = self._places.get(execution_id)
+        if place is None:
             return False
-        delay = None
-        if entry.execution.created_at is not None and baseline.looked_at is not None:
-            delay = entry.execution.created_at - baseline.looked_at
-        if delay is not None and delay < -LATE_TOLERANCE:
-            return False  # it was there at the look, which did not show it yet
-        if covered:
-            return self._is_newer(place, baseline, unknown=False)
-        return delay is not None and delay <= EARLIER_WINDOW
-
-    def _covers(self, baseline: Baseline) -> bool:
-        """Whether all that came after a baseline was read. Otherwise only a time right after the look tells."""
-        if baseline.id is None:
-            return self.whole
-        oldest = self._entries[-1].execution.created_at if self._entries else None
-        if baseline.id in self._places or oldest is None or baseline.created_at is None:
-            return baseline.id in self._places
-        return oldest < baseline.created_at
-
-    def _is_newer(self, place: int, baseline: Baseline, *, unknown: bool) -> bool:
-        """Whether an execution came after a baseline; ``unknown`` where nothing tells."""
-        if baseline.id is None:
-            return True
-        if baseline.id in self._places:
-            return place < self._places[baseline.id]
-        created_at = self._entries[place].execution.created_at
-        if created_at is None or baseline.created_at is None:
-            return unknown
-        return created_at > baseline.created_at
+        ends = [
+            entry.execution.finished_at
+            for entry in self._entries[place + 1 :]
+            if entry.execution.finished_at is not None
+        ]
+        return trigger.record.is_surely_ours(
+            self._entries[place].execution, queued_until=max(ends, default=None)
+        )
 
 
 def _progress(execution: CacheExecution) -> tuple[bool, bool]:

@@ -7,8 +7,8 @@ import dagster as dg
 from dagster_peaka.caches.names import SyncTarget, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, sentence
-from dagster_peaka.records.attempts import write_down_handed_over
-from dagster_peaka.sync.machine import Baseline, Origin, Result
+from dagster_peaka.records.attempts import write_down_deferred
+from dagster_peaka.sync.machine import Origin, Result
 from dagster_peaka.sync.runner import SyncJob
 
 NAMED_AT_MOST = 20
@@ -22,8 +22,8 @@ def is_required(context: dg.AssetExecutionContext, key: dg.AssetKey) -> bool:
     return definition.op.output_def_named(output).is_required
 
 
-class Unattended:
-    """The syncs of one step that are left to a polling sensor."""
+class Deferred:
+    """The syncs of one step that do not wait for their ends: a polling sensor records those."""
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._context = context
@@ -75,8 +75,8 @@ class Unattended:
 
     # What became of them
 
-    def handed_over(self, key: dg.AssetKey, job: SyncJob, baseline: Baseline | None, result: Result) -> None:
-        """Note a sync that the step leaves here; ``baseline`` None where its trigger has been written down already."""
+    def handed_over(self, key: dg.AssetKey, job: SyncJob, result: Result, *, written: bool) -> None:
+        """Note a sync that the step leaves here; ``written`` where an earlier attempt has written it down as such."""
         name = str(job.target)
         execution = f" (execution {result.execution.id})" if result.execution else ""
         if result.origin is Origin.ATTACHED:
@@ -87,8 +87,8 @@ class Unattended:
             self._unsure.append(f"{name}: {sentence(result.reason)}")
         else:
             self._triggered.append(name)
-        if baseline is not None and result.origin is not Origin.ATTACHED:
-            write_down_handed_over(self._context, key, job, baseline, sure=not result.reason)
+        if not written and result.origin is not Origin.ATTACHED:
+            write_down_deferred(self._context, key, job, result.record, sure=not result.reason)
 
     def already(self, target: SyncTarget) -> None:
         """Note a sync that an earlier attempt at this step has left here."""

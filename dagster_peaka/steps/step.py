@@ -26,13 +26,13 @@ from dagster_peaka.records.materializations import (
     row_count,
     table_metadata,
 )
-from dagster_peaka.steps.deferred import Unattended, is_required
+from dagster_peaka.steps.deferred import Deferred, is_required
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
 from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer, is_measured
-from dagster_peaka.sync.machine import Baseline, Result, SyncRules
-from dagster_peaka.sync.runner import Runner, SyncJob
+from dagster_peaka.sync.machine import Result, SyncRules
+from dagster_peaka.sync.runner import Note, Runner, SyncJob
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""
@@ -92,7 +92,7 @@ class _Step:
     _failed_checks: list[dg.AssetCheckResult] = field(default_factory=list[dg.AssetCheckResult])
 
     def __post_init__(self) -> None:
-        self.unattended = Unattended(self.context)
+        self.deferred = Deferred(self.context)
 
     def results(self, get_client: Callable[[], PeakaClient]) -> Iterator[StepResult]:
         synced = self.context.selected_asset_keys
@@ -121,18 +121,10 @@ class _Step:
         jobs = {key: self._job(each) for key, each in wanted.items()}
         keys = {job.target.cache_id: key for key, job in jobs.items()}
         measurer = Measurer(client, self.context.log)
-        # What was triggered and is still to be written down as handed over.
-        baselines = {
-            key: each.earlier.baseline
-            for key, each in wanted.items()
-            if each.earlier is not None and not each.earlier.handed_over
-        }
+        deps = {key: each.declared.deps for key, each in wanted.items()}
 
-        def before_triggers(triggered: Sequence[tuple[SyncJob, Baseline]]) -> None:
-            write_down(
-                self.context, [(keys[job.target.cache_id], job, baseline) for job, baseline in triggered]
-            )
-            baselines.update({keys[job.target.cache_id]: baseline for job, baseline in triggered})
+        def record(notes: Sequence[Note]) -> None:
+            write_down(self.context, [(keys[note.job.target.cache_id], note) for note in notes], deps)
 
         measured: dict[dg.AssetKey, Future[Measurement]] = {}
 
@@ -147,7 +139,7 @@ class _Step:
             client,
             jobs.values(),
             log=self.context.log,
-            before_triggers=before_triggers,
+            write_down=record,
             after_result=measure,
             check_run=lambda: end_if_terminated(self.context.instance, self.context.run.run_id),
         )
@@ -159,7 +151,9 @@ class _Step:
                 if result.ok:
                     yield from self._succeeded(key, wanted[key], result, measured.get(key))
                 elif result.handed_over:
-                    self.unattended.handed_over(key, job, baselines.get(key), result)
+                    earlier = wanted[key].earlier
+                    written = earlier is not None and earlier.deferred and not result.triggers
+                    self.deferred.handed_over(key, job, result, written=written)
                 else:
                     error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
                     self._fail(key, error)
@@ -174,7 +168,7 @@ class _Step:
             raise
         finally:
             measurer.close()
-            self.unattended.tell()
+            self.deferred.tell()
         for key in silent:
             self._fail(key, _without_result(jobs[key].target))
 
@@ -240,7 +234,7 @@ class _Step:
     def _with_end(self, declared: Mapping[dg.AssetKey, DeclaredCache]) -> dict[dg.AssetKey, DeclaredCache]:
         """Those of which somebody will learn how the sync ends: this step, or a polling sensor."""
         left = [key for key, cache in declared.items() if not cache.wait]
-        for keys, error in self.unattended.refusals(left, self._has_check):
+        for keys, error in self.deferred.refusals(left, self._has_check):
             self._fail_all(keys, error)
         return {key: cache for key, cache in declared.items() if key not in self.failures}
 
@@ -256,8 +250,8 @@ class _Step:
         left: dict[dg.AssetKey, _Wanted] = {}
         for key, each in wanted.items():
             attempt = earlier.get(key)
-            if attempt and attempt.ours and attempt.handed_over and not each.declared.wait:
-                self.unattended.already(each.target)
+            if attempt and attempt.ours and attempt.deferred and not each.declared.wait:
+                self.deferred.already(each.target)
             elif key not in self.failures:
                 left[key] = replace(each, earlier=attempt)
         return left
@@ -268,8 +262,9 @@ class _Step:
             wanted.target,
             declared.mode,
             replace(self.rules, follow=declared.wait),
-            earlier=earlier.baseline if earlier else None,
+            earlier=earlier.record if earlier else None,
             earlier_age=earlier.age if earlier else 0.0,
+            adopts_completed=earlier is None or not earlier.deferred,
         )
 
     def _found(

@@ -1,7 +1,7 @@
 """What a run's log says about its syncs: each change of state for a few caches, counts for many, and what was left.
 
 For up to :data:`SPOKEN_FOR` caches every change is logged at once, and the rows so far at most every
-:data:`PROGRESS_INTERVAL` seconds. Above that one line of counts follows each look, because a thousand log lines cost
+:data:`PROGRESS_INTERVAL` seconds. Above that one line of counts follows each poll, because a thousand log lines cost
 Dagster seconds.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, SyncMode
 from dagster_peaka.caches.names import few
 from dagster_peaka.errors import sentence
-from dagster_peaka.sync.machine import HANGING, Look, Origin, State, Sync
+from dagster_peaka.sync.machine import HANGING, Origin, Posted, Reading, State, Sync
 
 SPOKEN_FOR = 20
 """Up to so many caches get lines of their own."""
@@ -63,8 +63,8 @@ class Progress:
         self._unconfirmed: set[object] = set()
         self._hanging: set[str] = set()
 
-    def told(self, target: object, sync: Sync, look: Look | None = None) -> None:
-        """Something new may be known about ``target``; ``look`` is the last reading of its status."""
+    def told(self, target: object, sync: Sync, reading: Reading | None = None) -> None:
+        """Something new may be known about ``target``; ``reading`` is the last reading of its status."""
         if target in self._ended:
             return
         if sync.result is not None:
@@ -72,20 +72,20 @@ class Progress:
         self._tell_readable(target, sync)
         self._tell_hanging(target, sync)
         if self._each:
-            self._tell(target, sync, look)
+            self._tell(target, sync, reading)
         elif self._all_ended or self._clock() - self._counted_at >= PROGRESS_INTERVAL:
             self._count()
 
-    def looked_at_many(self) -> None:
+    def polled_many(self) -> None:
         """A listing was read, and every sync has been told of it."""
         if not self._each and not self._all_ended:
             self._count()
 
-    def not_accepted(self, target: object, sync: Sync, problem: str) -> None:
+    def not_accepted(self, target: object, sync: Sync, answer: Posted, problem: str) -> None:
         """A trigger was refused, may have been lost, or was surely not taken; ``problem`` says which and why."""
         if sync.result is not None:
             return
-        if sync.state is State.TRIGGER:
+        if answer is Posted.NOT_TAKEN:
             if target in self._not_taken:
                 return
             alike, then = self._not_taken, "Trying again."
@@ -105,22 +105,25 @@ class Progress:
         self._counted_at = self._clock()
         self._log.info("%d caches after %.0f s: %s", len(self._syncs), self._counted_at - self._began, text)
 
-    def _tell(self, target: object, sync: Sync, look: Look | None) -> None:
+    def _tell(self, target: object, sync: Sync, reading: Reading | None) -> None:
         told = self._told.setdefault(target, _Told(at=self._began))
         self._tell_odd_status(target, told, sync)
         moment = _moment(sync)
         if moment != told.moment:
-            line = "" if sync.state is State.POSTED and target in self._not_taken else _line(sync, look, told)
-            told.moment, told.baseline = moment, sync.baseline.id
+            line = (
+                "" if sync.state is State.POSTED and target in self._not_taken else _line(sync, reading, told)
+            )
+            told.moment, told.baseline = moment, sync.record.baseline
             told.execution = sync.execution.id if sync.execution and sync.state is State.FOLLOW else None
         elif self._clock() - told.at >= PROGRESS_INTERVAL:
-            line = _standing(sync, look, self._clock() - self._began)
+            line = _standing(sync, reading, self._clock() - self._began)
         else:
             return
         if sync.state is State.IDENTIFY:
             if target in self._unconfirmed:
                 line = ""  # a warning has said how the trigger went
             self._unconfirmed.discard(target)
+        if not sync.not_taken:
             self._not_taken.discard(target)
         if line:
             told.at = self._clock()
@@ -140,7 +143,7 @@ class Progress:
     def _tell_hanging(self, target: object, sync: Sync) -> None:
         """One warning for an execution that shows no sign of life; a job that nobody picks up looks so."""
         execution = sync.execution
-        seconds = sync.unchanged.seconds
+        seconds = sync.unchanged_for
         if seconds < HANGING or sync.result is not None or execution is None or execution.id in self._hanging:
             return
         self._hanging.add(execution.id)
@@ -197,13 +200,13 @@ def _moment(sync: Sync) -> tuple[object, ...]:
     return (
         sync.state,
         sync.triggers,
-        sync.baseline.id,
+        sync.record.baseline,
         followed.id if followed else None,
         followed.status if followed else None,
     )
 
 
-def _line(sync: Sync, look: Look | None, told: _Told) -> str:
+def _line(sync: Sync, reading: Reading | None, told: _Told) -> str:
     """What is said about a sync that has come to another moment; empty where that needs no words."""
     execution = sync.execution
     if sync.result is not None:
@@ -212,14 +215,14 @@ def _line(sync: Sync, look: Look | None, told: _Told) -> str:
         took = execution.duration_seconds
         return f"execution {execution.id} COMPLETED{'' if took is None else f' in {took:.1f} s'}{_rows(execution)}"
     if sync.state is State.POSTED:
-        return _triggering(sync, look)
+        return _triggering(sync, reading)
     if sync.state is State.IDENTIFY:
         if not sync.triggers:
             return "an earlier attempt triggered it already; looking for that execution"
-        if told.baseline not in (None, sync.baseline.id):
-            return f"execution {sync.baseline.id} began before the trigger; waiting for the next one"
+        if told.baseline not in (None, sync.record.baseline):
+            return f"execution {sync.record.baseline} began before the trigger; waiting for the next one"
         return "triggered; waiting for its execution to appear"
-    if sync.state is State.LOOK and sync.origin is Origin.ADOPTED:
+    if sync.state is State.POLL and sync.origin is Origin.ADOPTED:
         return "that execution came to nothing; beginning anew"
     if sync.state is not State.FOLLOW or execution is None:
         return ""
@@ -235,31 +238,31 @@ _FOLLOWING = {
 }
 
 
-def _triggering(sync: Sync, look: Look | None) -> str:
+def _triggering(sync: Sync, reading: Reading | None) -> str:
     words = "an incremental update" if sync.mode is SyncMode.INCREMENTAL else "a full refresh"
     if sync.triggers > 1:
         quiet = f"{sync.rules.start_timeout:g} s"
         return f"no new execution has appeared for {quiet}; triggering {words} once more"
-    running = _running(look)
+    running = _running(reading)
     if running is not None:
         return f"execution {running.id} is {_status(running)} already; triggering {words} to follow it"
-    newest = f"execution {sync.baseline.id}" if sync.baseline.id else "none"
+    newest = f"execution {sync.record.baseline}" if sync.record.baseline else "none"
     return f"triggering {words} (the newest so far: {newest})"
 
 
-def _standing(sync: Sync, look: Look | None, elapsed: float) -> str:
+def _standing(sync: Sync, reading: Reading | None, elapsed: float) -> str:
     """What is said about a sync that has come no further for a while."""
     if sync.unreadable_reason:
         return f"Peaka could still not be read after {elapsed:.0f} s"
     if sync.state is State.FOLLOW and sync.execution is not None:
         execution = sync.execution
-        unchanged = sync.unchanged.seconds
+        unchanged = sync.unchanged_for
         hangs = f", unchanged for {unchanged:.0f} s" if unchanged >= HANGING else ""
         return (
             f"execution {execution.id} is {_status(execution)} after {elapsed:.0f} s{hangs}{_rows(execution)}"
         )
     if sync.state is State.IDENTIFY:
-        running = _running(look)
+        running = _running(reading)
         meanwhile = (
             f"execution {running.id} is {_status(running)}{_rows(running)}" if running else "nothing runs"
         )
@@ -267,11 +270,13 @@ def _standing(sync: Sync, look: Look | None, elapsed: float) -> str:
     return ""
 
 
-def _running(look: Look | None) -> CacheExecution | None:
+def _running(reading: Reading | None) -> CacheExecution | None:
     """What runs by the last reading; of both modes the sync's own."""
-    if look is None:
+    if reading is None:
         return None
-    return next((each for each in (look.newest, look.other) if each is not None and not each.ended), None)
+    return next(
+        (each for each in (reading.newest, reading.other) if each is not None and not each.ended), None
+    )
 
 
 def _status(execution: CacheExecution) -> str:

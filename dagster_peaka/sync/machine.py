@@ -1,15 +1,16 @@
-"""One sync, from look to result: a pure state machine. No I/O, no clock, no sleeping, no Dagster.
+"""One sync, from poll to result: a pure state machine. No I/O, no clock, no sleeping, no Dagster.
 
 The machine is told what was read and what time it is (seconds of a monotonic clock), and answers with the next
 :class:`Task` and when it is due. :mod:`dagster_peaka.sync.runner` does the tasks.
 
 What makes it necessary: the trigger's answer names no execution, a status shows only the newest execution of each
 mode, and an execution may become visible late, be queued, be coalesced with a running one, or have been replaced in
-the status by a later one before anybody looked.
+the status by a later one before anybody polled. Which one is ours is answered by the history alone
+(:mod:`dagster_peaka.sync.identity`); time decides only how long something is waited for.
 
 States::
 
-    LOOK ──► TRIGGER ──► POSTED ──► IDENTIFY ──► FOLLOW ──► DONE
+    POLL ──► TRIGGER ──► POSTED ──► IDENTIFY ──► FOLLOW ──► DONE
       │         ▲           │          │  ▲         ▲
       │         └───────────┴──────────┘  │         │
       └───────────── on_running="attach" ─┼─────────┘
@@ -18,25 +19,24 @@ States::
 ========  ==========================================  ===========================================================
 state     event                                       what follows
 ========  ==========================================  ===========================================================
-LOOK      status read                                 the newest execution of the mode becomes the *baseline*; one
+POLL      status read                                 the newest execution of the mode becomes the *baseline*; one
                                                       that runs already: TRIGGER, FOLLOW it, or fail (on_running)
+TRIGGER   the poll is older than ``FRESH_POLL``       poll again
 TRIGGER   (the runner sends the POST)                 POSTED
-POSTED    answer: accepted, refused or unknown        IDENTIFY: only what appears decides, never the answer
-POSTED    answer: surely not taken                    TRIGGER again at once, for ``outage_tolerance``
-POSTED    answer: not allowed, cache not found        fail
-POSTED    any other answer, without ``follow``        DONE, or fail when it was refused; nobody looks again
-IDENTIFY  nothing newer than the baseline             wait; after ``start_timeout`` of quiet since the POST and
+POSTED    accepted, refused or unknown                IDENTIFY: only what appears decides, never the answer
+POSTED    surely not taken                            poll again, then TRIGGER, for ``outage_tolerance``
+POSTED    not allowed, cache not found                fail
+POSTED    any other answer, without ``follow``        DONE, or fail when it was refused; nobody polls again
+IDENTIFY  nothing above the baseline                  wait; after ``start_timeout`` of quiet since the POST and
                                                       since all that ran has ended: TRIGGER once more, then fail
-IDENTIFY  newer, but created before the first look    it was only late to show: counts as already running. This
-                                                      rule ends with the second trigger
-IDENTIFY  newer, COMPLETED                            DONE: it began after the look; after an earlier attempt's
-                                                      trigger the history tells whether it is that one's
-IDENTIFY  newer, running, an earlier one possible     read the history; ours is the oldest new one
-IDENTIFY  newer, FAILED or CANCELLED                  read the history; an earlier or later one may have COMPLETED
-IDENTIFY  newer, running                              FOLLOW
+IDENTIFY  something else                              read the history
+IDENTIFY  history: only one that was late to show     it ran already, and is the baseline now; once a sync
+IDENTIFY  history: one or more above the baseline     FOLLOW the oldest; if it came to nothing, one that COMPLETED
+IDENTIFY  history: lags, or cannot be read            poll, and read it again; after ``outage_tolerance`` what the
+                                                      status says to be COMPLETED counts, and nothing else does
 FOLLOW    ours COMPLETED                              DONE
 FOLLOW    ours runs, without ``follow``               DONE
-FOLLOW    ours FAILED or CANCELLED                    read the history once if it is not verified yet, else fail
+FOLLOW    ours FAILED or CANCELLED                    fail; adopted: POLL, for a trigger of our own
 FOLLOW    another one newest                          read the history: ours is still there
 any       unknown status                              not finished; an unknown one with an end fails after
                                                       ``start_timeout``
@@ -53,35 +53,30 @@ A failure never cancels anything. Whether an execution may be cancelled when a r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import Enum
 
 from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, ExecutionProgress, SyncMode
-
-LATE_TOLERANCE = timedelta(seconds=2)
-"""How far Peaka's clocks may disagree before an execution counts as created before our look."""
-
-DATE_RESOLUTION = timedelta(seconds=1)
-"""The ``Date`` header is cut to whole seconds."""
-
-EARLIER_WINDOW = timedelta(seconds=30)
-"""How long after its look an earlier attempt that died may have sent its trigger."""
+from dagster_peaka.sync.identity import Record, started_by
 
 HANGING = 300.0
 """Seconds without a sign of life after which an execution is said to hang: a job that nobody picks up looks so."""
 
-FRESH_LOOK = 5.0
-"""Seconds after which a trigger that was not taken is repeated only after another look."""
+FRESH_POLL = 5.0
+"""Seconds for which a poll counts: no trigger goes out, first or repeated, later than that after the last one."""
 
-MAX_HISTORY = 500
-"""Entries of a history that are read at most in search of the baseline."""
+NOTICE_MARGIN = 15.0
+"""Seconds in which an end that was read is recorded, besides the wait between two polls."""
+
+MAX_HISTORY = 25_000
+"""Entries of a history that are read at most: one sync a minute, for as long as Peaka keeps them, is 20,160."""
 
 
 class State(Enum):
     """Where a sync stands; the table in the module's docstring says what each waits for."""
 
-    LOOK = "look"
+    POLL = "poll"
     TRIGGER = "trigger"
     POSTED = "posted"
     IDENTIFY = "identify"
@@ -92,12 +87,12 @@ class State(Enum):
 class Task(Enum):
     """What the machine wants next."""
 
-    LOOK = "look"
-    """Read the status and tell :meth:`Sync.looked`."""
+    POLL = "poll"
+    """Read the status and tell :meth:`Sync.polled`."""
     HISTORY = "history"
     """Read the history until :meth:`Sync.history_suffices`, and tell :meth:`Sync.history_read`."""
     TRIGGER = "trigger"
-    """Call :meth:`Sync.posting`, send the POST, and tell :meth:`Sync.posted`."""
+    """Call :meth:`Sync.posting`; if it says so, send the POST, and tell :meth:`Sync.posted`."""
     WAIT = "wait"
     """Nothing until the POST's answer is told."""
     NOTHING = "nothing"
@@ -127,7 +122,7 @@ class Origin(Enum):
 
     TRIGGERED = "triggered"
     ATTACHED = "attached"
-    """It ran before this sync looked, and on_running is "attach"."""
+    """It ran before this sync polled, and on_running is "attach"."""
     ADOPTED = "adopted"
     """An earlier attempt of the same run, or the run it was re-executed from, had triggered it."""
 
@@ -164,26 +159,19 @@ class SyncRules:
     follow: bool = True
     """False: a sync is over once its trigger was answered, or what it would adopt or attach to was seen to run."""
 
+    @property
+    def notices_within(self) -> float:
+        """Seconds in which a run that lives has recorded an end that a sensor sees at the same time."""
+        return self.poll_max_interval + NOTICE_MARGIN
+
     def wait(self, elapsed: float) -> float:
-        """Seconds to the next look, ``elapsed`` seconds after the trigger: a tenth of them, within the bounds."""
+        """Seconds to the next poll, ``elapsed`` seconds after the trigger: a tenth of them, within the bounds."""
         return min(self.poll_max_interval, max(self.poll_interval, elapsed / 10))
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """The newest execution of the mode before the trigger (``id`` None when there was none), and when that was read.
-
-    ``created_at`` and ``looked_at`` are by Peaka's clock; each may be unknown.
-    """
-
-    id: str | None = None
-    created_at: datetime | None = None
-    looked_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Look:
-    """One reading of a cache's status, as far as a sync of one mode cares."""
+class Reading:
+    """One poll of a cache's status, as far as a sync of one mode cares."""
 
     newest: CacheExecution | None
     """The newest execution of the sync's mode."""
@@ -194,7 +182,7 @@ class Look:
     deleted: bool = False
 
     @classmethod
-    def of(cls, status: CacheStatus, mode: SyncMode, server_time: datetime | None) -> Look:
+    def of(cls, status: CacheStatus, mode: SyncMode, server_time: datetime | None) -> Reading:
         """What ``status``, read when Peaka's clock showed ``server_time``, means for a sync of ``mode``."""
         return cls(status.last(mode), status.last(mode.other), server_time, status.deleted)
 
@@ -218,6 +206,10 @@ class Result:
     """True when Peaka refused the trigger for a reason that no repetition removes, such as the mode."""
     unchanged: float = 0.0
     """Seconds for which the execution had shown no sign of life when the sync was given up."""
+    unproven: bool = False
+    """True when the history could not be read, and only the status says that the execution began after the poll."""
+    record: Record = field(default_factory=Record)
+    """What tells which execution it was, for those who record how it ends."""
     handed_over: bool = False
     """True when there is nothing more to do and the outcome is not waited for (``follow=False``)."""
 
@@ -228,37 +220,34 @@ class Result:
 
 
 @dataclass
-class Unchanged:
-    """For how long a running execution has shown no sign of life: neither its progress nor ``updatedAt`` has moved.
+class Lasting:
+    """For how long something has been so, by readings alone: from the first to the latest in a row that said it.
 
-    Told from readings alone: an outage between two of them starts the time anew. An execution that shows neither of
-    the two tells nothing.
+    A reading that says otherwise, and one that fails where it is evidence, ends it (:meth:`over`).
     """
 
-    _shown: object = None
+    _what: object = None
     _since: float | None = None
-    _last: float = 0.0
-    _readings: int = 0
+    readings: int = 0
+    seconds: float = 0.0
+    """From the first to the latest of these readings."""
 
-    def read(self, execution: CacheExecution, now: float) -> None:
-        """Take in a reading."""
-        shown = (execution.id, execution.updated_at, execution.progress)
-        tells = execution.updated_at is not None or execution.progress != ExecutionProgress()
-        if shown != self._shown or not tells:
-            self._shown, self._since, self._readings = shown, now, 0
-        elif self._since is None:
-            self._since = now
-        self._last = now
-        self._readings += 1
-
-    def restart(self) -> None:
-        """A reading has failed."""
-        self._since, self._readings = None, 0
+    def seen(self, now: float, what: object = None) -> float:
+        """Take in a reading that says it; where ``what`` is another than before, it begins anew."""
+        if self._since is None or what != self._what:
+            self._what, self._since, self.readings = what, now, 0
+        self.readings += 1
+        self.seconds = now - self._since
+        return self.seconds
 
     @property
-    def seconds(self) -> float:
-        """The seconds from the first to the last of these readings; 0 as long as there are less than three."""
-        return self._last - self._since if self._since is not None and self._readings >= 3 else 0.0
+    def lasts(self) -> bool:
+        """Whether the latest reading said it."""
+        return self._since is not None
+
+    def over(self) -> None:
+        """It is so no more, or nobody knows."""
+        self._since, self.seconds = None, 0.0
 
 
 @dataclass
@@ -269,127 +258,132 @@ class Sync:
         mode: the mode that is triggered and followed.
         rules: times and the choice of on_running.
         now: the monotonic time, in seconds, at which the sync begins.
-        earlier: what an earlier attempt had written down before its trigger. The sync then follows what that
-            trigger started, if it runs or has completed, and begins anew otherwise.
+        earlier: what an earlier attempt had written down about its trigger. The sync then follows what that started,
+            if it runs or has completed, and begins anew otherwise.
         earlier_age: how many seconds ago that trigger was sent.
+        adopts_completed: whether one that has COMPLETED counts. It syncs nothing new, and so only where the earlier
+            attempt was there to record it and could not.
     """
 
     mode: SyncMode
     rules: SyncRules
     now: float
-    earlier: Baseline | None = None
+    earlier: Record | None = None
     earlier_age: float = 0.0
+    adopts_completed: bool = True
 
-    state: State = field(default=State.LOOK, init=False)
+    state: State = field(default=State.POLL, init=False)
     due: float = field(default=0.0, init=False)
     """Monotonic time at which :attr:`task` wants to be done."""
-    baseline: Baseline = field(default_factory=Baseline, init=False)
+    record: Record = field(default_factory=Record, init=False)
+    """What others have to know to find ours; written down before the trigger goes out."""
     execution: CacheExecution | None = field(default=None, init=False)
     """The execution that is followed, as last read; in IDENTIFY the one in question."""
     origin: Origin = field(default=Origin.TRIGGERED, init=False)
     triggers: int = field(default=0, init=False)
-    verified: bool = field(default=False, init=False)
-    """True when the history has shown that no older new execution exists."""
+    """POSTs that may have been taken."""
     unreadable_reason: str = field(default="", init=False)
     """Why the last reading failed; empty when it did not."""
     result: Result | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.due = self._began = self._anchor = self.now
+        self.due = self._anchor = self._polled_at = self._posted_at = self.now
         self._deadline = self.now + self.rules.poll_timeout
         self._history_wanted = False
-        self._looked_at = self.now
-        self._posted_at = self.now
-        self._post_time: datetime | None = None
-        self._window_start: datetime | None = None
-        self._history_failing = False
         self._refusal: str | None = None
-        self._not_taken_since: float | None = None
-        self._unreadable_since: float | None = None
-        self._quiet_since: float | None = None
-        self._odd_since: float | None = None
-        self.unchanged = Unchanged()
-        self._older: set[str] = set()
+        self._newest: CacheExecution | None = None
+        self._older: frozenset[str] = frozenset()
         self._modes: dict[str, SyncMode] = {}
+        self._quiet = Lasting()
+        """Nothing runs, and nothing has appeared."""
+        self._odd = Lasting()
+        """Something that the next reading may explain."""
+        self._unchanged = Lasting()
+        """Ours shows no sign of life: neither its progress nor ``updatedAt`` has moved."""
+        self._status_away, self._history_away, self._not_taken = Lasting(), Lasting(), Lasting()
         if self.earlier is not None:
-            self.state = State.IDENTIFY
-            self.origin = Origin.ADOPTED
-            self.baseline = self.earlier
+            self.state, self.origin, self.record = State.IDENTIFY, Origin.ADOPTED, self.earlier
             self._posted_at = self._anchor = self.now - self.earlier_age
-            self._window_start = self.earlier.looked_at
-            if self.earlier.looked_at is not None:
-                self._post_time = self.earlier.looked_at + EARLIER_WINDOW
 
     # What to do
 
     @property
     def task(self) -> Task:
         """What the machine wants done at :attr:`due`."""
-        if self.state is State.DONE:
-            return Task.NOTHING
-        if self.state is State.POSTED:
-            return Task.WAIT
-        if self.state is State.TRIGGER:
-            return Task.TRIGGER
-        return Task.HISTORY if self._history_wanted else Task.LOOK
+        if self.state in (State.POLL, State.IDENTIFY, State.FOLLOW):
+            return Task.HISTORY if self._history_wanted else Task.POLL
+        return {State.DONE: Task.NOTHING, State.POSTED: Task.WAIT, State.TRIGGER: Task.TRIGGER}[self.state]
+
+    @property
+    def not_taken(self) -> bool:
+        """Whether the last trigger surely had no effect, and is sent again."""
+        return self._not_taken.lasts
+
+    @property
+    def unchanged_for(self) -> float:
+        """Seconds for which ours has shown no sign of life, by three readings at least."""
+        return self._unchanged.seconds if self._unchanged.readings >= 3 else 0.0
 
     # What has happened
 
-    def looked(self, look: Look, now: float) -> None:
+    def polled(self, reading: Reading, now: float) -> None:
         """The status was read."""
         if self.state is State.DONE:
             return
-        if not self._history_failing:
-            self._readable()
-        if look.deleted:
-            return self._fail(Trouble.GONE)
-        self._learn_modes(look)
-        if not look.running:
-            self._quiet_since = now if self._quiet_since is None else self._quiet_since
+        self._status_away.over()
+        self.unreadable_reason = ""
+        self._polled_at = now
+        self._newest = reading.newest
+        for execution, mode in ((reading.newest, self.mode), (reading.other, self.mode.other)):
+            if execution is not None:
+                self._modes[execution.id] = mode
+        if reading.running:
+            self._quiet.over()
         else:
-            self._quiet_since = None
-        if self.state is State.LOOK:
-            self._begin(look, now)
+            self._quiet.seen(now)
+        if reading.deleted:
+            return self.gone()
+        if self.state is State.POLL:
+            self._begin(reading, now)
         elif self.state is State.IDENTIFY:
-            self._identify(look, now)
+            self._identify(now)
         elif self.state is State.FOLLOW:
-            self._follow_newest(look, now)
-        if not self._history_wanted:
-            self._history_failing = False
-            self._readable()
+            self._follow_newest(now)
         self._schedule(now)
 
     def unreadable(self, reason: str, now: float, *, permanent: bool = False) -> None:
         """Status or history could not be read. Before anything was triggered, a permanent reason fails at once."""
         if self.state is State.DONE:
             return
-        if permanent and self.state is State.LOOK:
+        if permanent and self.state is State.POLL:
             return self._fail(Trouble.NOT_ALLOWED, reason)
-        if self._history_wanted:
-            # A look may settle what the history does not tell; the outage counts on until one of them does.
-            self._history_wanted, self._history_failing = False, True
         self.unreadable_reason = reason
-        # Blind time is no evidence: neither of quiet, nor of a job that hangs.
-        self._quiet_since = None
-        self.unchanged.restart()
-        if self._unreadable_since is None:
-            self._unreadable_since = now
-        if now - self._unreadable_since >= self.rules.outage_tolerance:
-            return self._fail(Trouble.UNREADABLE, reason)
+        if self._history_wanted:
+            self._history_wanted = False
+            self._history_away.seen(now)
+        else:
+            # Blind time is no evidence: neither of quiet, nor of a job that hangs.
+            for timer in (self._quiet, self._odd, self._unchanged):
+                timer.over()
+            if self._status_away.seen(now) >= self.rules.outage_tolerance:
+                return self._fail(Trouble.UNREADABLE, reason)
         self._schedule(now)
-        self.due = min(self.due, self._unreadable_since + self.rules.outage_tolerance)
+        away = self._status_away.seconds
+        self.due = min(self.due, now + max(0.0, self.rules.outage_tolerance - away))
 
     def gone(self) -> None:
-        """The cache was answered with 404."""
+        """The cache is not there any more."""
         if self.state is not State.DONE:
             self._fail(Trouble.GONE)
 
-    def posting(self, now: float) -> None:
-        """The POST goes out now."""
+    def posting(self, now: float) -> bool:
+        """Whether the POST goes out now. It does not after an old poll: then another one is due."""
+        if now - self._polled_at > FRESH_POLL:
+            self._poll_again(now)
+            return False
         self.state = State.POSTED
         self.triggers += 1
-        self._posted_at = self._anchor = now
-        self._post_time = None
+        return True
 
     def posted(
         self, answer: Posted, now: float, *, server_time: datetime | None = None, reason: str = ""
@@ -398,87 +392,82 @@ class Sync:
         if self.state is not State.POSTED:
             return
         if answer is Posted.NOT_FOUND:
-            return self._fail(Trouble.GONE)
+            return self.gone()
         if answer is Posted.NOT_ALLOWED:
             return self._fail(Trouble.NOT_ALLOWED, reason)
         if answer is Posted.NOT_TAKEN:
-            return self._not_taken(now, reason)
-        self._not_taken_since = None
+            self.triggers -= 1
+            if self._not_taken.seen(now) >= self.rules.outage_tolerance or now >= self._deadline:
+                return self._fail(Trouble.NOT_TAKEN, reason)
+            return self._poll_again(now + self.rules.wait(self._not_taken.seconds))
+        self._not_taken.over()
         refused = answer in (Posted.REFUSED, Posted.REFUSED_FOR_GOOD)
         if refused and (self._refusal is not None or not self.rules.follow):
             return self._fail(Trouble.REFUSED, reason, lasting=answer is Posted.REFUSED_FOR_GOOD)
+        accepted = answer is Posted.ACCEPTED and self.triggers == 1
+        self.record = replace(self.record, answered_at=server_time if accepted else None)
         if not self.rules.follow:
             return self._hand_over(reason)
         self._refusal = reason if refused else None
-        self._post_time = self._time_of_answer(server_time, now)
         self._posted_at = self._anchor = now
-        self._quiet_since = None
+        self._quiet.over()
         self.state = State.IDENTIFY
         self._schedule(now)
 
-    def _time_of_answer(self, server_time: datetime | None, now: float) -> datetime | None:
-        """Peaka's clock when the POST was over: as its answer says, else reckoned from the look's."""
-        if server_time is not None or self.baseline.looked_at is None:
-            return server_time
-        return self.baseline.looked_at + timedelta(seconds=now - self._looked_at)
-
     def history_suffices(self, entries: Sequence[CacheExecution]) -> bool:
         """True when ``entries``, newest first, reach back far enough to find ours among them."""
-        if len(entries) >= MAX_HISTORY:
-            return True
-        if self.state is State.FOLLOW and self.verified and self.execution is not None:
-            return any(entry.id == self.execution.id for entry in entries)
-        return any(self._is_old(entry) for entry in entries)
+        if self.state is State.FOLLOW and self.execution is not None:
+            wanted = self.execution.id
+        else:
+            wanted = self.record.follows or self.record.baseline
+        return len(entries) >= MAX_HISTORY or any(entry.id == wanted for entry in entries)
 
     def history_read(self, entries: Sequence[CacheExecution], now: float) -> None:
         """The history, newest first, as far as it suffices or goes."""
         if self.state is State.DONE:
             return
-        self._history_failing = False
-        self._readable()
+        self.unreadable_reason = ""
         self._history_wanted = False
-        if self.state is State.FOLLOW and (self.verified or self.origin is Origin.ATTACHED):
+        if self.state is State.FOLLOW:
             self._find_again(entries, now)
-        elif self.state in (State.IDENTIFY, State.FOLLOW):
+        elif self.state is State.IDENTIFY:
             self._choose(entries, now)
         self._schedule(now)
 
-    def may_cancel(self, look: Look, entries: Sequence[CacheExecution]) -> bool:
+    def may_cancel(self, reading: Reading, entries: Sequence[CacheExecution]) -> bool:
         """Whether what runs is surely ours, from a status and a history read just now.
 
-        Peaka's cancel takes no id: it stops whichever runs. So ours must be the newest of its mode, be RUNNING, be
-        the only one of its mode that has not ended, and have been created between our look and the POST's answer (to
-        the second, which is what the ``Date`` header tells). One created later may be ours, from a queue, or a
-        stranger's after a trigger that was lost or swallowed: it is left alone.
+        Peaka's cancel takes no id: it stops whichever runs. So ours must be what the status shows to run, the only
+        execution above the baseline, the only one of its mode that has not ended, and have been created between our
+        poll and the answer of a trigger that was accepted and not repeated.
         """
         ours = self.execution
         if self.state is not State.FOLLOW or self.origin is Origin.ATTACHED or ours is None:
             return False
-        if look.newest is None or look.newest.id != ours.id or look.newest.status != "RUNNING":
+        if reading.newest is None or reading.newest.id != ours.id or reading.newest.ended:
             return False
-        if not self._created_in_window(ours):
-            return False
+        found = started_by(entries, self._asking, self.mode, newest=reading.newest)
         unfinished = [
-            entry for entry in entries if not entry.ended and self._mode_of(entry) is not self.mode.other
+            entry
+            for entry in entries
+            if not entry.ended and (entry.mode or self._modes.get(entry.id)) is not self.mode.other
         ]
-        candidates = self._candidates(entries)
         return (
-            all(entry.id == ours.id for entry in unfinished)
-            and bool(candidates)
-            and candidates[-1].id == ours.id
+            found.certain
+            and [candidate.id for candidate in found.candidates] == [ours.id]
+            and all(entry.id == ours.id for entry in unfinished)
+            and self.record.is_surely_ours(ours)
         )
 
-    # LOOK
+    @property
+    def _asking(self) -> Record:
+        return replace(self.record, modes={**self.record.modes, **self._modes})
 
-    def _begin(self, look: Look, now: float) -> None:
-        newest = look.newest
-        self._looked_at = now
-        self._window_start = look.server_time
-        self.baseline = (
-            Baseline(newest.id, newest.created_at, look.server_time)
-            if newest
-            else Baseline(looked_at=look.server_time)
-        )
+    # POLL
+
+    def _begin(self, reading: Reading, now: float) -> None:
+        newest = reading.newest
+        self.record = Record(newest.id if newest else None, reading.server_time, modes=dict(self._modes))
         self.origin = Origin.TRIGGERED
         if newest is not None and not newest.ended and self.rules.on_running != "queue":
             return self._already_running(newest, now)
@@ -496,164 +485,87 @@ class Sync:
         self.execution = None
         self.due = now
 
-    def _not_taken(self, now: float, reason: str) -> None:
-        self.triggers = max(0, self.triggers - 1)
-        self._not_taken_since = now if self._not_taken_since is None else self._not_taken_since
-        if now - self._not_taken_since >= self.rules.outage_tolerance or now >= self._deadline:
-            return self._fail(Trouble.NOT_TAKEN, reason)
-        self._trigger(now)
-        if self.triggers == 0 and now - self._looked_at >= FRESH_LOOK:
-            self.state = State.LOOK  # the trigger's window must not grow with the outage
-        self.due = now + self.rules.poll_interval
+    def _poll_again(self, due: float) -> None:
+        """What is triggered has to follow a poll that is fresh, and that shows nothing new."""
+        self.state = State.IDENTIFY if self.triggers else State.POLL
+        self.due = due
 
     # IDENTIFY
 
-    def _identify(self, look: Look, now: float) -> None:
-        newest = look.newest
-        if newest is None or self._is_old(newest):
-            return self._nothing_new(look, now)
-        if self._was_late(newest):
-            return self._late_to_show(newest, now)
-        if self._order_is_known(newest) and newest.succeeded and self.origin is not Origin.ADOPTED:
-            self._done(newest)
-        elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):
-            self._ask_history(newest)
-        elif self.origin is Origin.ADOPTED:
-            self._ask_history(
-                newest
-            )  # when the dead attempt's trigger was answered is not known: its window is wide
+    def _identify(self, now: float) -> None:
+        newest = self._newest
+        if newest is None or newest.id == self.record.baseline or newest.id in self._older:
+            return self._nothing_new(now)
+        if self._history_away.seconds < self.rules.outage_tolerance:
+            self._history_wanted = True
         else:
-            self._follow(newest, now)
+            self._go_by_the_status(newest)
 
-    def _ask_history(self, newest: CacheExecution) -> None:
-        self.execution = newest
-        self._history_wanted = True
-
-    def _nothing_new(self, look: Look, now: float) -> None:
-        if self._quiet_since is None:
-            return
-        if now < max(self._posted_at, self._quiet_since) + self.rules.start_timeout:
+    def _nothing_new(self, now: float) -> None:
+        if self._quiet.seconds < self.rules.start_timeout or now < self._posted_at + self.rules.start_timeout:
             return
         if self.origin is Origin.ADOPTED:
-            self._begin(look, now)
+            self._begin_anew(now)
         elif self.triggers < 2:
-            self._window_start = look.server_time
             self._trigger(now)
         else:
             self._fail(Trouble.NOT_STARTED, self._refusal or "")
 
-    def _late_to_show(self, execution: CacheExecution, now: float) -> None:
-        """An execution from before our look shows only now: it may have read past what the upstream just wrote."""
-        if self.rules.on_running != "queue" and not execution.ended:
-            return self._already_running(execution, now)
-        if self.baseline.id is not None:
-            self._older.add(self.baseline.id)
-        self.baseline = Baseline(execution.id, execution.created_at, self.baseline.looked_at)
-
-    def _was_late(self, execution: CacheExecution) -> bool:
-        if self.triggers > 1 or execution.created_at is None or self.baseline.looked_at is None:
-            return False
-        return execution.created_at < self.baseline.looked_at - LATE_TOLERANCE
-
-    def _is_old(self, execution: CacheExecution) -> bool:
-        """True for the baseline and what is surely older, which a stale status may still show."""
-        if execution.id == self.baseline.id or execution.id in self._older:
-            return True
-        if execution.created_at is None or self.baseline.created_at is None:
-            return False
-        return execution.created_at < self.baseline.created_at
-
-    def _order_is_known(self, execution: CacheExecution) -> bool:
-        """False when only the history can tell whether ``execution`` came after the baseline."""
-        if self.baseline.id is None:
-            return True
-        return execution.created_at is not None and self.baseline.created_at is not None
-
-    def _may_hide_an_earlier(self, execution: CacheExecution) -> bool:
-        """True when a shorter execution may have come and gone between the POST and this one."""
-        if self._post_time is None or execution.created_at is None:
-            return True
-        return execution.created_at >= self._post_time + DATE_RESOLUTION
-
-    def _created_in_window(self, execution: CacheExecution) -> bool:
-        """True when ``execution`` was created between our look and the POST's answer, to the second."""
-        if self._may_hide_an_earlier(execution) or self._window_start is None:
-            return False
-        return execution.created_at is not None and execution.created_at >= self._window_start
-
-    def _candidates(self, entries: Sequence[CacheExecution]) -> list[CacheExecution]:
-        """The entries of our mode that are newer than the baseline and were not late to show, newest first."""
-        reaches_back = any(self._is_old(entry) for entry in entries)
-        candidates: dict[str, CacheExecution] = {}
-        for entry in entries:
-            if self._is_old(entry) and self._mode_of(entry) is not self.mode.other:
-                break
-            surely_newer = reaches_back or self._is_dated_newer(entry)
-            if self._mode_of(entry) is self.mode and not self._was_late(entry) and surely_newer:
-                candidates.setdefault(entry.id, entry)
-        return list(candidates.values())
-
-    def _is_dated_newer(self, entry: CacheExecution) -> bool:
-        """Where the history does not reach back to the baseline, only dates tell, and without a baseline the status."""
-        if self.baseline.id is not None:
-            return self._order_is_known(entry)
-        if self.execution is not None and entry.id == self.execution.id:
-            return True
-        if entry.created_at is None or self.baseline.looked_at is None:
-            return False
-        return entry.created_at >= self.baseline.looked_at - LATE_TOLERANCE
-
     def _choose(self, entries: Sequence[CacheExecution], now: float) -> None:
-        """Ours is the oldest candidate; if it failed, the oldest that COMPLETED, which began after our look as well.
+        """Ours is the oldest candidate; if it came to nothing, the oldest that COMPLETED, which began after our poll.
 
-        What an earlier attempt triggered is its own execution only, whatever came after it.
+        What an earlier attempt triggered is its own execution only, and the newest: another that has COMPLETED since
+        may be recorded already.
         """
-        candidates = self._candidates(entries)
-        tentative = self.execution
-        listed = {candidate.id for candidate in candidates}
-        if (
-            tentative is not None
-            and tentative.id not in listed
-            and self._counts_anyway(tentative, entries, now)
-        ):
-            candidates.insert(0, tentative)
-        if not candidates:
-            self.execution = None
-            self.state = State.IDENTIFY
-            return
-        self.verified = True
-        ours = candidates[-1]
-        if ours.ended and not ours.succeeded and self.origin is not Origin.ADOPTED:
-            ours = next((candidate for candidate in reversed(candidates) if candidate.succeeded), ours)
-        self._follow(ours, now)
+        found = started_by(entries, self._asking, self.mode, newest=self._newest)
+        self._older |= found.older
+        if found.candidates:
+            ours = found.candidates[0]
+            completed = [candidate for candidate in found.candidates if candidate.succeeded]
+            if self.origin is Origin.ADOPTED:
+                if ours.succeeded and (not self.adopts_completed or completed[-1].id != ours.id):
+                    return self._begin_anew(now)
+            elif ours.ended and not ours.succeeded and completed:
+                ours = completed[0]
+            self._history_away.over()
+            self._follow(ours, now)
+        elif found.late is not None:
+            self._history_away.over()
+            self._late_to_show(found.late, now)
+        elif self._newest is not None and self._newest.id not in self._older:
+            self._history_away.seen(now)  # it lags behind the status, and says nothing of what that shows
 
-    def _counts_anyway(
-        self, tentative: CacheExecution, entries: Sequence[CacheExecution], now: float
-    ) -> bool:
-        """Whether the execution that the status shows counts although the history does not list it as new."""
-        if self._order_is_known(tentative):
-            return not self._was_late(tentative) and not self._is_old(tentative)
-        if any(entry.id == tentative.id for entry in entries) and any(
-            self._is_old(entry) for entry in entries
-        ):
-            # Listed, but behind the baseline: the status that showed it was stale.
-            self._older.add(tentative.id)
-            return False
-        # The history lags behind the status, or is as stale as it may be: believed only when that does not change.
-        self._odd_since = now if self._odd_since is None else self._odd_since
-        return now - self._odd_since >= self.rules.start_timeout
+    def _late_to_show(self, late: CacheExecution, now: float) -> None:
+        """An execution from before our poll shows only now: it may have read past what the upstream just wrote."""
+        if self.rules.on_running != "queue" and not late.ended:
+            return self._already_running(late, now)
+        self.record = self.record.moved_to(late)
+        self._older |= {late.id}
+
+    def _go_by_the_status(self, newest: CacheExecution) -> None:
+        """The history is not to be had: what the status shows began after our poll, but may not be ours."""
+        if newest.succeeded and not self.record.was_late(newest) and self.origin is not Origin.ADOPTED:
+            self._done(newest, unproven=True)
+        elif newest.ended:
+            self.execution = newest
+            self._fail(Trouble.UNREADABLE, self.unreadable_reason)
 
     # FOLLOW
 
     def _follow(self, execution: CacheExecution, now: float) -> None:
         self.execution = execution  # before the state: an interrupt may come between the two
         self.state = State.FOLLOW
+        if self.origin is not Origin.TRIGGERED:
+            self.record = replace(self.record, follows=execution.id)
         self._update(execution, now)
 
-    def _follow_newest(self, look: Look, now: float) -> None:
-        newest, ours = look.newest, self.execution
-        if newest is not None and ours is not None and newest.id == ours.id:
+    def _follow_newest(self, now: float) -> None:
+        newest, ours = self._newest, self.execution
+        assert ours is not None
+        if newest is not None and newest.id == ours.id:
             self._update(newest, now)
+        elif newest is not None and self._history_away.seconds >= self.rules.outage_tolerance:
+            self._go_by_the_status(newest)
         else:
             # Replaced by a later one, or gone from a status that is stale or has lost it: the history tells.
             self._history_wanted = True
@@ -665,22 +577,27 @@ class Sync:
         if execution.succeeded:
             return self._done(execution)
         if not execution.ended:
-            self._odd_since = None
-            self.unchanged.read(execution, now)
-            if self.rules.stuck_timeout is not None and self.unchanged.seconds >= self.rules.stuck_timeout:
-                self._fail(Trouble.STUCK)
-            return
-        if not self.verified and self.origin is not Origin.ATTACHED:
-            self._history_wanted = True
+            self._odd.over()
+            self._see_whether_it_moves(execution, now)
         elif self.origin is Origin.ADOPTED:
-            # The earlier attempt's execution came to nothing: this attempt triggers its own, from a fresh look.
-            self.state, self.execution, self.verified = State.LOOK, None, False
-            self.due = now
+            self._begin_anew(now)
         elif execution.status in ("FAILED", CANCELLED):
             trouble = Trouble.FAILED if execution.status == "FAILED" else Trouble.CANCELLED
             self._fail(trouble, execution.reason)
         else:
             self._wait_for_reason(Trouble.UNKNOWN_END, execution.reason, now)
+
+    def _see_whether_it_moves(self, execution: CacheExecution, now: float) -> None:
+        if execution.updated_at is None and execution.progress == ExecutionProgress():
+            return self._unchanged.over()  # it shows nothing that could move
+        self._unchanged.seen(now, (execution.id, execution.updated_at, execution.progress))
+        if self.rules.stuck_timeout is not None and self.unchanged_for >= self.rules.stuck_timeout:
+            self._fail(Trouble.STUCK)
+
+    def _begin_anew(self, now: float) -> None:
+        """The earlier attempt's trigger came to nothing: this attempt sends its own, after a poll of its own."""
+        self.state, self.execution, self.due = State.POLL, None, now
+        self.origin = Origin.ADOPTED
 
     def _find_again(self, entries: Sequence[CacheExecution], now: float) -> None:
         """Another execution is the newest now; ours is further down in the history."""
@@ -688,36 +605,27 @@ class Sync:
         for entry in entries:
             if entry.id == self.execution.id:
                 return self._update(entry, now)
-        later = next((entry for entry in reversed(self._candidates(entries)) if entry.succeeded), None)
-        if later is not None and self.origin is not Origin.ATTACHED:
+        found = started_by(entries, self._asking, self.mode, newest=self._newest)
+        later = next((entry for entry in found.candidates if entry.succeeded), None)
+        if later is not None and self.origin is Origin.TRIGGERED:
             self._done(later)
         else:
             self._wait_for_reason(Trouble.VANISHED, "", now)
 
     def _wait_for_reason(self, trouble: Trouble, reason: str, now: float) -> None:
         """Something odd is tolerated for start_timeout, in case the next reading explains it."""
-        self._odd_since = now if self._odd_since is None else self._odd_since
-        if now - self._odd_since >= self.rules.start_timeout:
-            self._fail(trouble, reason)
+        if self._odd.seen(now) < self.rules.start_timeout:
+            return
+        if self.origin is Origin.ADOPTED:
+            return self._begin_anew(now)
+        self._fail(trouble, reason)
 
-    def _done(self, execution: CacheExecution) -> None:
+    def _done(self, execution: CacheExecution, *, unproven: bool = False) -> None:
         self.execution = execution
         self.state = State.DONE
-        self.result = Result(execution, self.origin, self.triggers)
+        self.result = Result(execution, self.origin, self.triggers, unproven=unproven)
 
     # Common
-
-    def _readable(self) -> None:
-        self._unreadable_since = None
-        self.unreadable_reason = ""
-
-    def _learn_modes(self, look: Look) -> None:
-        for execution, mode in ((look.newest, self.mode), (look.other, self.mode.other)):
-            if execution is not None:
-                self._modes[execution.id] = mode
-
-    def _mode_of(self, execution: CacheExecution) -> SyncMode | None:
-        return execution.mode or self._modes.get(execution.id)
 
     def _schedule(self, now: float) -> None:
         """Set when the next task is due, and fail when time is up."""
@@ -725,24 +633,27 @@ class Sync:
             return
         if now >= self._deadline:
             return self._fail(Trouble.TIMED_OUT)
-        if self.state in (State.TRIGGER, State.LOOK) and self._unreadable_since is None:
-            return
-        if self._history_wanted and self._unreadable_since is None:
+        if self._history_wanted:
             self.due = now
-            return
-        self.due = min(self._deadline, now + self.rules.wait(now - self._anchor))
-        if self.state is State.IDENTIFY and self._quiet_since is not None:
-            grace = max(self._posted_at, self._quiet_since) + self.rules.start_timeout
-            if grace > now:
+        elif (
+            self.state in (State.IDENTIFY, State.FOLLOW)
+            or self._status_away.seconds
+            or self.unreadable_reason
+        ):
+            self.due = min(self._deadline, now + self.rules.wait(now - self._anchor))
+            grace = max(self._posted_at, now - self._quiet.seconds) + self.rules.start_timeout
+            if self.state is State.IDENTIFY and self._quiet.lasts and grace > now:
                 self.due = min(self.due, grace)
 
     def _hand_over(self, reason: str = "") -> None:
         """Others will tell how it ends; ``reason`` says why it is not even known whether something was started."""
         self.state = State.DONE
-        self.result = Result(self.execution, self.origin, self.triggers, reason=reason, handed_over=True)
+        self.result = Result(
+            self.execution, self.origin, self.triggers, reason=reason, record=self.record, handed_over=True
+        )
 
     def _fail(self, trouble: Trouble, reason: str = "", *, lasting: bool = False) -> None:
         self.state = State.DONE
         self.result = Result(
-            self.execution, self.origin, self.triggers, trouble, reason, lasting, self.unchanged.seconds
+            self.execution, self.origin, self.triggers, trouble, reason, lasting, self.unchanged_for
         )

@@ -1,7 +1,7 @@
 """Follows one or many syncs to their ends: does what each state machine asks for, as cheaply as it can.
 
 One loop serves any number of syncs. Triggers and histories go out side by side; the status is read one by one for up
-to :data:`FEW` waiting caches and by one listing above that, so the number of looks depends on time and not on the
+to :data:`FEW` waiting caches and by one listing above that, so the number of polls depends on time and not on the
 number of caches. The loop runs in the caller's thread, where an interrupt reaches it at once.
 """
 
@@ -36,8 +36,9 @@ from dagster_peaka.errors import (
     PeakaUnknownOutcomeError,
     sentence,
 )
+from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.log import Progress
-from dagster_peaka.sync.machine import Baseline, Look, Posted, Result, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Origin, Posted, Reading, Result, State, Sync, SyncRules, Task
 
 T = TypeVar("T")
 
@@ -61,8 +62,22 @@ class SyncJob:
     target: SyncTarget
     mode: SyncMode
     rules: SyncRules
-    earlier: Baseline | None = None
+    earlier: Record | None = None
     earlier_age: float = 0.0
+    adopts_completed: bool = True
+
+
+@dataclass(frozen=True)
+class Note:
+    """What has to be written down about a job: before its trigger goes out, or how that was answered.
+
+    ``answer`` is None as long as the trigger may be taken; ``origin`` tells one that attaches or adopts.
+    """
+
+    job: SyncJob
+    record: Record
+    origin: Origin = Origin.TRIGGERED
+    answer: Posted | None = None
 
 
 @dataclass(eq=False)
@@ -73,9 +88,9 @@ class _Run:
     sync: Sync
     busy: bool = False
     history: list[CacheExecution] = field(default_factory=list[CacheExecution])
-    look: Look | None = None
-    announced: Baseline | None = None
-    """The baseline that ``before_triggers`` was told."""
+    reading: Reading | None = None
+    noted: Record | None = None
+    """What ``write_down`` was told last, while that may be taken."""
     after: Future[Any] | None = None
     """What ``after_result`` began."""
     told: bool = False
@@ -97,7 +112,7 @@ class Runner:
         client: sends the requests.
         jobs: the syncs; each cache at most once.
         log: where changes of state go.
-        before_triggers: called before the first POSTs of some jobs go out, with each job and its baseline.
+        write_down: called with what has to be on record before POSTs go out, and with those that were not taken.
         after_result: called with each job and its result; the job is yielded when the future that it may answer is
             done. The syncs of the others go on meanwhile.
         check_run: called every :data:`RUN_STATUS_INTERVAL` seconds; raises what ends the run. Some of Dagster's
@@ -111,7 +126,7 @@ class Runner:
         jobs: Iterable[SyncJob],
         *,
         log: logging.Logger,
-        before_triggers: Callable[[Sequence[tuple[SyncJob, Baseline]]], None] | None = None,
+        write_down: Callable[[Sequence[Note]], None] | None = None,
         after_result: Callable[[SyncJob, Result], Future[Any] | None] | None = None,
         check_run: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -119,12 +134,15 @@ class Runner:
         self._client = client
         self._clock = clock
         self._log = log
-        self._before_triggers = before_triggers
+        self._write_down = write_down
+        self._notes: list[Note] = []
+        self._alone = 0
+        """Requests under way that are about one cache only."""
         self._after_result = after_result
         self._check_run = check_run
         now = clock()
         self._runs = [
-            _Run(job, Sync(job.mode, job.rules, now, earlier=job.earlier, earlier_age=job.earlier_age))
+            _Run(job, Sync(job.mode, job.rules, now, job.earlier, job.earlier_age, job.adopts_completed))
             for job in jobs
         ]
         self._progress = Progress(log, [run.sync for run in self._runs], clock)
@@ -159,6 +177,9 @@ class Runner:
             if run.sync.result is not None and not run.told and not self._goes_on(run):
                 run.told = True
                 self._ready.append(run)
+            elif run.sync.state is State.FOLLOW and run.sync.origin is not Origin.TRIGGERED:
+                self._note(run)
+        self._flush()
         self._next_sweep = min([self._next_sweep, *(run.sync.due for run in touched if _is_due_once(run))])
         if self._clock() >= self._next_sweep:
             self._start_what_is_due(unfinished)
@@ -189,23 +210,26 @@ class Runner:
 
     def _acts_alone(self, run: _Run) -> bool:
         """True when nothing is under way that would move this sync on."""
-        return _is_due_once(run) and not (self._listing and run.sync.task is Task.LOOK)
+        if run.sync.task is Task.POLL and self._listing:
+            return False
+        return _is_due_once(run) and self._alone < SIDE_BY_SIDE
 
     def _start_what_is_due(self, runs: Iterable[_Run]) -> None:
+        """Send what is due: triggers first, as many as go out at once, the others when these are answered."""
         now = self._clock()
-        waiting = [run for run in runs if run.sync.task is Task.LOOK and not run.busy]
+        waiting = [run for run in runs if run.sync.task is Task.POLL and not run.busy]
         idle = [run for run in runs if not run.busy and run.sync.due <= now]
+        self._trigger([run for run in idle if run.sync.task is Task.TRIGGER])
         for run in idle:
-            if run.sync.task is Task.HISTORY:
+            if run.sync.task is Task.HISTORY and self._alone < SIDE_BY_SIDE:
                 run.history = []
                 self._read_history(run)
-        self._trigger([run for run in idle if run.sync.task is Task.TRIGGER])
         due = [run for run in waiting if run.sync.due <= now]
         if len(waiting) <= FEW:
             for run in due:
-                self._look_at_one(run)
+                self._poll_one(run)
         elif due and not self._listing:
-            self._look_at_many(waiting if self._listed else due)
+            self._poll_many(waiting if self._listed else due)
 
     def _take_in(self, *, wait: bool) -> None:
         """Take in all answers that have come; ``wait`` for the first, but no longer than until something is due."""
@@ -228,6 +252,19 @@ class Runner:
             else event.future
         )
 
+    def _send_for(self, run: _Run, call: Call[T], handle: Callable[[Future[Answer[T]]], None]) -> None:
+        """Send what is about one cache only."""
+        run.busy = True
+        self._alone += 1
+
+        def answered(future: Future[Answer[T]]) -> None:
+            run.busy = False
+            self._alone -= 1
+            self._next_sweep = min(self._next_sweep, self._clock())  # others may have waited for this place
+            handle(future)
+
+        self._send(call, answered)
+
     def _send(self, call: Call[T], handle: Callable[[Future[Answer[T]]], None]) -> None:
         try:
             future = self._client.start(call)
@@ -241,29 +278,26 @@ class Runner:
             future.cancel()
         self._out.clear()
 
-    # Looks
+    # Polls
 
-    def _look_at_one(self, run: _Run) -> None:
-        run.busy = True
-
+    def _poll_one(self, run: _Run) -> None:
         def handle(future: Future[Answer[CacheStatus]]) -> None:
-            run.busy = False
             error = _error_of(future)
             if error is None:
                 answer = future.result()
-                self._looked(run, answer.value, answer)
+                self._polled(run, answer.value, answer)
             elif isinstance(error, PeakaNotFoundError):
                 run.sync.gone()
                 self._told(run)
             else:
                 self._unreadable(run, error)
 
-        self._send(calls.get_cache_status(run.job.target.cache_id), handle)
+        self._send_for(run, calls.get_cache_status(run.job.target.cache_id), handle)
 
-    def _look_at_many(self, runs: Sequence[_Run]) -> None:
+    def _poll_many(self, runs: Sequence[_Run]) -> None:
         if not self._listed:
             for run in runs:
-                self._look_at_one(run)
+                self._poll_one(run)
             return
         self._listing = True
         scope = _scope(runs) if self._narrow else None
@@ -274,11 +308,11 @@ class Runner:
             self._next_sweep = min(self._next_sweep, self._clock())
             error = _error_of(future)
             if isinstance(error, PeakaServerError):
-                return self._widen(scope, error, [run for run in runs if _looks(run)])
+                return self._widen(scope, error, [run for run in runs if _polls(run)])
             if isinstance(error, NOT_LISTED):
                 # The listing is not to be had this time, but its caches may be.
-                for run in filter(_looks, runs):
-                    self._look_at_one(run)
+                for run in filter(_polls, runs):
+                    self._poll_one(run)
                 return
             if error is not None:
                 for run in runs:
@@ -289,11 +323,11 @@ class Runner:
             for run in runs:
                 status = statuses.get(run.job.target.cache_id)
                 if status is not None:
-                    self._looked(run, status, answer)
-                elif run.sync.task is Task.LOOK and not run.busy:
+                    self._polled(run, status, answer)
+                elif run.sync.task is Task.POLL and not run.busy:
                     # Not listed is no proof of anything: the cache itself is asked.
-                    self._look_at_one(run)
-            self._progress.looked_at_many()
+                    self._poll_one(run)
+            self._progress.polled_many()
 
         self._send(calls.list_cache_statuses(scope), handle)
 
@@ -306,11 +340,11 @@ class Runner:
             self._listed = False
             then = "each cache's own status is read"
         self._log.warning("%s From here on %s instead.", sentence(str(error)), then)
-        self._look_at_many(runs)
+        self._poll_many(runs)
 
-    def _looked(self, run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
-        run.look = Look.of(status, run.job.mode, answer.server_time)
-        run.sync.looked(run.look, self._clock())
+    def _polled(self, run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
+        run.reading = Reading.of(status, run.job.mode, answer.server_time)
+        run.sync.polled(run.reading, self._clock())
         self._told(run)
 
     def _unreadable(self, run: _Run, error: PeakaError) -> None:
@@ -319,53 +353,52 @@ class Runner:
 
     def _told(self, run: _Run) -> None:
         self._touched[run] = None
-        self._progress.told(run.job.target, run.sync, run.look)
+        self._progress.told(run.job.target, run.sync, run.reading)
 
     # Histories
 
     def _read_history(self, run: _Run) -> None:
-        run.busy = True
+        """Read page by page, whatever a page holds, until it suffices or nothing more comes."""
 
         def handle(future: Future[Answer[list[CacheExecution]]]) -> None:
-            run.busy = False
             error = _error_of(future)
             if isinstance(error, PeakaNotFoundError):
                 run.sync.gone()
             elif error is not None:
                 return self._unreadable(run, error)
             else:
-                page = future.result().value
+                known = {entry.id for entry in run.history}
+                page = [entry for entry in future.result().value if entry.id not in known]
                 run.history.extend(page)
-                if len(page) >= HISTORY_PAGE and not run.sync.history_suffices(run.history):
+                if page and not run.sync.history_suffices(run.history):
                     return self._read_history(run)
                 run.sync.history_read(run.history, self._clock())
                 run.history = []
             self._told(run)
 
         call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, len(run.history))
-        self._send(call, handle)
+        self._send_for(run, call, handle)
 
     # Triggers
 
     def _trigger(self, runs: Sequence[_Run]) -> None:
-        unannounced = [run for run in runs if run.announced != run.sync.baseline]
-        if unannounced and self._before_triggers is not None:
-            self._before_triggers([(run.job, run.sync.baseline) for run in unannounced])
-        for run in unannounced:
-            run.announced = run.sync.baseline
-        for run in runs:
+        room = max(0, SIDE_BY_SIDE - self._alone)
+        posted: list[_Run] = []
+        for run in runs[:room]:
+            if run.sync.posting(self._clock()):
+                posted.append(run)
+                self._note(run)
+            self._told(run)
+        self._flush()
+        for run in posted:
             self._post(run)
 
     def _post(self, run: _Run) -> None:
-        run.busy = True
-        run.sync.posting(self._clock())
-        self._told(run)
-
         def handle(future: Future[Answer[None]]) -> None:
-            run.busy = False
             self._posted(run, future)
 
-        self._send(calls.trigger(run.job.target.cache_id, run.job.mode), handle)
+        # Repeated by the machine, after a poll, and not by the connection.
+        self._send_for(run, calls.trigger(run.job.target.cache_id, run.job.mode, resent=False), handle)
 
     def _posted(self, run: _Run, future: Future[Answer[None]]) -> None:
         error = _error_of(future)
@@ -373,9 +406,30 @@ class Runner:
         if error is None:
             run.sync.posted(Posted.ACCEPTED, now, server_time=future.result().server_time)
         else:
-            run.sync.posted(_posted(error), now, reason=str(error))
-            self._progress.not_accepted(run.job.target, run.sync, str(error))
+            answer = _posted(error)
+            run.sync.posted(answer, now, reason=str(error))
+            self._progress.not_accepted(run.job.target, run.sync, answer, str(error))
+            if answer is not Posted.UNKNOWN and run.sync.triggers <= 1:
+                self._note(run, answer)
         self._told(run)
+
+    # What is written down
+
+    def _note(self, run: _Run, answer: Posted | None = None) -> None:
+        """Have it written down what others need to know, where that is not on record yet."""
+        record = run.sync.record
+        if answer is not None:
+            run.noted = None
+        elif run.noted == record:
+            return
+        else:
+            run.noted = record
+        self._notes.append(Note(run.job, record, run.sync.origin, answer))
+
+    def _flush(self) -> None:
+        notes, self._notes = self._notes, []
+        if notes and self._write_down is not None:
+            self._write_down(notes)
 
     # The end before the end
 
@@ -412,7 +466,7 @@ class Runner:
         self._settle_triggers(live, deadline)
         self._drop_requests()
         left = dict.fromkeys(live, "not known to be running")
-        running = self._look_again(live, deadline)
+        running = self._poll_again(live, deadline)
         left.update(dict.fromkeys(running, "not surely ours"))
         asked, reached = self._cancel_ours(running, deadline)
         left.update(dict.fromkeys(asked, "the cancel was not answered"))
@@ -433,7 +487,7 @@ class Runner:
             if run.sync.state is State.POSTED:
                 run.sync.posted(Posted.UNKNOWN, self._clock())
 
-    def _look_again(self, runs: Sequence[_Run], deadline: float) -> list[_Run]:
+    def _poll_again(self, runs: Sequence[_Run], deadline: float) -> list[_Run]:
         """Those whose cache runs something, by one reading just now; the others' machines have been told."""
         wanted: dict[Future[Any], Sequence[_Run]] = {}
         if len(runs) <= FEW or not self._listed:
@@ -445,29 +499,29 @@ class Runner:
         running: list[_Run] = []
         unlisted: list[_Run] = []
 
-        def looked(run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
-            run.look = Look.of(status, run.job.mode, answer.server_time)
-            run.sync.looked(run.look, self._clock())
-            if run.sync.result is None and run.look.newest is not None and not run.look.newest.ended:
+        def polled(run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
+            run.reading = Reading.of(status, run.job.mode, answer.server_time)
+            run.sync.polled(run.reading, self._clock())
+            if run.sync.result is None and run.reading.newest is not None and not run.reading.newest.ended:
                 running.append(run)
 
         for future, concerned in _answered(wanted, deadline):
             answer: Answer[CacheStatus | list[CacheStatus]] = future.result()
             if not isinstance(answer.value, list):
-                looked(concerned[0], answer.value, answer)
+                polled(concerned[0], answer.value, answer)
                 continue
             statuses = {status.id: status for status in answer.value}
             for run in concerned:
                 status = statuses.get(run.job.target.cache_id)
                 if status is not None:
-                    looked(run, status, answer)
+                    polled(run, status, answer)
                 else:
                     unlisted.append(run)
         single = {
             self._client.start(calls.get_cache_status(run.job.target.cache_id)): run for run in unlisted
         }
         for future, run in _answered(single, deadline):
-            looked(run, future.result().value, future.result())
+            polled(run, future.result().value, future.result())
         return running
 
     def _cancel_ours(self, runs: Sequence[_Run], deadline: float) -> tuple[list[_Run], list[_Run]]:
@@ -504,7 +558,9 @@ class Runner:
     def _is_ours(self, run: _Run, entries: list[CacheExecution]) -> bool:
         if run.sync.task is Task.HISTORY:
             run.sync.history_read(entries, self._clock())
-        return run.look is not None and run.sync.result is None and run.sync.may_cancel(run.look, entries)
+        return (
+            run.reading is not None and run.sync.result is None and run.sync.may_cancel(run.reading, entries)
+        )
 
 
 def _is_due_once(run: _Run) -> bool:
@@ -560,9 +616,9 @@ def _posted(error: PeakaError) -> Posted:
     return Posted.UNKNOWN
 
 
-def _looks(run: _Run) -> bool:
+def _polls(run: _Run) -> bool:
     """Whether a sync waits for a reading of its cache's status."""
-    return run.sync.task is Task.LOOK and not run.busy
+    return run.sync.task is Task.POLL and not run.busy
 
 
 def _scope(runs: Sequence[_Run]) -> str | None:

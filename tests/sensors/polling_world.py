@@ -15,7 +15,7 @@ from datetime import timedelta
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Trigger
-from dagster_peaka.sync.machine import Baseline
+from dagster_peaka.sync.identity import Record as Trail
 from tests.sync.world import EPOCH, Open, Truth, World
 
 CACHE_ID = "5f3c"
@@ -32,7 +32,7 @@ class Run:
     mode: SyncMode
     waits: bool
     dies_at: float
-    baseline: Baseline
+    trail: Trail
     posts_at: float
     execution: Truth | None = None
     records_at: float | None = None
@@ -103,8 +103,8 @@ class Story:
             _, mode, waits, posts_after, lives = self.starts.pop(0)
             shown = self.world.visible(mode, moment)
             newest = self.world._shown(shown[0], moment, True) if shown else None
-            baseline = Baseline(newest and newest.id, newest and newest.created_at, self.world.date())
-            run = Run(f"run{len(self.runs)}", mode, waits, moment + lives, baseline, moment + posts_after)
+            trail = Trail(newest and newest.id, self.world.date(), self.world.date())
+            run = Run(f"run{len(self.runs)}", mode, waits, moment + lives, trail, moment + posts_after)
             self.runs.append(run)
         for run in self.runs:
             if not run.ended:

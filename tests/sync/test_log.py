@@ -15,9 +15,9 @@ import pytest
 from dagster_peaka import CacheExecution, PeakaResource, SyncMode, build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.log import PROGRESS_INTERVAL, Progress
-from dagster_peaka.sync.machine import Look, Posted, Sync, SyncRules
+from dagster_peaka.sync.machine import Reading, Posted, Sync, SyncRules
 from tests.materializing import acting_when, is_followed, log_of, peaka_for, sqlite_tables, triggers
-from tests.sync.looks import Looks
+from tests.sync.looks import Readings
 from tests.sync.steps import wait_until
 
 
@@ -173,7 +173,7 @@ def test_a_trigger_that_was_lost_after_others_were_not_taken_has_its_own_warning
     assert "its answer was lost" in lost
 
 
-def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Looks) -> None:
+def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Readings) -> None:
     """The log says when Peaka could no longer be read, and when it answers again."""
     sandbox.plan("ops.public.t", hold=True)
 
@@ -262,12 +262,12 @@ class Scene:
         self.sync = Sync(SyncMode.INCREMENTAL, SyncRules(), 0.0)
         self.progress = Progress(log, [self.sync] * self.caches, lambda: self.now)
 
-    def tell(self, look: Look) -> None:
+    def tell(self, look: Reading) -> None:
         """What the runner does after a look."""
-        self.sync.looked(look, self.now)
+        self.sync.polled(look, self.now)
         self.progress.told("t", self.sync, look)
 
-    def trigger(self, look: Look) -> None:
+    def trigger(self, look: Reading) -> None:
         """A look, and a trigger that is accepted."""
         self.tell(look)
         self.sync.posting(self.now)
@@ -276,8 +276,8 @@ class Scene:
         self.progress.told("t", self.sync, look)
         self.lines.clear()
 
-    def every_second(self, look: Callable[[], Look], seconds: int) -> None:
-        """Look once a second."""
+    def every_second(self, look: Callable[[], Reading], seconds: int) -> None:
+        """Reading once a second."""
         for _ in range(seconds):
             self.now += 1
             self.tell(look())
@@ -297,9 +297,9 @@ def execution(name: str, status: str = "RUNNING", inserted: int | None = None) -
 def test_rows_so_far_are_told_every_thirty_seconds() -> None:
     """However often the counts change, a cache has one line of progress in 30 s, with its rows and the time."""
     scene = Scene()
-    scene.trigger(Look(None, server_time=NOON))
+    scene.trigger(Reading(None, server_time=NOON))
 
-    scene.every_second(lambda: Look(execution("e", inserted=int(scene.now) * 1000), server_time=NOON), 95)
+    scene.every_second(lambda: Reading(execution("e", inserted=int(scene.now) * 1000), server_time=NOON), 95)
 
     assert scene.lines == [
         "t: following execution e (RUNNING): 1,000 inserted",
@@ -313,7 +313,7 @@ def test_rows_so_far_are_told_every_thirty_seconds() -> None:
 def test_a_long_wait_in_a_hidden_queue_is_told() -> None:
     """While no execution of ours has appeared, the log says every 30 s what runs instead."""
     scene = Scene()
-    other = Look(execution("other", inserted=5), server_time=NOON)
+    other = Reading(execution("other", inserted=5), server_time=NOON)
     scene.trigger(other)
 
     scene.every_second(lambda: other, 65)
@@ -327,9 +327,9 @@ def test_a_long_wait_in_a_hidden_queue_is_told() -> None:
 def test_what_peaka_did_not_count_is_not_told() -> None:
     """An execution without progress has lines without rows."""
     scene = Scene()
-    scene.trigger(Look(None, server_time=NOON))
+    scene.trigger(Reading(None, server_time=NOON))
 
-    scene.tell(Look(execution("e"), server_time=NOON))
+    scene.tell(Reading(execution("e"), server_time=NOON))
 
     assert scene.lines == ["t: following execution e (RUNNING)"]
 
@@ -337,8 +337,8 @@ def test_what_peaka_did_not_count_is_not_told() -> None:
 def test_the_last_few_of_many_are_counted_every_thirty_seconds() -> None:
     """Caches that are looked at one by one, because few of many are left, do not fall silent."""
     scene = Scene(caches=21)
-    scene.trigger(Look(None, server_time=NOON))
+    scene.trigger(Reading(None, server_time=NOON))
 
-    scene.every_second(lambda: Look(execution("e"), server_time=NOON), 65)
+    scene.every_second(lambda: Reading(execution("e"), server_time=NOON), 65)
 
     assert scene.lines == ["21 caches after 30 s: 21 running", "21 caches after 60 s: 21 running"]

@@ -22,7 +22,8 @@ from dagster_peaka import (
 )
 from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.caches.names import SyncTarget
-from dagster_peaka.sync.machine import Baseline, SyncRules, Trouble
+from dagster_peaka.sync.identity import Record
+from dagster_peaka.sync.machine import SyncRules, Trouble
 from dagster_peaka.sync.runner import Runner, SyncJob
 from tests.sync.scripted import NOON, Script, Scripted, execution, status
 
@@ -110,9 +111,7 @@ def test_every_sync_ends_once_whatever_is_answered() -> None:
                 SyncTarget(cache),
                 SyncMode.INCREMENTAL,
                 rules,
-                earlier=Baseline(f"{cache}-old", NOON - timedelta(seconds=100), NOON)
-                if pick.random() < 0.2
-                else None,
+                earlier=Record(f"{cache}-old", NOON) if pick.random() < 0.2 else None,
                 earlier_age=3.0,
             )
             for cache in caches
@@ -140,7 +139,11 @@ def quiet(caches: list[str], ends: float = 5.0) -> tuple[Script, dict[str, float
             return 0.05, None
         if call.segments == ("cache", "status"):
             return 0.05, [status(cache, newest(cache, now)) for cache in caches]
-        return 0.05, status(call.segments[1], newest(call.segments[1], now))
+        cache = call.segments[1]
+        if call.segments[-1] == "executionHistory":
+            shown = {each.id: each for each in (newest(cache, now), execution(f"{cache}-old", -100))}
+            return 0.05, list(shown.values()) if call.query["offset"] == "0" else []
+        return 0.05, status(cache, newest(cache, now))
 
     return script, triggered
 
@@ -150,17 +153,19 @@ def jobs_for(caches: list[str]) -> list[SyncJob]:
     return [SyncJob(SyncTarget(cache), SyncMode.INCREMENTAL, SyncRules()) for cache in caches]
 
 
-def test_looks_depend_on_time_and_not_on_the_number_of_caches() -> None:
-    """However many caches run, each look is one listing, and the looks become rarer."""
+def test_polls_depend_on_time_and_not_on_the_number_of_caches() -> None:
+    """However many caches run, each poll is one listing, and polls become rarer; each history is read once."""
     asked: dict[int, list[str]] = {}
     for size in (10, 200):
         caches = [f"c{number}" for number in range(size)]
         scripted = Scripted(quiet(caches, ends=600.0)[0])
         assert all(result.ok for _, result in runner(scripted, jobs_for(caches)).run())
         asked[size] = ["/".join(call.segments) for call in scripted.calls if call.method == "GET"]
-    assert asked[10] == asked[200]
-    assert set(asked[200]) == {"cache/status"}
-    assert len(asked[200]) <= 70
+    polls = {size: paths.count("cache/status") for size, paths in asked.items()}
+    assert polls[10] <= polls[200] <= polls[10] + 2
+    assert polls[200] <= 70
+    histories = sorted(f"cache/c{number}/executionHistory" for number in range(200))
+    assert sorted(path for path in asked[200] if path != "cache/status") == histories
 
 
 def test_a_bad_id_harms_no_other_cache() -> None:

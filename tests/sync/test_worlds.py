@@ -12,7 +12,8 @@ from collections import Counter
 
 import pytest
 
-from dagster_peaka.sync.machine import DATE_RESOLUTION, LATE_TOLERANCE, Origin, Posted, Trouble
+from dagster_peaka.sync.identity import ANSWER_WINDOW, LATE_TOLERANCE
+from dagster_peaka.sync.machine import Origin, Posted, Trouble
 from tests.sync.world import Open, Truth, World, generated
 
 WORLDS = int(os.environ.get("PEAKA_WORLDS", "4000"))
@@ -57,7 +58,7 @@ def no_false_success(world: World, execution: Truth, origin: Origin) -> None:
         # Without clocks "late to show" cannot be told; after a second trigger the next new one is ours.
         return
     begun = execution.started if world.open.created_when_started else execution.created
-    slack = (LATE_TOLERANCE + DATE_RESOLUTION).total_seconds() + max(0.0, world.open.clock_skew)
+    slack = LATE_TOLERANCE.total_seconds() + 1.0 + max(0.0, world.open.clock_skew)
     assert begun is not None
     assert begun >= world.first_look - slack, f"seed {world.seed}: began before our look"
 
@@ -103,7 +104,7 @@ def no_foreign_cancel(world: World) -> None:
     cancelled = world.cancelled
     assert world.first_look is not None
     windows = zip(world.posts, world.post_answers, strict=True)
-    resolution = DATE_RESOLUTION.total_seconds()
+    resolution = ANSWER_WINDOW.total_seconds() + 1.0
     looked = world.first_look - resolution - max(0.0, world.open.clock_skew)
     first_window = any(looked <= cancelled.created <= answered + resolution for _, answered in windows)
     seen_at = world.looks[-1]
@@ -197,7 +198,7 @@ def judge_after_a_crash(seed: int) -> str:
     if result.origin is Origin.ATTACHED:
         return "attached"
     if world.open.shows_times and world.open.has_date and len(world.posts) - dead_posts < 2:
-        slack = (LATE_TOLERANCE + DATE_RESOLUTION).total_seconds() + max(0.0, world.open.clock_skew)
+        slack = LATE_TOLERANCE.total_seconds() + 1.0 + max(0.0, world.open.clock_skew)
         begun = followed.started if world.open.created_when_started else followed.created
         assert begun is not None
         assert begun >= dead_look - slack, f"seed {seed}: began before the dead attempt's look"

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 
 from dagster_peaka.api.models import CacheExecution, ExecutionProgress, SyncMode
-from dagster_peaka.sync.machine import Baseline, Look, Posted, Result, State, Sync, SyncRules, Task
+from dagster_peaka.sync.identity import Record
+from dagster_peaka.sync.machine import Origin, Posted, Reading, Result, State, Sync, SyncRules, Task
 
 EPOCH = datetime(2026, 7, 1, tzinfo=timezone.utc)
 INCREMENTAL, FULL_REFRESH = SyncMode.INCREMENTAL, SyncMode.FULL_REFRESH
@@ -227,7 +228,7 @@ class World:
 
     # The requests
 
-    def look(self) -> Look | None:
+    def look(self) -> Reading | None:
         """Answer a request for the status; None when it fails."""
         self.looks.append(self.now)
         if self.away():
@@ -238,7 +239,7 @@ class World:
         date = self.date()
         newest = self.visible(self.mode, at)
         other = self.visible(self.mode.other, at)
-        look = Look(
+        look = Reading(
             self._shown(newest[0], at, True) if newest else None,
             self._shown(other[0], at, True) if other else None,
             date,
@@ -284,7 +285,7 @@ class World:
 
     # The conversation
 
-    def run(self, earlier: Baseline | None = None, earlier_age: float = 0.0) -> Result | None:
+    def run(self, earlier: Record | None = None, earlier_age: float = 0.0) -> Result | None:
         """Do what the machine asks for until it is done; None when interrupted first."""
         sync = Sync(self.mode, self.rules, self.now, earlier=earlier, earlier_age=earlier_age)
         self.sync = sync
@@ -302,7 +303,7 @@ class World:
             self._do(sync)
         raise AssertionError(f"world {self.seed}: the sync never ends")
 
-    def crash(self, after: float) -> tuple[Baseline, float] | None:
+    def crash(self, after: float) -> tuple[Record, float] | None:
         """Begin a sync and let its process die; returns what it had written down, and when, if it had triggered."""
         sync = Sync(self.mode, self.rules, self.now)
         dies_at = self.now + after
@@ -313,15 +314,16 @@ class World:
                 written_at = self.now
             self._do(sync)
         self.advance(max(self.now, dies_at))
-        return (sync.baseline, written_at) if sync.triggers and sync.result is None else None
+        adoptable = sync.triggers and sync.result is None and sync.origin is not Origin.ATTACHED
+        return (sync.record, written_at) if adoptable else None
 
     def _do(self, sync: Sync) -> None:
-        if sync.task is Task.LOOK:
+        if sync.task is Task.POLL:
             look = self.look()
             if look is None:
                 sync.unreadable("away", self.now)
             else:
-                sync.looked(look, self.now)
+                sync.polled(look, self.now)
         elif sync.task is Task.HISTORY:
             entries = self.history()
             if entries is None:
@@ -329,20 +331,20 @@ class World:
             else:
                 sync.history_read(entries, self.now)
         elif sync.task is Task.TRIGGER:
-            sync.posting(self.now)
-            answer, date = self.post()
-            sync.posted(answer, self.now, server_time=date)
+            if sync.posting(self.now):
+                answer, date = self.post()
+                sync.posted(answer, self.now, server_time=date)
         else:
             raise AssertionError(f"world {self.seed}: nothing to do in {sync.state}")
 
     def _interrupted(self, sync: Sync) -> None:
         """As the runner stops: one more look, one history, and then the decision."""
-        if sync.state is State.LOOK or not (sync.triggers or sync.execution):
+        if sync.state is State.POLL or not (sync.triggers or sync.execution):
             return
         look = self.look()
         if look is None:
             return
-        sync.looked(look, self.now)
+        sync.polled(look, self.now)
         entries = self.history()
         if entries is None or sync.result is not None:
             return
