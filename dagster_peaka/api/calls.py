@@ -40,10 +40,11 @@ class Call(Generic[T]):
     """One request: ``segments`` are the path's parts below the project, still unencoded.
 
     ``parse`` turns the decoded JSON into the result; ``needs_json`` is False where the answer's body says nothing.
-    ``changes`` is True for what must not be sent twice by accident. ``subject`` names the object for error messages.
-    ``takes`` is the seconds that Peaka was given for it, over and above what any request may take. ``exact`` has
-    numbers with a fraction parsed as Decimal. ``resent`` is False where only the caller may send it again. ``fresh`` is True where an answer from a cache in between is no answer.
-    ``most`` is how many bytes its answer may have, decoded.
+    ``changes`` is True for what must not be sent twice by accident. ``subject`` names the object for error
+    messages. ``takes`` is the seconds that Peaka was given for it, over and above what any request may take.
+    ``exact`` has numbers with a fraction parsed as Decimal. ``resent`` is False where only the caller may send it
+    again. ``fresh`` is True where an answer from a cache in between is no answer. ``most`` is how many bytes its
+    answer may have, decoded.
     """
 
     method: str

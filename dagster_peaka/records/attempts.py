@@ -43,13 +43,14 @@ _NOT_TAKEN = {Posted.NOT_TAKEN, Posted.REFUSED, Posted.REFUSED_FOR_GOOD, Posted.
 class Attempt:
     """What an earlier attempt wrote down about its trigger, and how many seconds ago.
 
-    ``deferred`` is True where its trigger was answered and it did not wait for more; ``ours`` where it was an attempt
-    at this very step, in the same run.
+    ``deferred`` is True where its trigger was answered and it did not wait for more; ``recorded`` where the asset has
+    been materialized since, by whomever; ``ours`` where it was an attempt at this very step, in the same run.
     """
 
     record: Record
     age: float
     deferred: bool = False
+    recorded: bool = False
     ours: bool = False
 
 
@@ -65,6 +66,7 @@ class Written:
         attached: True where it triggered nothing, because another execution ran.
         notices_within: seconds in which the run, if it lives, has recorded an end.
         deps: the storage ids of the newest materializations of the asset's dependencies.
+        newest: that of the asset itself.
     """
 
     cache_id: str
@@ -77,6 +79,7 @@ class Written:
     attached: bool = False
     notices_within: float = NOTICES_WITHIN
     deps: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
+    newest: int | None = None
 
     @property
     def place(self) -> tuple[str, SyncMode, str]:
@@ -123,6 +126,7 @@ def _parsed(cache_id: str, written: Mapping[str, Any], asset: str) -> Written | 
         attached=written.get("origin") == Origin.ATTACHED.value,
         notices_within=float(written.get("notices_within", NOTICES_WITHIN)),
         deps=written.get("deps", {}),
+        newest=written.get("newest"),
     )
 
 
@@ -136,17 +140,17 @@ def write_down(
     Args:
         deps: what each of the assets depends on; which materializations of these it has seen is recorded as well.
     """
-    wanted = {dep for key, _ in notes for dep in deps.get(key, ())}
+    wanted = {asset for key, _ in notes for asset in (key, *deps.get(key, ()))}
     newest: dict[dg.AssetKey, int | None] = {}
-    if wanted:
-        for found in context.instance.get_asset_records(sorted(wanted)):
-            newest[found.asset_entry.asset_key] = found.asset_entry.last_materialization_storage_id
+    for found in context.instance.get_asset_records(sorted(wanted)):
+        newest[found.asset_entry.asset_key] = found.asset_entry.last_materialization_storage_id
     caches = {
         note.job.target.cache_id: {
             **_text_of(note.job, note.record),
             # Another step of the run may sync the same cache for an asset of its own.
             "asset": key.to_user_string(),
             "notices_within": note.job.rules.notices_within,
+            "newest": newest.get(key),
             **(
                 {"deps": {dep.to_user_string(): newest.get(dep) for dep in deps[key]}}
                 if deps.get(key)
@@ -230,8 +234,9 @@ def earlier_attempts(
             seen = {dep.to_user_string(): newest.of(dep) for dep in deps.get(key, ())}
             if age < max_age and seen == last.written.deps:
                 deferred = last.answered and not last.written.waits
+                recorded = newest.of(key) != last.written.newest
                 ours = run_id == context.run.run_id
-                found[key] = Attempt(last.written.record, age, deferred, ours)
+                found[key] = Attempt(last.written.record, age, deferred, recorded, ours)
         if len(settled) == len(caches):
             break
     return found

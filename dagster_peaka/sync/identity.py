@@ -8,7 +8,7 @@ what this one has triggered, and the polling sensor all ask :func:`started_by`. 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dagster_peaka.api.models import CacheExecution, SyncMode
@@ -26,8 +26,8 @@ class Record:
 
     Attributes:
         baseline: the newest execution of the mode at the poll before the trigger; None when there was none.
-        polled_at: Peaka's clock at that poll, its answer's ``Date``; None where it is not known, or where the late
-            rule has been applied.
+        polled_at: Peaka's clock at that poll, its answer's ``Date``; None where it is not known, and after a second
+            trigger: by then the clocks may be to blame that ours was taken for late.
         answered_at: Peaka's clock when the trigger was answered; None as long as it is not known to be accepted.
         modes: the executions whose mode a status has told; a history may not.
         follows: the execution itself where the sync attached to it or adopted it, and triggered nothing.
@@ -56,10 +56,6 @@ class Record:
             return False
         until = self.answered_at if queued_until is None else max(self.answered_at, queued_until)
         return self.polled_at - LATE_TOLERANCE <= created_at <= until + ANSWER_WINDOW
-
-    def moved_to(self, late: CacheExecution) -> Record:
-        """The record after an execution that was only late to show: the baseline, and the rule does not apply again."""
-        return replace(self, baseline=late.id, polled_at=None)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ POSTED    any other answer, without ``follow``        DONE, or fail when it was 
 IDENTIFY  nothing above the baseline                  wait; after ``start_timeout`` of quiet since the POST and
                                                       since all that ran has ended: TRIGGER once more, then fail
 IDENTIFY  something else                              read the history
-IDENTIFY  history: only one that was late to show     it ran already, and is the baseline now; once a sync
+IDENTIFY  history: only one that was late to show     it ran already, and is the baseline now; this rule ends
+                                                      with the second trigger
 IDENTIFY  history: one or more above the baseline     FOLLOW the oldest; if it came to nothing, one that COMPLETED
 IDENTIFY  history: lags, or cannot be read            poll, and read it again; after ``outage_tolerance`` what the
                                                       status says to be COMPLETED counts, and nothing else does
@@ -507,6 +508,7 @@ class Sync:
         if self.origin is Origin.ADOPTED:
             self._begin_anew(now)
         elif self.triggers < 2:
+            self.record = replace(self.record, polled_at=None)
             self._trigger(now)
         else:
             self._fail(Trouble.NOT_STARTED, self._refusal or "")
@@ -514,8 +516,8 @@ class Sync:
     def _choose(self, entries: Sequence[CacheExecution], now: float) -> None:
         """Ours is the oldest candidate; if it came to nothing, the oldest that COMPLETED, which began after our poll.
 
-        What an earlier attempt triggered is its own execution only, and the newest: another that has COMPLETED since
-        may be recorded already.
+        What an earlier attempt triggered is its own execution only. Where that has COMPLETED, one that has since is
+        taken instead: it may be recorded already, and what is recorded last has to be the newest.
         """
         found = started_by(entries, self._asking, self.mode, newest=self._newest)
         self._older |= found.older
@@ -523,8 +525,9 @@ class Sync:
             ours = found.candidates[0]
             completed = [candidate for candidate in found.candidates if candidate.succeeded]
             if self.origin is Origin.ADOPTED:
-                if ours.succeeded and (not self.adopts_completed or completed[-1].id != ours.id):
+                if ours.succeeded and not self.adopts_completed:
                     return self._begin_anew(now)
+                ours = completed[-1] if ours.succeeded else ours
             elif ours.ended and not ours.succeeded and completed:
                 ours = completed[0]
             self._history_away.over()
@@ -539,7 +542,7 @@ class Sync:
         """An execution from before our poll shows only now: it may have read past what the upstream just wrote."""
         if self.rules.on_running != "queue" and not late.ended:
             return self._already_running(late, now)
-        self.record = self.record.moved_to(late)
+        self.record = replace(self.record, baseline=late.id)
         self._older |= {late.id}
 
     def _go_by_the_status(self, newest: CacheExecution) -> None:

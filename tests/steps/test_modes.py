@@ -125,7 +125,7 @@ def test_what_a_snapshot_says_is_supported_costs_no_request(shop: PeakaSandbox) 
     assert run_of(assets, peaka_for(shop)).success
 
     asked = set(counts(shop)) - {"getCacheStatus"}  # of the last one alone, when the others are done
-    assert asked == {"incrementalUpdateCache", "getCacheStatusByCatalog"}
+    assert asked == {"incrementalUpdateCache", "getCacheStatusByCatalog", "getCacheExecutionHistory"}
 
 
 @pytest.mark.parametrize("known", [True, False])

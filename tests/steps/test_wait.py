@@ -85,7 +85,7 @@ def test_what_was_started_is_written_down(sandbox: PeakaSandbox) -> None:
             "accepted",
         )
         assert trigger["baseline"] == before[table]
-        assert trigger["looked_at"]
+        assert trigger["polled_at"]
     assert "Triggered, and not waited for: ops.public." in said
     assert "How it ends is recorded by a polling sensor." in said
 

@@ -15,9 +15,9 @@ import pytest
 from dagster_peaka import CacheExecution, PeakaResource, SyncMode, build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.log import PROGRESS_INTERVAL, Progress
-from dagster_peaka.sync.machine import Reading, Posted, Sync, SyncRules
+from dagster_peaka.sync.machine import Posted, Reading, Sync, SyncRules
 from tests.materializing import acting_when, is_followed, log_of, peaka_for, sqlite_tables, triggers
-from tests.sync.looks import Readings
+from tests.sync.looks import Looks
 from tests.sync.steps import wait_until
 
 
@@ -173,7 +173,7 @@ def test_a_trigger_that_was_lost_after_others_were_not_taken_has_its_own_warning
     assert "its answer was lost" in lost
 
 
-def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Readings) -> None:
+def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Looks) -> None:
     """The log says when Peaka could no longer be read, and when it answers again."""
     sandbox.plan("ops.public.t", hold=True)
 
@@ -263,12 +263,14 @@ class Scene:
         self.progress = Progress(log, [self.sync] * self.caches, lambda: self.now)
 
     def tell(self, look: Reading) -> None:
-        """What the runner does after a look."""
+        """What the runner does after a poll."""
         self.sync.polled(look, self.now)
+        if self.sync.task is Task.HISTORY and look.newest is not None:
+            self.sync.history_read([look.newest], self.now)
         self.progress.told("t", self.sync, look)
 
     def trigger(self, look: Reading) -> None:
-        """A look, and a trigger that is accepted."""
+        """A poll, and a trigger that is accepted."""
         self.tell(look)
         self.sync.posting(self.now)
         self.progress.told("t", self.sync, look)
@@ -277,7 +279,7 @@ class Scene:
         self.lines.clear()
 
     def every_second(self, look: Callable[[], Reading], seconds: int) -> None:
-        """Reading once a second."""
+        """A poll once a second."""
         for _ in range(seconds):
             self.now += 1
             self.tell(look())

@@ -211,11 +211,11 @@ def and_a_later_one(looks: Looks, sync: Sync) -> CacheExecution:
         return sync()
 
 
-def test_a_later_completed_one_needs_no_history(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
-    """A newest execution that began after our look and COMPLETED is as good as ours."""
+def test_a_later_completed_one_is_not_taken_for_ours(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+    """The status shows a stranger's that COMPLETED; the history, read once, has ours beneath it."""
     execution = and_a_later_one(looks, sync)
-    assert execution.id == sandbox.executions(CACHE)[-1].id
-    assert histories(sandbox) == 0
+    assert execution.id == triggered(sandbox)[0].id
+    assert histories(sandbox) == 1
 
 
 @pytest.mark.parametrize("other_mode", ["parallel", "queue", "coalesce", "refuse"])

@@ -5,7 +5,6 @@ import os
 import random
 from collections import Counter
 from concurrent.futures import Future
-from datetime import timedelta
 from typing import Any
 
 import pytest

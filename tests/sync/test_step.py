@@ -67,7 +67,7 @@ def test_a_step_asks_for_all_its_caches_at_once(many: PeakaSandbox) -> None:
     with acting_when(lambda: triggers(many) == MANY, release):
         assert dg.materialize([fleet], resources={"peaka": peaka(many)}).success
     operations = Counter(record.operation for record in many.requests)
-    assert operations["incrementalUpdateCache"] == MANY
+    assert operations["incrementalUpdateCache"] == operations["getCacheExecutionHistory"] == MANY
     assert operations["listTables_1"] == 1
     asked_alone = {record.path for record in many.requests if record.operation == "getCacheStatus"}
     assert len(asked_alone) < MANY / 2
@@ -76,6 +76,7 @@ def test_a_step_asks_for_all_its_caches_at_once(many: PeakaSandbox) -> None:
         "listTables_1",
         "getCacheStatusByCatalog",
         "incrementalUpdateCache",
+        "getCacheExecutionHistory",
     }
 
 

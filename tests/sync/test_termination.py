@@ -88,15 +88,15 @@ def test_a_finished_execution_is_not_cancelled(steps: Steps) -> None:
     assert (steps.cancels(), newest_status(steps.sandbox)) == (0, "COMPLETED")
 
 
-def test_an_execution_whose_trigger_is_not_answered_yet_is_cancelled(steps: Steps) -> None:
-    """Interrupted during its POST, the step looks, finds the execution that the POST started, and cancels it."""
+def test_an_execution_whose_trigger_was_not_answered_is_left_alone(steps: Steps) -> None:
+    """Whether Peaka has accepted the POST nobody knows: what runs may be a stranger's, and is named in the log."""
     steps.sandbox.plan(CACHE, hold=True)
     steps.sandbox.fault(operation="incrementalUpdateCache", lose_reply=True, status=None, delay=0.0, times=1)
     process = steps.start(EXECUTOR="in_process", POLL_INTERVAL="30")
     wait_until(lambda: len(steps.sandbox.executions(CACHE)) == 2, "the execution")
-    steps.interrupt(process)
-    steps.sandbox.wait_idle()
-    assert (steps.cancels(), newest_status(steps.sandbox)) == (1, "CANCELLED")
+    ended = steps.interrupt(process)
+    assert (steps.cancels(), newest_status(steps.sandbox)) == (0, "RUNNING")
+    assert "left alone" in ended.log
 
 
 def test_an_attached_execution_is_left_alone(steps: Steps) -> None:
