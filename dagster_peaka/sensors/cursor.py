@@ -1,7 +1,7 @@
 """What one tick of the polling sensor leaves to the next, as its cursor holds it: 23 characters for a quiet cache.
 
 Ids are kept as short hashes, because a cursor is stored with every tick and only has to recognize what it has seen.
-The text is a version, ``1``, and base64 of what follows; numbers are big-endian:
+The text is a version, ``2``, and base64 of what follows; numbers are big-endian:
 
 =========  ====================================================================================================
 bytes      meaning
@@ -9,9 +9,12 @@ bytes      meaning
 4          CRC-32 of all that follows
 5          epoch seconds of the listing up to which everything is told
 2          the asset whose turn it is first at the next tick, by its place
-17 + 4 n   for each cache: its address (5), its id (3), the newest execution of each mode (4 + 4), a byte of flags,
-           and ``n`` unfinished executions that are the newest of neither mode
+17         for each cache: its address (5), its id (3), the newest execution of each mode (4 + 4), a byte of flags
+1 + 4 n    where a flag says so: how many unfinished executions are the newest of neither mode, and these
+1 + 8 n    where a flag says so: how many are held back for a run, and each with the epoch second since which
 =========  ====================================================================================================
+
+In version 1, of the first release, none was held back, and the flags counted the unfinished ones.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from io import BytesIO
 
 from dagster_peaka.api.models import SyncMode
 
-VERSION = "1"
+VERSION = "2"
 
 ADDRESS, CACHE, EXECUTION = 5, 3, 4
 """Bytes of the three kinds of short hashes."""
@@ -33,9 +36,10 @@ ADDRESS, CACHE, EXECUTION = 5, 3, 4
 _HEADER = 4 + 5 + 2
 _NONE = bytes(EXECUTION)
 _NEWEST_UNFINISHED = {SyncMode.INCREMENTAL: 1, SyncMode.FULL_REFRESH: 2}
-_MISSED, _COUNT_SHIFT = 4, 3
+_MISSED, _BENEATH, _HELD = 4, 8, 16
+_COUNT_SHIFT = 3
 
-MOST_UNFINISHED = 31
+MOST_UNFINISHED = 255
 """Unfinished executions of one cache, beside the newest of each mode, that a cursor can hold."""
 
 
@@ -56,12 +60,15 @@ class Mark:
         cache: the cache's id, :data:`CACHE` bytes of it.
         newest: the newest execution of each mode that was seen; None where there was none.
         unfinished: those that are not told yet: they had not ended, or were left to a run of ours.
-        missed: whether Peaka showed one of these no more at the last look.
+        held: those of them that have ended and are left to a run of ours, and the epoch second of the first tick that
+            saw them ended.
+        missed: whether Peaka showed one of these no more at the last poll.
     """
 
     cache: bytes
     newest: Mapping[SyncMode, bytes | None]
     unfinished: frozenset[bytes] = frozenset()
+    held: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
     missed: bool = False
 
     @property
@@ -72,7 +79,7 @@ class Mark:
     @property
     def fits(self) -> bool:
         """Whether a cursor can hold this."""
-        return len(self.beneath) <= MOST_UNFINISHED
+        return max(len(self.beneath), len(self.held)) <= MOST_UNFINISHED
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class PollingCursor:
         Raises:
             UnreadableCursor: when this is no cursor of this version, or no whole one.
         """
-        if text[:1] != VERSION:
+        if text[:1] not in ("1", VERSION):
             raise UnreadableCursor("it is of a version that this package does not know")
         try:
             data = base64.b64decode(text[1:].encode(), altchars=b"-_", validate=True)
@@ -113,25 +120,55 @@ class PollingCursor:
         if len(data) < _HEADER or binascii.crc32(body) != int.from_bytes(checksum, "big"):
             raise UnreadableCursor("it is damaged")
         looked_at, turn = int.from_bytes(body[:5], "big"), int.from_bytes(body[5:7], "big")
-        return cls(looked_at, turn, dict(_unpacked(BytesIO(body[7:]))))
+        unpacked = _unpacked_first if text[0] == "1" else _unpacked
+        return cls(looked_at, turn, dict(unpacked(BytesIO(body[7:]))))
 
 
 def _packed(mark: Mark) -> bytes:
-    beneath = sorted(mark.beneath)
-    flags = len(beneath) << _COUNT_SHIFT | (_MISSED if mark.missed else 0)
+    beneath, held = sorted(mark.beneath), sorted(mark.held.items())
+    flags = (_MISSED if mark.missed else 0) | (_BENEATH if beneath else 0) | (_HELD if held else 0)
     for mode, flag in _NEWEST_UNFINISHED.items():
         if mark.newest.get(mode) in mark.unfinished:
             flags |= flag
     newest = [mark.newest.get(mode) or _NONE for mode in SyncMode]
-    return b"".join([mark.cache, *newest, bytes([flags]), *beneath])
+    packed = b"".join([mark.cache, *newest, bytes([flags])])
+    if beneath:
+        packed += bytes([len(beneath)]) + b"".join(beneath)
+    if held:
+        packed += bytes([len(held)]) + b"".join(each + since.to_bytes(4, "big") for each, since in held)
+    return packed
 
 
 def _unpacked(stream: BytesIO) -> Iterator[tuple[bytes, Mark]]:
     while address := stream.read(ADDRESS):
-        cache = stream.read(CACHE)
-        newest = {mode: stream.read(EXECUTION) for mode in SyncMode}
-        flags = stream.read(1)[0]
-        unfinished = {stream.read(EXECUTION) for _ in range(flags >> _COUNT_SHIFT)}
-        unfinished |= {newest[mode] for mode, flag in _NEWEST_UNFINISHED.items() if flags & flag}
-        seen = {mode: None if found == _NONE else found for mode, found in newest.items()}
-        yield address, Mark(cache, seen, frozenset(unfinished), missed=bool(flags & _MISSED))
+        cache, newest, flags = _unpacked_head(stream)
+        beneath = stream.read(1)[0] if flags & _BENEATH else 0
+        unfinished = _unfinished(stream, beneath, newest, flags)
+        held = stream.read(1)[0] if flags & _HELD else 0
+        since = {stream.read(EXECUTION): int.from_bytes(stream.read(4), "big") for _ in range(held)}
+        yield address, Mark(cache, newest, unfinished, since, missed=bool(flags & _MISSED))
+
+
+def _unpacked_first(stream: BytesIO) -> Iterator[tuple[bytes, Mark]]:
+    while address := stream.read(ADDRESS):
+        cache, newest, flags = _unpacked_head(stream)
+        unfinished = _unfinished(stream, flags >> _COUNT_SHIFT, newest, flags)
+        yield address, Mark(cache, newest, unfinished, missed=bool(flags & _MISSED))
+
+
+def _unpacked_head(stream: BytesIO) -> tuple[bytes, dict[SyncMode, bytes | None], int]:
+    cache = stream.read(CACHE)
+    newest = {mode: stream.read(EXECUTION) for mode in SyncMode}
+    flags = stream.read(1)[0]
+    return cache, {mode: None if found == _NONE else found for mode, found in newest.items()}, flags
+
+
+def _unfinished(
+    stream: BytesIO, beneath: int, newest: Mapping[SyncMode, bytes | None], flags: int
+) -> frozenset[bytes]:
+    unfinished = {stream.read(EXECUTION) for _ in range(beneath)}
+    for mode, flag in _NEWEST_UNFINISHED.items():
+        execution = newest[mode]
+        if flags & flag and execution is not None:
+            unfinished.add(execution)
+    return frozenset(unfinished)

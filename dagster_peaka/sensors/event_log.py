@@ -4,12 +4,14 @@ The order of reading matters: first the runs under way, then what is recorded. A
 recorded all that it ever will.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
 
+from dagster_peaka.api.models import SyncMode
 from dagster_peaka.records.attempts import records_of
 from dagster_peaka.sensors.review import Trigger
 
@@ -21,15 +23,14 @@ RUN_ID_METADATA = "peaka/run_id"
 PAGE = 100
 """Records of one asset that one query asks for."""
 
-UNDER_WAY = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
-"""A run in any other state has triggered nothing yet, or has recorded all that it will."""
+UNDER_WAY = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+"""A run in any other state has triggered nothing yet, or has ended."""
 
 
 @dataclass
 class Recorded:
-    """The materializations of one asset: the newest, and by the ids of their executions the run of each."""
+    """The materializations of one asset, by the ids of their executions the run of each."""
 
-    newest: dg.EventLogEntry | None = None
     runs: dict[str, str] = field(default_factory=dict[str, str])
     """Empty text: recorded by a sensor, without a run."""
     named: dict[str, str] = field(default_factory=dict[str, str])
@@ -47,82 +48,74 @@ class Recorded:
 
 
 def followed(
-    instance: dg.DagsterInstance, caches: Mapping[dg.AssetKey, str], written_after: float
+    instance: dg.DagsterInstance, caches: Mapping[dg.AssetKey, str], updated_after: float
 ) -> dict[dg.AssetKey, list[Trigger]]:
-    """For each asset, what runs that are under way will tell about its cache themselves.
+    """For each asset, what runs will tell about its cache themselves, as far as their steps have not ended.
 
-    One query, and another for each run under way that may materialize one of the assets. What was written down before
-    ``written_after`` (epoch seconds) counts no more: its run has given up, or died without a trace.
+    Two queries, and another for each run that may materialize one of the assets. A run's status says little: a dead
+    one stays STARTED, and the step of one that was marked as failed may go on.
 
     Args:
         caches: the assets and the ids of their caches.
+        updated_after: runs that have ended before that (epoch seconds) are not asked.
     """
+    under_way = instance.get_runs(filters=dg.RunsFilter(statuses=UNDER_WAY))
+    moment = datetime.fromtimestamp(max(0.0, updated_after), timezone.utc)
+    recent = instance.get_runs(filters=dg.RunsFilter(updated_after=moment))
     found: dict[dg.AssetKey, list[Trigger]] = {}
-    for record in instance.get_run_records(filters=dg.RunsFilter(statuses=UNDER_WAY)):
-        run = record.dagster_run
+    for run in {run.run_id: run for run in (*under_way, *recent)}.values():
         # A run of a whole job names no assets.
         if not run.asset_selection or not run.asset_selection.isdisjoint(caches):
-            progress = _Progress(run.run_id, written_after)
+            progress = _Progress(run.run_id)
             for entry in _events_of(instance, run.run_id):
                 progress.add(entry)
             for key, cache_id in caches.items():
-                trigger = progress.trigger(key, cache_id)
-                if trigger is not None:
-                    found.setdefault(key, []).append(trigger)
+                found.setdefault(key, []).extend(progress.triggers(key, cache_id))
     return found
 
 
 class _Progress:
     """How far a run has come with its caches, by its events."""
 
-    def __init__(self, run_id: str, written_after: float) -> None:
+    def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._written_after = written_after
-        self._steps: dict[dg.AssetKey, str | None] = {}
-        self._under_way: set[str | None] = set()
-        self._triggers: dict[tuple[str, str], Trigger] = {}
-        self._settled: set[tuple[str, str]] = set()
+        self._steps: dict[tuple[str, SyncMode, str], str | None] = {}
+        self._triggers: dict[tuple[str, SyncMode, str], Trigger] = {}
 
     def add(self, entry: dg.EventLogEntry) -> None:
         """Take in the next event."""
-        event = entry.dagster_event
-        if event is None or entry.timestamp <= self._written_after:
-            return
         if entry.asset_materialization is not None:
-            cache_id = _text(entry.asset_materialization.metadata, CACHE_ID_METADATA) or ""
-            self._settled.add((cache_id, entry.asset_materialization.asset_key.to_user_string()))
+            name = entry.asset_materialization.asset_key.to_user_string()
+            self._settle(place for place in self._triggers if place[2] == name)
         elif entry.asset_observation is not None:
-            for record in records_of(entry.asset_observation):
-                place = record.cache_id, record.asset
-                self._triggers[place] = Trigger(self._run_id, record.mode, record.record)
-                if record.answered or not record.taken:
-                    self._settled.add(place)
+            for written in records_of(entry.asset_observation):
+                if written.taken and written.waits:
+                    self._steps[written.place] = entry.step_key
+                    self._triggers[written.place] = Trigger(
+                        self._run_id, written.mode, written.record, written.notices_within
+                    )
                 else:
-                    self._settled.discard(place)
-        elif event.asset_key is not None:
-            self._steps[event.asset_key] = entry.step_key
-        elif event.event_type is dg.DagsterEventType.STEP_START:
-            self._under_way.add(entry.step_key)
+                    self._settle([written.place])
         else:
-            self._under_way.discard(entry.step_key)
+            self._settle(place for place, step in self._steps.items() if step == entry.step_key)
 
-    def trigger(self, key: dg.AssetKey, cache_id: str) -> Trigger | None:
-        """What the run will tell about a cache; None where it has told it, or has nothing to do with it."""
-        place = cache_id, key.to_user_string()
-        if place in self._settled or self._steps.get(key) not in self._under_way:
-            return None
-        return self._triggers.get(place)
+    def _settle(self, places: Iterable[tuple[str, SyncMode, str]]) -> None:
+        for place in list(places):
+            self._triggers.pop(place, None)
+
+    def triggers(self, key: dg.AssetKey, cache_id: str) -> list[Trigger]:
+        """What the run will tell about an asset's cache."""
+        name = key.to_user_string()
+        return [found for place, found in self._triggers.items() if (place[0], place[2]) == (cache_id, name)]
 
 
 RUN_EVENTS = {
-    dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
-    dg.DagsterEventType.STEP_START,
     dg.DagsterEventType.ASSET_OBSERVATION,
     dg.DagsterEventType.ASSET_MATERIALIZATION,
     dg.DagsterEventType.STEP_SUCCESS,
     dg.DagsterEventType.STEP_FAILURE,
 }
-"""The events that tell how far a run has come; those planned name each asset's step."""
+"""The events that tell how far a run has come."""
 
 
 def _events_of(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.EventLogEntry]:
@@ -141,18 +134,12 @@ def recorded(
 ) -> dict[dg.AssetKey, Recorded]:
     """What the log holds of each asset's wanted executions, among its materializations since then (epoch seconds).
 
-    One query for all assets; those that have been materialized since, by something else than what is wanted of them,
-    take another.
+    The materializations themselves are read: what Dagster keeps as an asset's newest comes a moment after them.
     """
-    found = {key: Recorded() for key in wanted}
-    for record in instance.get_asset_records(list(wanted)):
-        entry = record.asset_entry.last_materialization
-        if entry is not None:
-            found[record.asset_entry.asset_key].newest = entry
-            found[record.asset_entry.asset_key].add(entry)
-    for key, record in found.items():
-        if record.newest is not None and record.newest.timestamp > since:
-            _read_back(instance, key, record, set(wanted[key]), since)
+    found: dict[dg.AssetKey, Recorded] = {}
+    for key, executions in wanted.items():
+        found[key] = Recorded()
+        _read_back(instance, key, found[key], set(executions), since)
     return found
 
 
@@ -180,17 +167,23 @@ def evaluated(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | No
     return _text(evaluation.metadata, EXECUTION_ID_METADATA)
 
 
-def handed_over(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str) -> list[Trigger]:
-    """The triggers, oldest first, of the runs of an asset that did not wait for the outcome."""
+def handed_over(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str, since: float) -> list[Trigger]:
+    """The triggers since then (epoch seconds), oldest first, of an asset's runs that did not wait for the outcome."""
     triggers: list[Trigger] = []
-    for record in instance.fetch_observations(key, limit=PAGE).records:
-        entry = record.event_log_entry
-        triggers.extend(
-            Trigger(entry.run_id, written.mode, written.record)
-            for written in records_of(entry.asset_observation)
-            if written.answered and written.cache_id == cache_id
-        )
-    return triggers[::-1]
+    cursor: str | None = None
+    records_filter = dg.AssetRecordsFilter(asset_key=key, after_timestamp=since)
+    while True:
+        page = instance.fetch_observations(records_filter, limit=PAGE, cursor=cursor)
+        for record in page.records:
+            entry = record.event_log_entry
+            triggers.extend(
+                Trigger(entry.run_id, written.mode, written.record)
+                for written in records_of(entry.asset_observation)
+                if written.answered and written.cache_id == cache_id
+            )
+        if not page.has_more:
+            return triggers[::-1]
+        cursor = page.cursor
 
 
 def _text(metadata: Mapping[str, Any], name: str) -> str | None:

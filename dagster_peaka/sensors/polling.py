@@ -47,6 +47,9 @@ ASKED_AT_ONCE = 50
 KEPT_FOR = 14 * 86_400
 """Seconds for which Peaka keeps an execution in the history, by its OpenAPI document."""
 
+DEFERRED_FOR = 86_400
+"""Seconds for which a trigger that nobody waits for may be queued before its execution is created."""
+
 LOG_TOLERANCE = 300
 """Seconds by which the clocks of those who write to the event log may differ."""
 
@@ -268,6 +271,7 @@ class _Tick:
                     since=since,
                     now=now,
                     patience=self.peaka.start_timeout,
+                    our_now=int(self.began),
                 ),
             )
             for asset in (*self.assets[turn:], *self.assets[:turn])
@@ -316,10 +320,9 @@ class _Tick:
         instance = self.context.instance
         # First the runs: one that is seen to have ended has recorded all that it will.
         caches = {look.asset.key: look.cache_id for look in looks if look.asked}
-        under_way = followed(instance, caches, self.began - self.peaka.poll_timeout - LOG_TOLERANCE)
-        is_known = self.last is not None and all(look.review.mark is not None for look in looks)
-        since = self.last.looked_at if self.last is not None and is_known else self.began - KEPT_FOR
-        held = recorded(instance, asked, float(since) - LOG_TOLERANCE)
+        since = min(self._began_at_most(look) for look in looks if look.asked) - LOG_TOLERANCE
+        under_way = followed(instance, caches, since)
+        held = recorded(instance, asked, since)
         for look in looks:
             if not look.asked:
                 continue
@@ -331,11 +334,20 @@ class _Tick:
                 Told(
                     recorded=record.runs,
                     followed=under_way.get(key, ()),
-                    handed_over=handed_over(instance, key, look.cache_id) if missing else (),
+                    handed_over=handed_over(instance, key, look.cache_id, since - DEFERRED_FOR)
+                    if missing
+                    else (),
                     named=record.named,
                     evaluated=evaluated(instance, check) if look.asset.checked else None,
                 ),
             )
+
+    def _began_at_most(self, look: _Look) -> float:
+        """Our clock, in epoch seconds, when the first of the executions that are asked about was created."""
+        created = [execution.created_at for execution in look.asked]
+        ages = [look.review.now - moment for moment in created if moment and look.review.now]
+        oldest = max(ages, default=timedelta(0)).total_seconds() if len(ages) == len(created) else KEPT_FOR
+        return self.began - oldest
 
     def _report(self, look: _Look, verdict: Verdict) -> None:
         asset = look.asset

@@ -80,8 +80,7 @@ def read_histories(
             if isinstance(answer, PeakaError):
                 results[number] = None if time.monotonic() >= deadline else answer
                 continue
-            # A server may give fewer entries than were asked for, but hardly fewer than the first page's.
-            reviews[number].add(answer.value, last=len(answer.value) < FIRST_PAGE)
+            reviews[number].add(answer.value)
             if reviews[number].suffices:
                 results[number] = reviews[number]
             else:

@@ -50,11 +50,15 @@ class Start(Enum):
 
 @dataclass(frozen=True)
 class Trigger:
-    """What a run of ours wrote down about a sync: its mode, and what tells which execution it follows."""
+    """What a run of ours wrote down about a sync: its mode, and what tells which execution it follows.
+
+    ``notices_within`` are the seconds in which the run, if it lives, records an end.
+    """
 
     run_id: str
     mode: SyncMode
     record: Record
+    notices_within: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Told:
 
     Attributes:
         recorded: the executions that it has materializations of, each with the run's id; empty for a sensor's event.
-        followed: triggers of runs that are under way and will record the outcome themselves.
+        followed: triggers of runs whose steps have not ended: if they live, they record the outcome themselves.
         handed_over: triggers, oldest first, of runs that did not wait for the outcome.
         named: the executions that the sensor has recorded as triggered by a run, each with that run's id.
         evaluated: the execution that the latest evaluation of the last-sync check tells about.
@@ -131,6 +135,8 @@ class Review:
     since: datetime | None = None
     now: datetime | None = None
     patience: float = 120.0
+    our_now: int = 0
+    """Our clock, in epoch seconds: only what it said at an earlier tick is compared with it."""
 
     history: list[CacheExecution] = field(default_factory=list[CacheExecution], init=False)
     offset: int = field(default=0, init=False)
@@ -167,20 +173,21 @@ class Review:
             return True
         return any(self._has_moved(mode) or self._has_ended(mode) for mode in SyncMode)
 
-    def add(self, page: Sequence[CacheExecution], *, last: bool) -> None:
-        """Take in the page from :attr:`offset` on; ``last`` says that nothing lies behind it."""
+    def add(self, page: Sequence[CacheExecution]) -> None:
+        """Take in the page from :attr:`offset` on; one that tells nothing new is the last, whatever its size."""
         if self.history and self._last_read not in {execution.id for execution in page}:
             # An older answer than the one before, which would leave a gap: everything has to be read again.
             self.history, self.offset, self._listed, self._listed_short = [], 0, set(), set()
             return
+        known = len(self._listed)
         self._last_read = page[-1].id if page else None
         for execution in page:
             if execution.id not in self._listed:
                 self.history.append(execution)
                 self._listed.add(execution.id)
                 self._listed_short.add(short(execution.id))
-        self.offset += max(1, len(page) - 1)
-        self.whole = last or len(self.history) >= MAX_HISTORY
+        self.offset = max(0, len(self.history) - 1)
+        self.whole = len(self._listed) == known or len(self.history) >= MAX_HISTORY
 
     @property
     def suffices(self) -> bool:
@@ -381,15 +388,16 @@ class Review:
 
     def judge(self, told: Told) -> Verdict:
         """What is to be reported of the chosen executions, and what the next tick has to know."""
-        runs = dict(self._handed_over(told))
-        followed = {place for place in self._chosen if self._is_followed(place, told)}
-        over = [
-            place
-            for place in self._chosen
-            if place not in followed and self._is_over(self._entries[place].execution)
-        ]
+        ended = [place for place in self._chosen if self._is_over(self._entries[place].execution)]
+        runs = {**self._followed(ended, told), **dict(self._handed_over(told))}
+        held = self._held(ended, told)
+        over = [place for place in ended if self._entries[place].short not in held]
         outcomes = self._outcomes(self._by_end(over), told, runs)
-        mark = self._next_mark(told={self._entries[place].short for place in over})
+        # What is reported now is only taken for told when the event log is seen to hold it: of a tick whose result is
+        # dropped, the cursor may be kept.
+        reported = {outcome.execution.id for outcome in outcomes if outcome.record}
+        entries = [self._entries[place] for place in over]
+        mark = self._next_mark({each.short for each in entries if each.execution.id not in reported}, held)
         if mark is None or not mark.fits:
             return Verdict(outcomes, None, complete=False)
         # What is new where something is missed is sought as far back at the next tick.
@@ -424,13 +432,13 @@ class Review:
             sorted(oldest_first, key=lambda place: known[place]) if len(known) == len(ends) else oldest_first
         )
 
-    def _next_mark(self, told: set[bytes]) -> Mark | None:
+    def _next_mark(self, told: set[bytes], held: Mapping[bytes, int]) -> Mark | None:
         cache = short(self.status.id, CACHE)
         unfinished = {self._entries[place].short for place in self._chosen} - told
         if self.mark is None:
             read = range(self._first, len(self._entries))
             newest = {mode: self._top(mode, read) or self._forgotten(mode) for mode in SyncMode}
-            return Mark(cache, newest, frozenset(unfinished))
+            return Mark(cache, newest, frozenset(unfinished), held)
         new = [place for place in self._chosen if self._entries[place].short not in self.mark.unfinished]
         newest = {mode: self._top(mode, self._above(mode, new)) or self._kept(mode) for mode in SyncMode}
         unfinished |= self.mark.unfinished - told
@@ -438,11 +446,11 @@ class Review:
         lost = unfinished - there
         gone = [mode for mode in SyncMode if newest[mode] is not None and newest[mode] not in there]
         if not self._lags and not (self.whole and (lost or gone)):
-            return Mark(cache, newest, frozenset(unfinished))
+            return Mark(cache, newest, frozenset(unfinished), held)
         if not self.mark.missed:  # an old answer, perhaps
-            return Mark(cache, newest, frozenset(unfinished), missed=True)
+            return Mark(cache, newest, frozenset(unfinished), held, missed=True)
         newest.update({mode: self._top(mode, range(len(self._entries))) for mode in gone})
-        return Mark(cache, newest, frozenset(unfinished - lost))
+        return Mark(cache, newest, frozenset(unfinished - lost), held)
 
     def _above(self, mode: SyncMode, places: Iterable[int]) -> Iterator[int]:
         """The places above the newest execution of a mode that was seen before."""
@@ -478,12 +486,30 @@ class Review:
 
     # Runs of ours
 
-    def _is_followed(self, place: int, told: Told) -> bool:
-        """Whether this is the execution that a run under way follows, and will record."""
-        execution = self._entries[place].execution
-        if execution.id in told.recorded:
-            return False
-        return any(execution.id in self._candidates(trigger)[:1] for trigger in told.followed)
+    def _held(self, ended: Sequence[int], told: Told) -> dict[bytes, int]:
+        """What is left to the run that follows it, as long as that may be alive, and since when it has been."""
+        held: dict[bytes, int] = {}
+        seen = self.mark.held if self.mark is not None else {}
+        for trigger in told.followed:
+            for execution_id in self._candidates(trigger)[:1]:
+                place = self._places[execution_id]
+                since = seen.get(self._entries[place].short, self.our_now)
+                if execution_id in told.recorded or place not in ended:
+                    continue
+                if self.our_now < since + trigger.notices_within:
+                    held[self._entries[place].short] = since
+        return held
+
+    def _followed(self, ended: Sequence[int], told: Told) -> dict[str, str]:
+        """The executions that runs follow which have not recorded them, each with its run."""
+        over = {self._entries[place].execution.id for place in ended}
+        return {
+            execution_id: trigger.run_id
+            for trigger in told.followed
+            if trigger.record.follows is None  # else it is another run's, or a stranger's
+            for execution_id in self._candidates(trigger)[:1]
+            if execution_id in over
+        }
 
     def _handed_over(self, told: Told) -> Iterator[tuple[str, str]]:
         """The executions that runs triggered without waiting, each with its run: the oldest that is still free."""

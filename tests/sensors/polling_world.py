@@ -172,6 +172,7 @@ class Story:
             Start.EVERYTHING if self.backfill else Start.SILENT if last is None else Start.SINCE,
             since=date - timedelta(seconds=looked_at - last.looked_at) if last else None,
             now=date,
+            our_now=int(looked_at),
         )
         self._histories.clear()
         if review.moved and last is not None and self.pick.random() < 0.05:
@@ -230,7 +231,7 @@ class Story:
             kept = [each for each in self.world.visible(None, at) if not self._is_forgotten(each, at)]
             shown = kept[review.offset :][:limit]
             page = [self.world._shown(found, at, self.world.open.shows_mode) for found in shown]
-            review.add(page, last=len(page) < FIRST_PAGE)
+            review.add(page)
             limit = NEXT_PAGE if review.history else FIRST_PAGE
             self.advance(self.world.now + self.pick.choice([0.0, 0.05, 0.5]))
 
@@ -239,13 +240,13 @@ class Story:
 
     def _told(self, asked: list[CacheExecution]) -> Told:
         under_way = [run for run in self.runs if not run.ended and run.posts_at == float("inf")]
-        followed = [Trigger(run.id, run.mode, run.baseline) for run in under_way if run.waits]
+        followed = [Trigger(run.id, run.mode, run.trail, 10.0) for run in under_way if run.waits]
         self.advance(self.world.now + self.pick.choice([0.0, 0.05, 0.5]))
         gone = [run for run in self.runs if not run.waits and run.posts_at == float("inf")]
         return Told(
             recorded={record.execution.id: record.run_id for record in reversed(self.log)},
             followed=followed,
-            handed_over=[Trigger(run.id, run.mode, run.baseline) for run in gone],
+            handed_over=[Trigger(run.id, run.mode, run.trail) for run in gone],
             named={record.execution.id: record.names for record in self.log if record.names},
             evaluated=self.evaluations[-1][0] if self.evaluations else None,
         )
