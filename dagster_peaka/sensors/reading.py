@@ -89,5 +89,5 @@ def read_histories(
 
 
 def _next_page(review: Review) -> Call[list[CacheExecution]]:
-    limit = NEXT_PAGE if review.history else FIRST_PAGE
-    return calls.get_execution_history(review.status.id, limit, review.offset)
+    limit = NEXT_PAGE if review.history.entries else FIRST_PAGE
+    return calls.get_execution_history(review.status.id, limit, review.history.offset)

@@ -25,6 +25,7 @@ from enum import Enum
 
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import CACHE, Mark, short
+from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import LATE_TOLERANCE, Record, started_by
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
@@ -32,9 +33,6 @@ CLOCK_TOLERANCE = timedelta(seconds=60)
 
 STALE_AT_MOST = timedelta(minutes=10)
 """How old an answer of Peaka's may be that shows less than the last look."""
-
-MAX_HISTORY = 25_000
-"""Entries of one history that are read at most: one sync a minute, for as long as Peaka keeps them, is 20,160."""
 
 
 class Start(Enum):
@@ -138,11 +136,7 @@ class Review:
     our_now: int = 0
     """Our clock, in epoch seconds: only what it said at an earlier tick is compared with it."""
 
-    history: list[CacheExecution] = field(default_factory=list[CacheExecution], init=False)
-    offset: int = field(default=0, init=False)
-    """Where the next page of the history has to begin: with the last entry that is known."""
-    whole: bool = field(default=False, init=False)
-    """Whether the history was read to its end."""
+    history: History = field(default_factory=History, init=False)
 
     def __post_init__(self) -> None:
         self._recreated = self.mark is not None and self.mark.cache != short(self.status.id, CACHE)
@@ -151,8 +145,6 @@ class Review:
         self._newest = {mode: self.status.last(mode) for mode in SyncMode}
         self._shown = {execution.id: execution for execution in self._newest.values() if execution}
         self._entries: list[_Entry] = []
-        self._last_read: str | None = None
-        self._listed: set[str] = set()
         self._listed_short: set[bytes] = set()
         self._lags = False
         self._places: dict[str, int] = {}
@@ -174,26 +166,15 @@ class Review:
         return any(self._has_moved(mode) or self._has_ended(mode) for mode in SyncMode)
 
     def add(self, page: Sequence[CacheExecution]) -> None:
-        """Take in the page from :attr:`offset` on; one that tells nothing new is the last, whatever its size."""
-        if self.history and self._last_read not in {execution.id for execution in page}:
-            # An older answer than the one before, which would leave a gap: everything has to be read again.
-            self.history, self.offset, self._listed, self._listed_short = [], 0, set(), set()
-            return
-        known = len(self._listed)
-        self._last_read = page[-1].id if page else None
-        for execution in page:
-            if execution.id not in self._listed:
-                self.history.append(execution)
-                self._listed.add(execution.id)
-                self._listed_short.add(short(execution.id))
-        self.offset = max(0, len(self.history) - 1)
-        self.whole = len(self._listed) == known or len(self.history) >= MAX_HISTORY
+        """Take in the page from the history's offset on."""
+        self.history.add(page)
+        self._listed_short = {short(execution_id) for execution_id in self.history.ids}
 
     @property
     def suffices(self) -> bool:
         """Whether the history was read far enough."""
-        if self.whole or not self.history:
-            return self.whole
+        if self.history.whole or not self.history.entries:
+            return self.history.whole
         if self.mark is None:
             return self._reaches_the_start()
         moved = [mode for mode in SyncMode if self._has_moved(mode)]
@@ -215,7 +196,7 @@ class Review:
     def _reaches_the_start(self) -> bool:
         """Whether the history was read past all that counts at a first look, for each mode that has such."""
         wanted = {mode for mode, newest in self._newest.items() if newest and self._counts_at_first(newest)}
-        history = [execution for execution in self.history if not self._counts_at_first(execution)]
+        history = [execution for execution in self.history.entries if not self._counts_at_first(execution)]
         passed = {self._entry(execution).mode for execution in history}
         return passed.issuperset(wanted)
 
@@ -247,9 +228,9 @@ class Review:
 
     def _merged(self) -> list[_Entry]:
         """The history, newest first, with what the status shows beyond it."""
-        merged = [self._entry(execution) for execution in self.history]
+        merged = [self._entry(execution) for execution in self.history.entries]
         for execution in self._shown.values():
-            if execution.id in self._listed:
+            if execution.id in self.history.ids:
                 continue
             place = self._place_of(execution, merged)
             if place < len(merged) and not self._is_known(execution) and not self._is_no_old_answer():
@@ -366,12 +347,12 @@ class Review:
 
     def _is_forgotten(self, execution: CacheExecution) -> bool:
         """Whether a backfill does not reach an execution: the status shows the last of each mode for ever."""
-        if self.start is not Start.EVERYTHING or not execution.ended or execution.id in self._listed:
+        if self.start is not Start.EVERYTHING or not execution.ended or execution.id in self.history.ids:
             return False
         created_at = execution.created_at
         # One that is newer than what is listed is no old one: the history lags behind the status.
         return created_at is None or all(
-            listed.created_at is None or listed.created_at > created_at for listed in self.history
+            listed.created_at is None or listed.created_at > created_at for listed in self.history.entries
         )
 
     def _is_over(self, execution: CacheExecution) -> bool:
@@ -445,7 +426,7 @@ class Review:
         there = self._seen_places.keys()
         lost = unfinished - there
         gone = [mode for mode in SyncMode if newest[mode] is not None and newest[mode] not in there]
-        if not self._lags and not (self.whole and (lost or gone)):
+        if not self._lags and not (self.history.whole and (lost or gone)):
             return Mark(cache, newest, frozenset(unfinished), held)
         if not self.mark.missed:  # an old answer, perhaps
             return Mark(cache, newest, frozenset(unfinished), held, missed=True)

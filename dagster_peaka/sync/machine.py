@@ -70,9 +70,6 @@ FRESH_POLL = 5.0
 NOTICE_MARGIN = 15.0
 """Seconds in which an end that was read is recorded, besides the wait between two polls."""
 
-MAX_HISTORY = 25_000
-"""Entries of a history that are read at most: one sync a minute, for as long as Peaka keeps them, is 20,160."""
-
 
 class State(Enum):
     """Where a sync stands; the table in the module's docstring says what each waits for."""
@@ -421,7 +418,7 @@ class Sync:
             wanted = self.execution.id
         else:
             wanted = self.record.follows or self.record.baseline
-        return len(entries) >= MAX_HISTORY or any(entry.id == wanted for entry in entries)
+        return any(entry.id == wanted for entry in entries)
 
     def history_read(self, entries: Sequence[CacheExecution], now: float) -> None:
         """The history, newest first, as far as it suffices or goes."""

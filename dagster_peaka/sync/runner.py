@@ -36,6 +36,7 @@ from dagster_peaka.errors import (
     PeakaUnknownOutcomeError,
     sentence,
 )
+from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.log import Progress
 from dagster_peaka.sync.machine import Origin, Posted, Reading, Result, State, Sync, SyncRules, Task
@@ -87,7 +88,7 @@ class _Run:
     job: SyncJob
     sync: Sync
     busy: bool = False
-    history: list[CacheExecution] = field(default_factory=list[CacheExecution])
+    history: History = field(default_factory=History)
     reading: Reading | None = None
     noted: Record | None = None
     """What ``write_down`` was told last, while that may be taken."""
@@ -222,7 +223,7 @@ class Runner:
         self._trigger([run for run in idle if run.sync.task is Task.TRIGGER])
         for run in idle:
             if run.sync.task is Task.HISTORY and self._alone < SIDE_BY_SIDE:
-                run.history = []
+                run.history = History()
                 self._read_history(run)
         due = [run for run in waiting if run.sync.due <= now]
         if len(waiting) <= FEW:
@@ -367,16 +368,13 @@ class Runner:
             elif error is not None:
                 return self._unreadable(run, error)
             else:
-                known = {entry.id for entry in run.history}
-                page = [entry for entry in future.result().value if entry.id not in known]
-                run.history.extend(page)
-                if page and not run.sync.history_suffices(run.history):
+                run.history.add(future.result().value)
+                if not (run.history.whole or run.sync.history_suffices(run.history.entries)):
                     return self._read_history(run)
-                run.sync.history_read(run.history, self._clock())
-                run.history = []
+                run.sync.history_read(run.history.entries, self._clock())
             self._told(run)
 
-        call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, len(run.history))
+        call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, run.history.offset)
         self._send_for(run, call, handle)
 
     # Triggers

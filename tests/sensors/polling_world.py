@@ -16,6 +16,7 @@ from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Trigger
 from dagster_peaka.sync.identity import Record as Trail
+from dagster_peaka.sync.identity import started_by
 from tests.sync.world import EPOCH, Open, Truth, World
 
 CACHE_ID = "5f3c"
@@ -34,7 +35,10 @@ class Run:
     dies_at: float
     trail: Trail
     posts_at: float
+    trail_at: float
     execution: Truth | None = None
+    """What its trigger really started."""
+    follows: Truth | None = None
     records_at: float | None = None
     ended: bool = False
 
@@ -104,7 +108,9 @@ class Story:
             shown = self.world.visible(mode, moment)
             newest = self.world._shown(shown[0], moment, True) if shown else None
             trail = Trail(newest and newest.id, self.world.date(), self.world.date())
-            run = Run(f"run{len(self.runs)}", mode, waits, moment + lives, trail, moment + posts_after)
+            run = Run(
+                f"run{len(self.runs)}", mode, waits, moment + lives, trail, moment + posts_after, moment
+            )
             self.runs.append(run)
         for run in self.runs:
             if not run.ended:
@@ -123,7 +129,10 @@ class Story:
             if not run.waits:
                 run.ended = True
                 return
-        execution = run.execution
+        if run.execution is not None and run.follows is None:
+            run.follows = self._identified(run, moment)
+            run.ended = run.follows is None and moment > run.trail_at + 300.0  # it gives up
+        execution = run.follows
         if execution is None or not execution.over:
             return
         if run.records_at is None:
@@ -135,6 +144,14 @@ class Story:
             if execution.outcome == "COMPLETED":
                 self.log.append(Record(execution, run.id))
                 self.evaluations.append((execution.id, True))
+
+    def _identified(self, run: Run, moment: float) -> Truth | None:
+        """The execution that a run takes for its own: it asks as the sensor does."""
+        history = [self.world._shown(each, moment, True) for each in self.world.visible(None, moment)]
+        shown = self.world.visible(run.mode, moment)
+        newest = self.world._shown(shown[0], moment, True) if shown else None
+        ours = started_by(history, run.trail, run.mode, newest=newest).ours
+        return next((each for each in self.world.executions if ours and each.id == ours.id), None)
 
     def is_told(self, execution: Truth) -> bool:
         """Whether somebody has said that an execution did not succeed."""
@@ -229,10 +246,10 @@ class Story:
             self._histories.append(at)
             self.world.histories += 1
             kept = [each for each in self.world.visible(None, at) if not self._is_forgotten(each, at)]
-            shown = kept[review.offset :][:limit]
+            shown = kept[review.history.offset :][:limit]
             page = [self.world._shown(found, at, self.world.open.shows_mode) for found in shown]
             review.add(page)
-            limit = NEXT_PAGE if review.history else FIRST_PAGE
+            limit = NEXT_PAGE if review.history.entries else FIRST_PAGE
             self.advance(self.world.now + self.pick.choice([0.0, 0.05, 0.5]))
 
     def _is_forgotten(self, execution: Truth, at: float) -> bool:
