@@ -186,6 +186,7 @@ class _Tick:
         looks = self._looks(found, answer.server_time)
         moved = [look for look in looks if look.review.moved]
         self._tell([look for look in looks if not look.review.moved and look.review.mark is None])
+        self._follow(moved)
         self._tell(self._read(moved))
         self.events.extend(self._events())
         for beginning, lines in self.warnings.items():
@@ -318,10 +319,7 @@ class _Tick:
         if not asked:
             return
         instance = self.context.instance
-        # First the runs: one that is seen to have ended has recorded all that it will.
-        caches = {look.asset.key: look.cache_id for look in looks if look.asked}
-        since = min(self._began_at_most(look) for look in looks if look.asked) - LOG_TOLERANCE
-        under_way = followed(instance, caches, since)
+        since = min(self._began_at_most(look, look.asked) for look in looks if look.asked) - LOG_TOLERANCE
         held = recorded(instance, asked, since)
         for look in looks:
             if not look.asked:
@@ -333,7 +331,6 @@ class _Tick:
                 look,
                 Told(
                     recorded=record.runs,
-                    followed=under_way.get(key, ()),
                     handed_over=handed_over(instance, key, look.cache_id, since - DEFERRED_FOR)
                     if missing
                     else (),
@@ -342,9 +339,20 @@ class _Tick:
                 ),
             )
 
-    def _began_at_most(self, look: _Look) -> float:
-        """Our clock, in epoch seconds, when the first of the executions that are asked about was created."""
-        created = [execution.created_at for execution in look.asked]
+    def _follow(self, looks: Sequence[_Look]) -> None:
+        """Ask which of these caches runs of ours follow, before what is recorded: an ended run has told all."""
+        if not looks or self.last is None:
+            return
+        since = [self._began_at_most(look, look.review.shown) for look in looks]
+        caches = {look.asset.key: look.cache_id for look in looks}
+        oldest = min(self.last.looked_at, *since) - LOG_TOLERANCE
+        under_way = followed(self.context.instance, caches, oldest)
+        for look in looks:
+            look.review.followed = under_way.get(look.asset.key, ())
+
+    def _began_at_most(self, look: _Look, executions: Iterable[CacheExecution]) -> float:
+        """Our clock, in epoch seconds, when the first of a cache's executions was created."""
+        created = [execution.created_at for execution in executions]
         ages = [look.review.now - moment for moment in created if moment and look.review.now]
         oldest = max(ages, default=timedelta(0)).total_seconds() if len(ages) == len(created) else KEPT_FOR
         return self.began - oldest

@@ -18,7 +18,7 @@ How nothing is lost and nothing is told twice:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
@@ -65,14 +65,12 @@ class Told:
 
     Attributes:
         recorded: the executions that it has materializations of, each with the run's id; empty for a sensor's event.
-        followed: triggers of runs whose steps have not ended: if they live, they record the outcome themselves.
         handed_over: triggers, oldest first, of runs that did not wait for the outcome.
         named: the executions that the sensor has recorded as triggered by a run, each with that run's id.
         evaluated: the execution that the latest evaluation of the last-sync check tells about.
     """
 
     recorded: Mapping[str, str] = field(default_factory=dict[str, str])
-    followed: Sequence[Trigger] = ()
     handed_over: Sequence[Trigger] = ()
     named: Mapping[str, str] = field(default_factory=dict[str, str])
     evaluated: str | None = None
@@ -135,6 +133,8 @@ class Review:
     patience: float = 120.0
     our_now: int = 0
     """Our clock, in epoch seconds: only what it said at an earlier tick is compared with it."""
+    followed: Sequence[Trigger] = ()
+    """Triggers of runs whose steps have not ended: if they live, they record the outcome themselves."""
 
     history: History = field(default_factory=History, init=False)
 
@@ -153,6 +153,11 @@ class Review:
         self._cut = False
         self._first = 0
         """The place of the newest execution that this tick looks into; where it is cut, others are above it."""
+
+    @property
+    def shown(self) -> Collection[CacheExecution]:
+        """The newest execution of each mode, as the status shows them."""
+        return self._shown.values()
 
     # What has to be read
 
@@ -182,7 +187,13 @@ class Review:
             return False  # nothing was seen before: all of it is new
         wanted = {self.mark.newest[mode] or self.mark.newest[mode.other] for mode in moved}
         beneath = self.mark.unfinished - {short(execution_id) for execution_id in self._shown}
-        return wanted | beneath <= self._listed_short
+        # Whose an execution is only shows where the history reaches back to what was there before the trigger.
+        baselines = {
+            short(trigger.record.baseline)
+            for trigger in self.followed
+            if trigger.record.baseline and not trigger.record.follows
+        }
+        return wanted | beneath | baselines <= self._listed_short
 
     @property
     def reaches_back(self) -> bool:
@@ -370,7 +381,7 @@ class Review:
     def judge(self, told: Told) -> Verdict:
         """What is to be reported of the chosen executions, and what the next tick has to know."""
         ended = [place for place in self._chosen if self._is_over(self._entries[place].execution)]
-        runs = {**self._followed(ended, told), **dict(self._handed_over(told))}
+        runs = {**self._followed(ended), **dict(self._handed_over(told))}
         held = self._held(ended, told)
         over = [place for place in ended if self._entries[place].short not in held]
         outcomes = self._outcomes(self._by_end(over), told, runs)
@@ -471,7 +482,7 @@ class Review:
         """What is left to the run that follows it, as long as that may be alive, and since when it has been."""
         held: dict[bytes, int] = {}
         seen = self.mark.held if self.mark is not None else {}
-        for trigger in told.followed:
+        for trigger in self.followed:
             for execution_id in self._candidates(trigger)[:1]:
                 place = self._places[execution_id]
                 since = seen.get(self._entries[place].short, self.our_now)
@@ -481,12 +492,12 @@ class Review:
                     held[self._entries[place].short] = since
         return held
 
-    def _followed(self, ended: Sequence[int], told: Told) -> dict[str, str]:
+    def _followed(self, ended: Sequence[int]) -> dict[str, str]:
         """The executions that runs follow which have not recorded them, each with its run."""
         over = {self._entries[place].execution.id for place in ended}
         return {
             execution_id: trigger.run_id
-            for trigger in told.followed
+            for trigger in self.followed
             if trigger.record.follows is None  # else it is another run's, or a stranger's
             for execution_id in self._candidates(trigger)[:1]
             if execution_id in over

@@ -191,6 +191,8 @@ class Story:
             now=date,
             our_now=int(looked_at),
         )
+        under_way = [run for run in self.runs if not run.ended and run.posts_at == float("inf")]
+        review.followed = [Trigger(run.id, run.mode, run.trail, 10.0) for run in under_way if run.waits]
         self._histories.clear()
         if review.moved and last is not None and self.pick.random() < 0.05:
             return  # the history cannot be read: the cursor stays as it is
@@ -256,13 +258,10 @@ class Story:
         return execution.finished is not None and execution.finished + self.kept_for <= at
 
     def _told(self, asked: list[CacheExecution]) -> Told:
-        under_way = [run for run in self.runs if not run.ended and run.posts_at == float("inf")]
-        followed = [Trigger(run.id, run.mode, run.trail, 10.0) for run in under_way if run.waits]
         self.advance(self.world.now + self.pick.choice([0.0, 0.05, 0.5]))
         gone = [run for run in self.runs if not run.waits and run.posts_at == float("inf")]
         return Told(
             recorded={record.execution.id: record.run_id for record in reversed(self.log)},
-            followed=followed,
             handed_over=[Trigger(run.id, run.mode, run.trail) for run in gone],
             named={record.execution.id: record.names for record in self.log if record.names},
             evaluated=self.evaluations[-1][0] if self.evaluations else None,

@@ -12,7 +12,7 @@ import pytest
 from dagster_peaka import build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
-from tests.materializing import peaka_for, run_of
+from tests.materializing import peaka_for, run_of, triggers
 from tests.sensors.polling import Watch, recorded, sync_by_others
 
 T = "ops.public.t"
@@ -55,7 +55,7 @@ def versions_of(instance: dg.DagsterInstance, execution: str) -> list[str]:
 def test_a_run_that_adopts_what_the_sensor_has_recorded_gives_it_the_same_version(
     watch: Watch, sandbox: PeakaSandbox
 ) -> None:
-    """A re-execution follows what its parent had triggered, though the sensor has recorded that and a later sync."""
+    """A re-execution triggers nothing, and records the newest that COMPLETED since: what is recorded last is no past."""
     sandbox.plan(T, times=1, hold=True)
     parent = run_of(ASSET, peaka_for(sandbox, poll_timeout=0.5), instance=watch.instance)
     assert not parent.success
@@ -67,8 +67,9 @@ def test_a_run_that_adopts_what_the_sensor_has_recorded_gives_it_the_same_versio
     before = recorded(watch.instance, KEY)
     assert before[1:] == [ours, other]
     re_executed(sandbox, parent.run_id)
-    assert recorded(watch.instance, KEY) == [*before, ours]
-    assert versions_of(watch.instance, ours) == [ours, ours]
+    assert recorded(watch.instance, KEY) == [*before, other]
+    assert versions_of(watch.instance, other) == [other, other]
+    assert triggers(sandbox) == 1
     assert watch.tick() == []
 
 
