@@ -108,7 +108,7 @@ def step(base_url: str, caches: int) -> dict[str, float]:
     peak = re.search(r"VmHWM:\s+(\d+) kB", status)
     assert peak is not None
     longest = max(
-        float(event.materialization.metadata["peaka/duration_seconds"].value)
+        float(str(event.materialization.metadata["peaka/duration_seconds"].value))
         for event in result.get_asset_materialization_events()
     )
     over_bare = seconds / (bare(caches) + longest)

@@ -481,7 +481,7 @@ class Review:
     def _held(self, ended: Sequence[int], told: Told) -> dict[bytes, int]:
         """What is left to the run that follows it, as long as that may be alive, and since when it has been."""
         held: dict[bytes, int] = {}
-        seen = self.mark.held if self.mark is not None else {}
+        seen: Mapping[bytes, int] = self.mark.held if self.mark is not None else {}
         for trigger in self.followed:
             for execution_id in self._candidates(trigger)[:1]:
                 place = self._places[execution_id]

@@ -147,7 +147,10 @@ class Story:
 
     def _identified(self, run: Run, moment: float) -> Truth | None:
         """The execution that a run takes for its own: it asks as the sensor does."""
-        history = [self.world._shown(each, moment, True) for each in self.world.visible(None, moment)]
+        history = [
+            self.world._shown(each, moment, self.world.open.shows_mode)
+            for each in self.world.visible(None, moment)
+        ]
         shown = self.world.visible(run.mode, moment)
         newest = self.world._shown(shown[0], moment, True) if shown else None
         ours = started_by(history, run.trail, run.mode, newest=newest).ours

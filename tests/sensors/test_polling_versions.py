@@ -55,7 +55,7 @@ def versions_of(instance: dg.DagsterInstance, execution: str) -> list[str]:
 def test_a_run_that_adopts_what_the_sensor_has_recorded_gives_it_the_same_version(
     watch: Watch, sandbox: PeakaSandbox
 ) -> None:
-    """A re-execution triggers nothing, and records the newest that COMPLETED since: what is recorded last is no past."""
+    """A re-execution triggers nothing, and records the newest that COMPLETED since: the last record is no past."""
     sandbox.plan(T, times=1, hold=True)
     parent = run_of(ASSET, peaka_for(sandbox, poll_timeout=0.5), instance=watch.instance)
     assert not parent.success
