@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 
 from dagster_peaka.api.models import CacheExecution
 
+IN_VAIN = 5
+"""Pages in vain after which no more is asked for: a server may give old answers, or know of no offset."""
+
 MAX_HISTORY = 25_000
 """Entries of a history that are read at most: one sync a minute, for as long as Peaka keeps them, is 20,160."""
 
@@ -23,23 +26,32 @@ class History:
     ids: set[str] = field(default_factory=set[str])
     whole: bool = False
     """Whether nothing lies behind the last entry, whatever the size of a page: a server may give fewer than asked."""
+    _vain: int = 0
+    _grown: int = 0
+    """By how many entries the history has grown above the first one since that was read."""
 
     @property
     def offset(self) -> int:
         """Where the next page has to begin."""
-        return max(0, len(self.entries) - 1)
+        return max(0, len(self.entries) - 1) + self._grown
 
     def add(self, page: Sequence[CacheExecution]) -> None:
         """Take in the page from :attr:`offset` on."""
+        place: int | None = 0
         if self.entries:
             place = next((n for n, entry in enumerate(page) if entry.id == self.entries[-1].id), None)
             if place is None:
-                self.entries, self.ids = [], set()
+                self.entries, self.ids, self._grown = [], set(), 0
+                self._in_vain()
                 return
+            self._grown += place
             page = page[place + 1 :]
-        before = len(self.ids)
-        for entry in page:
-            if entry.id not in self.ids:
-                self.entries.append(entry)
-                self.ids.add(entry.id)
-        self.whole = len(self.ids) == before or len(self.entries) >= MAX_HISTORY
+        self.entries.extend(page)
+        self.ids.update(entry.id for entry in page)
+        if not page:
+            self._in_vain()
+        self.whole = self.whole or not (page or place) or len(self.entries) >= MAX_HISTORY
+
+    def _in_vain(self) -> None:
+        self._vain += 1
+        self.whole = self._vain >= IN_VAIN

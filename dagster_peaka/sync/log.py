@@ -69,6 +69,14 @@ class Progress:
             return
         if sync.result is not None:
             self._ended.add(target)
+            if sync.result.unproven:
+                self._log.warning(
+                    "%s: the history could not be read for %g s (outage_tolerance): only the status tells that "
+                    "execution %s is ours.",
+                    target,
+                    sync.rules.outage_tolerance,
+                    sync.execution.id if sync.execution else "",
+                )
         self._tell_readable(target, sync)
         self._tell_hanging(target, sync)
         if self._each:

@@ -289,6 +289,7 @@ class Sync:
         self._deadline = self.now + self.rules.poll_timeout
         self._history_wanted = False
         self._refusal: str | None = None
+        self._history_problem = "The history does not hold what the status shows."
         self._newest: CacheExecution | None = None
         self._older: frozenset[str] = frozenset()
         self._modes: dict[str, SyncMode] = {}
@@ -358,6 +359,7 @@ class Sync:
         self.unreadable_reason = reason
         if self._history_wanted:
             self._history_wanted = False
+            self._history_problem = reason
             self._history_away.seen(now)
         else:
             # Blind time is no evidence: neither of quiet, nor of a job that hangs.
@@ -548,7 +550,7 @@ class Sync:
             self._done(newest, unproven=True)
         elif newest.ended:
             self.execution = newest
-            self._fail(Trouble.UNREADABLE, self.unreadable_reason)
+            self._fail(Trouble.UNREADABLE, self._history_problem)
 
     # FOLLOW
 
