@@ -17,6 +17,8 @@ WORLDS = "tests/sync/test_worlds.py"
 READINGS = "tests/sync/test_readings.py"
 TERMINATION = "tests/sync/test_termination.py"
 MACHINE = "tests/sync/test_machine.py"
+IDENTITY = "tests/sync/test_identity.py"
+STORIES = "tests/sensors/test_polling_stories.py"
 CRASH = "tests/sync/test_crash.py"
 FINGERPRINTS = "tests/steps/test_data_version.py"
 
@@ -34,17 +36,24 @@ class Mutation:
 
 MUTATIONS = [
     Mutation(
-        "baseline: an execution from before the look counts",
-        "sync/machine.py",
-        "if execution.id == self.baseline.id or execution.id in self._older:\n            return True",
-        "if execution.id in self._older:\n            return True",
+        "baseline: an execution from before the poll counts",
+        "sync/identity.py",
+        "above, older = list(history[:place]), frozenset(ids[place:])",
+        "above, older = list(history[: place + 1]), frozenset(ids[place + 1 :])",
     ),
     Mutation(
-        "baseline: what is older by its creation is not recognized",
-        "sync/machine.py",
-        "return execution.created_at < self.baseline.created_at",
-        "return False",
-        (MACHINE,),
+        "baseline: what stands beneath it counts",
+        "sync/identity.py",
+        "above, older = list(history[:place]), frozenset(ids[place:])",
+        "above, older = list(history), frozenset(ids[place:])",
+        (IDENTITY,),
+    ),
+    Mutation(
+        "baseline: where it has expired all that is listed counts",
+        "sync/identity.py",
+        "([newest] if newest is not None else [])",
+        "list(history)",
+        (IDENTITY,),
     ),
     Mutation(
         "mode: the other mode's execution counts",
@@ -55,9 +64,9 @@ MUTATIONS = [
     ),
     Mutation(
         "mode: the history's candidates are not filtered by mode",
-        "sync/machine.py",
-        "if self._mode_of(entry) is self.mode and not self._was_late(entry) and surely_newer:",
-        "if not self._was_late(entry) and surely_newer:",
+        "sync/identity.py",
+        "elif known is mode:",
+        "elif known is not None:",
     ),
     Mutation(
         "success: any end counts",
@@ -73,48 +82,76 @@ MUTATIONS = [
     ),
     Mutation(
         "late to show: the rule is gone",
-        "sync/machine.py",
-        "return execution.created_at < self.baseline.looked_at - LATE_TOLERANCE",
+        "sync/identity.py",
+        "return execution.created_at < self.polled_at - LATE_TOLERANCE",
         "return False",
     ),
     Mutation(
         "late to show: the rule never ends",
         "sync/machine.py",
-        "if self.triggers > 1 or execution.created_at is None",
-        "if execution.created_at is None",
+        "            self.record = replace(self.record, polled_at=None)\n",
+        "",
     ),
     Mutation(
-        "history: not read when an earlier one may hide",
+        "history: not read before an execution is believed to be ours",
         "sync/machine.py",
-        "return execution.created_at >= self._post_time + DATE_RESOLUTION",
-        "return False",
-        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks",),
+        "        if self._history_away.seconds < self.rules.outage_tolerance:\n            self._history_wanted = True",
+        "        if True:\n            self._choose([newest], now)",
+        (MACHINE,),
     ),
     Mutation(
-        "history: not read before a failure is believed",
+        "history: one that lags says that there is nothing",
         "sync/machine.py",
-        "elif newest.ended or not self._order_is_known(newest) or self._may_hide_an_earlier(newest):",
-        "elif not self._order_is_known(newest):",
-        (WORLDS, f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks"),
+        "        self._older |= found.older\n",
+        "        self._older |= found.older | {self._newest.id if self._newest else ''}\n",
+        (MACHINE,),
     ),
     Mutation(
         "history: ours is the newest new one, not the oldest",
         "sync/machine.py",
-        "ours = candidates[-1]\n        if ours.ended",
-        "ours = candidates[0]\n        if ours.ended",
-        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks",),
+        "ours = found.candidates[0]",
+        "ours = found.candidates[-1]",
+        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks", MACHINE),
     ),
     Mutation(
-        "second trigger: no look before it",
+        "history: a failure is concluded without it",
         "sync/machine.py",
-        "if now < max(self._posted_at, self._quiet_since) + self.rules.start_timeout:\n            return",
-        "pass",
+        "            self._fail(Trouble.UNREADABLE, self._history_problem)",
+        "            self._fail(Trouble.FAILED, newest.reason)",
+        (MACHINE,),
+    ),
+    Mutation(
+        "history: a page that a server cuts short is the last one",
+        "sync/history.py",
+        "        if not page:\n            self._in_vain()",
+        "        if len(page) < 24:\n            self.whole = True",
+        (IDENTITY,),
+    ),
+    Mutation(
+        "trigger: it follows a poll of any age",
+        "sync/machine.py",
+        "if now - self._polled_at > FRESH_POLL:",
+        "if False:",
+        (MACHINE,),
+    ),
+    Mutation(
+        "trigger: one that was not taken is repeated without a poll",
+        "sync/machine.py",
+        "return self._poll_again(now + self.rules.wait(self._not_taken.seconds))",
+        "return self._trigger(now + self.rules.wait(self._not_taken.seconds))",
+        (MACHINE,),
+    ),
+    Mutation(
+        "second trigger: nothing is waited for before it",
+        "sync/machine.py",
+        "if self._quiet.seconds < self.rules.start_timeout or now < self._posted_at + self.rules.start_timeout:",
+        "if False:",
     ),
     Mutation(
         "second trigger: what runs is not waited for",
         "sync/machine.py",
-        "        else:\n            self._quiet_since = None\n        if self.state",
-        "        if self._quiet_since is None:\n            self._quiet_since = now\n        if self.state",
+        "        if reading.running:\n            self._quiet.over()\n        else:\n            self._quiet.seen(now)",
+        "        self._quiet.seen(now)",
     ),
     Mutation(
         "second trigger: repeated for ever",
@@ -132,8 +169,8 @@ MUTATIONS = [
     Mutation(
         "trigger: repeated at once after an unknown outcome",
         "sync/runner.py",
-        "    return Posted.UNKNOWN\n\n\ndef _looks",
-        "    return Posted.NOT_TAKEN\n\n\ndef _looks",
+        "    return Posted.UNKNOWN\n\n\ndef _polls",
+        "    return Posted.NOT_TAKEN\n\n\ndef _polls",
         (f"{READINGS}::test_a_lost_answer_of_a_trigger_that_was_taken",),
     ),
     Mutation(
@@ -145,15 +182,15 @@ MUTATIONS = [
     Mutation(
         "outage: given up at once",
         "sync/machine.py",
-        "if now - self._unreadable_since >= self.rules.outage_tolerance:",
-        "if True:",
+        "if self._status_away.seen(now) >= self.rules.outage_tolerance:",
+        "if self._status_away.seen(now) >= 0:",
         (WORLDS, f"{READINGS}::test_a_short_outage"),
     ),
     Mutation(
         "outage: never given up",
         "sync/machine.py",
-        "if now - self._unreadable_since >= self.rules.outage_tolerance:",
-        "if False:",
+        "if self._status_away.seen(now) >= self.rules.outage_tolerance:",
+        "if self._status_away.seen(now) < 0:",
         (f"{READINGS}::test_a_long_outage",),
     ),
     Mutation(
@@ -166,14 +203,21 @@ MUTATIONS = [
     Mutation(
         "cancel: also one created outside the trigger's window",
         "sync/machine.py",
-        "if not self._created_in_window(ours):\n            return False",
-        "pass",
+        "            and self.record.is_surely_ours(ours)\n",
+        "",
+    ),
+    Mutation(
+        "cancel: also after a trigger that was not accepted",
+        "sync/machine.py",
+        "accepted = answer is Posted.ACCEPTED and self.triggers == 1",
+        "accepted, server_time = True, server_time or self.record.polled_at",
+        (MACHINE,),
     ),
     Mutation(
         "cancel: also when an earlier one may have been ours",
         "sync/machine.py",
-        "and candidates[-1].id == ours.id",
-        "and True",
+        "            and [candidate.id for candidate in found.candidates] == [ours.id]\n",
+        "",
         (MACHINE,),
     ),
     Mutation(
@@ -221,8 +265,8 @@ MUTATIONS = [
     Mutation(
         "reading: a trigger's answer is JSON",
         "api/calls.py",
-        'return Call("POST", segments, _nothing, f"cache {cache_id}", changes=True, needs_json=False)\n\n\ndef cancel',
-        'return Call("POST", segments, _nothing, f"cache {cache_id}", changes=True)\n\n\ndef cancel',
+        "changes=True, needs_json=False, resent=resent",
+        "changes=True, resent=resent",
         (
             f"{READINGS}::test_visible_at_once",
             f"{READINGS}::test_whatever_a_trigger_answers",
@@ -239,29 +283,29 @@ MUTATIONS = [
     Mutation(
         "adoption: the record is written after the trigger",
         "sync/runner.py",
-        "if unannounced and self._before_triggers is not None:",
-        "if False and unannounced and self._before_triggers is not None:",
+        "                posted.append(run)\n                self._note(run)\n",
+        "                posted.append(run)\n",
         (f"{CRASH}::test_a_completed_execution_of_a_killed_run_is_adopted",),
     ),
     Mutation(
         "adoption: also after new rows upstream",
         "records/attempts.py",
-        "return event is not None and event.timestamp > moment",
-        "return False",
+        "if age < max_age and seen == last.written.deps:",
+        "if age < max_age:",
         (f"{CRASH}::test_new_rows_upstream_end_the_adoption",),
     ),
     Mutation(
         "adoption: however old",
         "records/attempts.py",
-        "if age >= max_age or any(",
-        "if any(",
+        "if age < max_age and seen == last.written.deps:",
+        "if seen == last.written.deps:",
         (f"{CRASH}::test_an_old_trigger_is_not_adopted",),
     ),
     Mutation(
         "adoption: a failed execution is adopted",
         "sync/machine.py",
-        "        elif self.origin is Origin.ADOPTED:\n            # The earlier",
-        "        elif False:\n            # The earlier",
+        "        elif self.origin is Origin.ADOPTED:\n            self._begin_anew(now)\n        elif execution.status",
+        "        elif execution.status",
         (f"{CRASH}::test_an_execution_that_came_to_nothing_is_not_adopted",),
     ),
     Mutation(
@@ -281,8 +325,8 @@ MUTATIONS = [
     Mutation(
         "outage: blind time counts as quiet",
         "sync/machine.py",
-        "        self._quiet_since = None\n        self.unchanged.restart()",
-        "        self.unchanged.restart()",
+        "for timer in (self._quiet, self._odd, self._unchanged):",
+        "for timer in (self._odd, self._unchanged):",
         (f"{MACHINE}::test_an_outage_is_no_quiet",),
     ),
     Mutation(
@@ -312,6 +356,27 @@ MUTATIONS = [
         "return rows if isinstance(rows, int) and not uncounted else None",
         "return rows if isinstance(rows, int) else None",
         ("tests/test_checks.py::test_what_the_first_release_recorded_after_a_full_refresh_is_no_total",),
+    ),
+    Mutation(
+        "sensor: what a run follows is not left to it",
+        "sensors/review.py",
+        "if self.our_now < since + trigger.notices_within:",
+        "if False:",
+        (STORIES,),
+    ),
+    Mutation(
+        "sensor: what a run follows is left to it for ever",
+        "sensors/review.py",
+        "if self.our_now < since + trigger.notices_within:",
+        "if True:",
+        (STORIES,),
+    ),
+    Mutation(
+        "sensor: what was reported is not looked for in the event log",
+        "sensors/review.py",
+        "for each in entries if each.execution.id not in reported}",
+        "for each in entries}",
+        ("tests/sensors/test_polling_sensor.py",),
     ),
 ]
 

@@ -28,8 +28,11 @@ class Watch:
     warnings: list[str] = field(default_factory=list[str])
     """What the last tick warned of."""
 
-    def tick(self, *, dies_after: int | None = None) -> list[Any]:
-        """One tick; the events that it had. It dies after it has stored so many of them, its cursor is lost then."""
+    def tick(self, *, dies_after: int | None = None, drops_events: bool = False) -> list[Any]:
+        """One tick; the events that it had. It dies after it has stored so many of them, its cursor is lost then.
+
+        With ``drops_events`` the cursor is stored and the events are not, as of a preview that is committed.
+        """
         context = dg.build_sensor_context(
             instance=self.instance, cursor=self.cursor, resources={"peaka": self.peaka}
         )
@@ -37,7 +40,7 @@ class Watch:
             data = self.sensor.evaluate_tick(context)
         events = list(data.asset_events)
         self.skipped = data.skip_message
-        for event in events[:dies_after]:
+        for event in [] if drops_events else events[:dies_after]:
             self.instance.report_runless_asset_event(event)
         if dies_after is None:
             self.cursor = data.cursor

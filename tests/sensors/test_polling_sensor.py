@@ -235,6 +235,19 @@ def test_a_tick_that_dies_half_way_neither_loses_nor_doubles(
     assert recorded(watch.instance, KEY_U) == started
 
 
+def test_a_tick_whose_events_are_dropped_is_made_good(watch: Watch, sandbox: PeakaSandbox) -> None:
+    """Committing a previewed tick in Dagster's UI keeps the cursor and drops the events: the next tick reports them."""
+    (synced,) = sync_by_others(sandbox, [T])
+    watch.tick(drops_events=True)
+    assert recorded(watch.instance, KEY_T) == []
+    watch.tick()
+    assert recorded(watch.instance, KEY_T) == [synced]
+    watch.tick()
+    sandbox.clear_requests()
+    assert watch.tick() == []
+    assert requests_of(sandbox) == {"getCacheStatusByProject": 1}
+
+
 @pytest.mark.parametrize("damage", ["", "9", "1AAAA", "no cursor of ours", '{"looked_at": 1}'])
 def test_a_damaged_cursor_begins_anew_with_a_warning(
     watch: Watch, sandbox: PeakaSandbox, damage: str
