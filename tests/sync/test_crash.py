@@ -1,7 +1,13 @@
 """Guarantee 4: after a crash, nothing starts twice."""
 
+import time
+
+import dagster as dg
 import pytest
 
+from dagster_peaka import build_peaka_cache_asset, build_peaka_polling_sensor
+from tests.materializing import peaka_for
+from tests.sensors.polling import Watch, recorded
 from tests.sync.steps import Steps, wait_until
 
 CACHE = "ops.public.t"
@@ -146,3 +152,54 @@ def test_a_trigger_that_died_on_its_way_is_sent_by_the_re_execution(steps: Steps
     assert ended.success
     assert executions_named(steps, ended.run_id) == [steps.sandbox.executions(CACHE)[-1].id]
     assert len(steps.sandbox.executions(CACHE)) == 2
+
+
+def test_an_attempt_whose_trigger_was_refused_leaves_nothing_to_adopt(steps: Steps) -> None:
+    """Its only POST was answered 409: a stranger's execution of the same seconds is not taken for it."""
+    refused = steps.sandbox.fault(operation="incrementalUpdateCache", status=409, times=1)
+    process = steps.start(EXECUTOR="in_process")
+    process.wait_until_said("Watching whether it started an execution all the same")
+    assert refused.hits == 1
+    run_id = steps.last_run_id()
+    steps.kill(process)
+    steps.mark_failed(run_id)
+    stranger = steps.sandbox.start_execution(CACHE)
+    steps.sandbox.wait_idle()
+    ended = steps.run(EXECUTOR="in_process", AGAIN=run_id)
+    assert ended.success
+    (named,) = executions_named(steps, ended.run_id)
+    assert named != stranger
+    assert [each.id for each in steps.sandbox.executions(CACHE) if each.origin == "api"] == [named]
+
+
+def test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that stays STARTED: others are recorded at once, its own when it cannot be alive, with the run's id."""
+    asset = build_peaka_cache_asset(table=CACHE)
+    with dg.DagsterInstance.from_config(str(steps.home)) as instance:
+        watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(steps.sandbox), instance)
+        watch.tick()
+        steps.sandbox.plan(CACHE, times=1, hold=True)
+        process = steps.start(EXECUTOR="in_process")
+        process.wait_until_said("following execution")
+        ours = steps.sandbox.executions(CACHE)[-1].id
+        run_id = steps.last_run_id()
+        steps.kill(process)
+        steps.sandbox.release(CACHE)
+        steps.sandbox.wait_idle()
+        strangers: list[str] = []
+        for _ in range(41):
+            strangers.append(steps.sandbox.start_execution(CACHE))
+            steps.sandbox.wait_idle()
+        watch.tick()
+        assert recorded(instance, asset.key) == strangers
+
+        moment = time.time
+        monkeypatch.setattr(time, "time", lambda: moment() + 120.0)
+        (event,) = watch.tick()
+        assert recorded(instance, asset.key) == [*strangers, ours]
+        assert (event.metadata["peaka/run_id"].value, event.metadata["peaka/origin"].value) == (
+            run_id,
+            "triggered",
+        )
