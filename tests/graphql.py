@@ -43,7 +43,7 @@ mutation StartSensor($sensor: SensorSelector!) {
 TICKS = """
 query Ticks($sensor: SensorSelector!) {
   sensorOrError(sensorSelector: $sensor) {
-    ... on Sensor { sensorState { ticks(limit: 50) { status skipReason runIds error { message } } } }
+    ... on Sensor { sensorState { ticks(limit: 50) { tickId status skipReason runIds error { message } } } }
   }
 }
 """
@@ -81,6 +81,7 @@ query Evaluations($key: AssetKeyInput!, $check: String!) {
 class Tick:
     """A sensor's evaluation: `status` is SUCCESS where it requested runs, SKIPPED with a reason where it did not."""
 
+    id: str
     status: str
     skip_reason: str | None
     run_ids: list[str]
@@ -209,7 +210,7 @@ class GraphQL:
         state = self.ask(TICKS, sensor=self._sensor(sensor))["sensorOrError"]["sensorState"]
         assert [tick["error"] for tick in state["ticks"] if tick["error"]] == []
         return [
-            Tick(tick["status"], tick["skipReason"], tick["runIds"])
+            Tick(tick["tickId"], tick["status"], tick["skipReason"], tick["runIds"])
             for tick in state["ticks"]
             if tick["status"] != "STARTED"
         ]

@@ -30,30 +30,64 @@ def graph_of(selection: str) -> str:
 # The daemon
 
 
-def test_rows_that_land_reach_the_report_by_themselves(dagster_dev: Served) -> None:
-    """A landing's materialization leads to a tick, its run, one trigger, the cache's materialization, the report."""
+def test_rows_that_land_reach_the_report_by_themselves(dagster_dev: Served, page: Page) -> None:
+    """The mission: a landing by the button, a tick, its run, one trigger, the cache's materialization, the report."""
     ui, sandbox = dagster_dev.example, dagster_dev.sandbox
     for sensor in ("after_landing", "new_report"):
         ui.switch_on(sensor)
     assert "Nothing new" in (ui.ticks("after_landing")[-1].skip_reason or "")
     before = sandbox.requests[-1].number
 
-    landing = ui.launch(["operational", "flights"], partition="2013-01-01")
-    assert ui.ended(landing).status == "SUCCESS"
+    page.goto(ui.url + "/assets/operational/flights")
+    page.get_by_role("button", name="Materialize").click()
+    dialog = page.get_by_role("dialog")
+    days = dialog.get_by_role("textbox").first
+    days.fill("2013-01-01")
+    days.press("Enter")
+    dialog.get_by_role("button", name="Launch").click()
 
     (run_id,) = until(lambda: requested(ui.ticks("after_landing")), what="run of after_landing")
     run = ui.ended(run_id)
     assert (run.status, run.assets) == ("SUCCESS", [["ops", "public", "flights"]])
     (trigger,) = triggers(dagster_dev, "ops.public.flights", after=before)
     (execution,) = [e for e in sandbox.executions("ops.public.flights") if e.request_number == trigger.number]
-    synced = ui.materializations("ops", "public", "flights")[0]
-    assert (synced.run_id, synced.metadata["peaka/execution_id"]) == (run_id, execution.id)
-    assert synced.metadata["peaka/rows_inserted"] == FLIGHTS_OF_THE_FIRST_DAY
-
+    assert ui.materializations("ops", "public", "flights")[0].run_id == run_id
     (reported,) = until(lambda: ui.materializations("punctuality"), what="report")
-    assert reported.metadata["flights"] == FLIGHTS_OF_THE_FIRST_DAY
     assert [reported.run_id] == requested(ui.ticks("new_report"))
     assert requested(ui.ticks("after_landing")) == [run_id]
+
+    page.goto(ui.url + "/assets/ops/public/flights?view=events")
+    expect(page.get_by_role("link", name=run_id[:8])).to_be_visible()
+    for key, value in {
+        "peaka/execution_id": execution.id,
+        "peaka/origin": "triggered",
+        "peaka/rows_inserted": str(FLIGHTS_OF_THE_FIRST_DAY),
+    }.items():
+        expect(row(page, key)).to_contain_text(value)
+    page.goto(ui.url + "/assets/punctuality?view=events")
+    expect(row(page, "flights")).to_contain_text(str(FLIGHTS_OF_THE_FIRST_DAY))
+
+
+def test_a_sync_that_changed_no_row_wakes_nothing(dagster_dev: Served) -> None:
+    """By fingerprints the daemon makes no new report after it; a changed row makes one, although counters are off."""
+    ui = dagster_dev.example
+    ui.switch_on("new_report")
+    until(lambda: ui.materializations("punctuality"), what="report")
+    reports = requested(ui.ticks("new_report"))
+    materialized = len(ui.materializations("ops", "public", "airlines"))
+
+    assert ui.ended(ui.launch(["ops", "public", "airlines"])).status == "SUCCESS"
+    assert len(ui.materializations("ops", "public", "airlines")) == materialized + 1
+    seen = {tick.id for tick in ui.ticks("new_report")}
+    until(lambda: len({tick.id for tick in ui.ticks("new_report")} - seen) > 1, what="ticks of new_report")
+    assert requested(ui.ticks("new_report")) == reports
+
+    dagster_dev.change("ops", "UPDATE airlines SET name = name || '!' WHERE carrier = 'AA'")
+    assert ui.ended(ui.launch(["ops", "public", "airlines"])).status == "SUCCESS"
+    until(lambda: len(requested(ui.ticks("new_report"))) > len(reports), what="run of new_report")
+    seen = {tick.id for tick in ui.ticks("new_report")}
+    until(lambda: len({tick.id for tick in ui.ticks("new_report")} - seen) > 1, what="ticks of new_report")
+    assert len(requested(ui.ticks("new_report"))) == len(reports) + 1
 
 
 def test_what_somebody_else_syncs_shows_up(dagster_dev: Served) -> None:

@@ -124,6 +124,7 @@ def test_a_history_that_lags_makes_no_strangers_failure_ours() -> None:
     assert (sync.state, sync.result) == (State.IDENTIFY, None)
     stranger, ours = execution("stranger", 0.5, "FAILED"), execution("ours", 0.1)
     polled(sync, stranger, 2.2)
+    assert sync.task is Task.HISTORY
     sync.history_read([stranger, ours, execution("baseline", -60)], 2.3)
     assert sync.result is not None
     assert sync.result.execution == ours
