@@ -369,7 +369,7 @@ MUTATIONS = [
         "sensors/review.py",
         "if self.our_now < since + trigger.notices_within:",
         "if True:",
-        (STORIES,),
+        (f"{CRASH}::test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever",),
     ),
     Mutation(
         "sensor: what was reported is not looked for in the event log",
