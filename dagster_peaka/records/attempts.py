@@ -19,7 +19,7 @@ import dagster as dg
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sync.identity import Record
-from dagster_peaka.sync.machine import Origin, Posted
+from dagster_peaka.sync.outcome import Origin, Posted
 from dagster_peaka.sync.runner import Note, SyncJob
 
 ATTEMPT_METADATA = "peaka/triggering"

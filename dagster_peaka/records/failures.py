@@ -10,7 +10,8 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
-from dagster_peaka.sync.machine import HANGING, Origin, Result, SyncRules, Trouble
+from dagster_peaka.sync.machine import HANGING, SyncRules
+from dagster_peaka.sync.outcome import Origin, Result, Trouble
 
 PERMANENT_METADATA = "peaka/permanent"
 """The key in a failure's metadata that says that no retry can help."""

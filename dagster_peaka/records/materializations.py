@@ -13,7 +13,7 @@ import dagster as dg
 
 from dagster_peaka.api.models import CacheExecution, SyncMode
 from dagster_peaka.caches.names import SyncTarget
-from dagster_peaka.sync.machine import Result
+from dagster_peaka.sync.outcome import Result
 
 DATA_VERSION_TAG = "dagster/data_version"
 """The tag under which Dagster keeps a materialization's data version."""

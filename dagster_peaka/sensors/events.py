@@ -14,7 +14,7 @@ from dagster_peaka.sensors.cursor import ADDRESS, short
 from dagster_peaka.sensors.event_log import RUN_ID_METADATA
 from dagster_peaka.sensors.review import Outcome
 from dagster_peaka.steps.fingerprints import Measurement
-from dagster_peaka.sync.machine import Origin
+from dagster_peaka.sync.outcome import Origin
 
 EXTERNAL = "external"
 """The ``peaka/origin`` of what no run of ours has triggered."""

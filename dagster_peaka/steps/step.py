@@ -31,7 +31,8 @@ from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
 from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer, is_measured
-from dagster_peaka.sync.machine import Result, SyncRules
+from dagster_peaka.sync.machine import SyncRules
+from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.runner import Note, Runner, SyncJob
 
 NAMED_AT_MOST = 20

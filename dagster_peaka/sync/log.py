@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, SyncMode
 from dagster_peaka.caches.names import few
 from dagster_peaka.errors import sentence
-from dagster_peaka.sync.machine import HANGING, Origin, Posted, Reading, State, Sync
+from dagster_peaka.sync.machine import HANGING, Reading, State, Sync
+from dagster_peaka.sync.outcome import Origin, Posted
 
 SPOKEN_FOR = 20
 """Up to so many caches get lines of their own."""

@@ -60,6 +60,8 @@ from enum import Enum
 
 from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record, started_by
+from dagster_peaka.sync.outcome import Origin, Posted, Result, Trouble
+from dagster_peaka.sync.timers import Lasting
 
 HANGING = 300.0
 """Seconds without a sign of life after which an execution is said to hang: a job that nobody picks up looks so."""
@@ -95,52 +97,6 @@ class Task(Enum):
     """Nothing until the POST's answer is told."""
     NOTHING = "nothing"
     """The result is there."""
-
-
-class Posted(Enum):
-    """What is known after a POST."""
-
-    ACCEPTED = "accepted"
-    REFUSED = "refused"
-    """A 4xx. Perhaps only because something runs already."""
-    UNKNOWN = "unknown"
-    """No answer, or a 5xx: it may have been taken."""
-    NOT_TAKEN = "not taken"
-    """It surely had no effect: no connection, or 429."""
-    REFUSED_FOR_GOOD = "refused for good"
-    """A 4xx that says that the request itself is wrong, such as 400: the table may not support the mode."""
-    NOT_ALLOWED = "not allowed"
-    """401 or 403: repeating it cannot help."""
-    NOT_FOUND = "not found"
-    """404: the cache is gone."""
-
-
-class Origin(Enum):
-    """Why the execution that a sync follows exists."""
-
-    TRIGGERED = "triggered"
-    ATTACHED = "attached"
-    """It ran before this sync polled, and on_running is "attach"."""
-    ADOPTED = "adopted"
-    """An earlier attempt of the same run, or the run it was re-executed from, had triggered it."""
-
-
-class Trouble(Enum):
-    """Why a sync failed."""
-
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    UNKNOWN_END = "unknown end"
-    VANISHED = "vanished"
-    GONE = "gone"
-    ALREADY_RUNNING = "already running"
-    REFUSED = "refused"
-    NOT_ALLOWED = "not allowed"
-    NOT_TAKEN = "not taken"
-    NOT_STARTED = "not started"
-    UNREADABLE = "unreadable"
-    STUCK = "stuck"
-    TIMED_OUT = "timed out"
 
 
 @dataclass(frozen=True)
@@ -188,64 +144,6 @@ class Reading:
     def running(self) -> bool:
         """True while an execution of either mode has not ended."""
         return any(execution is not None and not execution.ended for execution in (self.newest, self.other))
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a sync ended: ``trouble`` is None on success, and then ``execution`` is the COMPLETED one it stands for."""
-
-    execution: CacheExecution | None
-    origin: Origin
-    triggers: int
-    trouble: Trouble | None = None
-    reason: str = ""
-    """Peaka's words, or what could not be read; may be empty."""
-    lasting: bool = False
-    """True when Peaka refused the trigger for a reason that no repetition removes, such as the mode."""
-    unchanged: float = 0.0
-    """Seconds for which the execution had shown no sign of life when the sync was given up."""
-    unproven: bool = False
-    """True when the history could not be read, and only the status says that the execution began after the poll."""
-    record: Record = field(default_factory=Record)
-    """What tells which execution it was, for those who record how it ends."""
-    handed_over: bool = False
-    """True when there is nothing more to do and the outcome is not waited for (``follow=False``)."""
-
-    @property
-    def ok(self) -> bool:
-        """True when the sync stands for a COMPLETED execution."""
-        return self.trouble is None and not self.handed_over
-
-
-@dataclass
-class Lasting:
-    """For how long something has been so, by readings alone: from the first to the latest in a row that said it.
-
-    A reading that says otherwise, and one that fails where it is evidence, ends it (:meth:`over`).
-    """
-
-    _what: object = None
-    _since: float | None = None
-    readings: int = 0
-    seconds: float = 0.0
-    """From the first to the latest of these readings."""
-
-    def seen(self, now: float, what: object = None) -> float:
-        """Take in a reading that says it; where ``what`` is another than before, it begins anew."""
-        if self._since is None or what != self._what:
-            self._what, self._since, self.readings = what, now, 0
-        self.readings += 1
-        self.seconds = now - self._since
-        return self.seconds
-
-    @property
-    def lasts(self) -> bool:
-        """Whether the latest reading said it."""
-        return self._since is not None
-
-    def over(self) -> None:
-        """It is so no more, or nobody knows."""
-        self._since, self.seconds = None, 0.0
 
 
 @dataclass
@@ -599,7 +497,6 @@ class Sync:
     def _begin_anew(self, now: float) -> None:
         """The earlier attempt's trigger came to nothing: this attempt sends its own, after a poll of its own."""
         self.state, self.execution, self.due = State.POLL, None, now
-        self.origin = Origin.ADOPTED
 
     def _find_again(self, entries: Sequence[CacheExecution], now: float) -> None:
         """Another execution is the newest now; ours is further down in the history."""

@@ -39,7 +39,8 @@ from dagster_peaka.errors import (
 from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.log import Progress
-from dagster_peaka.sync.machine import Origin, Posted, Reading, Result, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.outcome import Origin, Posted, Result
 
 T = TypeVar("T")
 

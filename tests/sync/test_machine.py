@@ -4,7 +4,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dagster_peaka import CacheExecution, SyncMode
-from dagster_peaka.sync.machine import Posted, Reading, State, Sync, SyncRules, Task, Trouble
+from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.outcome import Posted, Trouble
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 

@@ -22,7 +22,8 @@ from dagster_peaka import (
 from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sync.identity import Record
-from dagster_peaka.sync.machine import SyncRules, Trouble
+from dagster_peaka.sync.machine import SyncRules
+from dagster_peaka.sync.outcome import Trouble
 from dagster_peaka.sync.runner import Runner, SyncJob
 from tests.sync.scripted import NOON, Script, Scripted, execution, status
 

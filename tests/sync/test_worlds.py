@@ -13,7 +13,7 @@ from collections import Counter
 import pytest
 
 from dagster_peaka.sync.identity import ANSWER_WINDOW, LATE_TOLERANCE
-from dagster_peaka.sync.machine import Origin, Posted, Trouble
+from dagster_peaka.sync.outcome import Origin, Posted, Trouble
 from tests.sync.world import Open, Truth, World, generated
 
 WORLDS = int(os.environ.get("PEAKA_WORLDS", "4000"))

@@ -13,7 +13,8 @@ from datetime import datetime, timedelta, timezone
 
 from dagster_peaka.api.models import CacheExecution, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record
-from dagster_peaka.sync.machine import Origin, Posted, Reading, Result, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.outcome import Origin, Posted, Result
 
 EPOCH = datetime(2026, 7, 1, tzinfo=timezone.utc)
 INCREMENTAL, FULL_REFRESH = SyncMode.INCREMENTAL, SyncMode.FULL_REFRESH
