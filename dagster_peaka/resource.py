@@ -353,7 +353,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
             return None
         except Exception:  # Dagster names no error for a resource that nothing has initialized
             return None
-        return (context.instance, context.run_id) if context.instance and context.run_id else None
+        return (context.instance, context.run.run_id) if context.instance and context.run else None
 
     def sync_and_poll(
         self, context: dg.AssetExecutionContext, config: PeakaSyncConfig | None = None
