@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import date, datetime, timezone
 from decimal import Decimal
@@ -198,7 +199,7 @@ def test_a_cache_that_goes_before_its_trigger_fails_at_once_and_for_good(sandbox
 def test_a_cancel_with_nothing_to_cancel_is_no_error(
     client: PeakaClient, peaka: PeakaSandbox, mode: str
 ) -> None:
-    """It says so; and what runs is stopped."""
+    """It says so."""
     cancel = client.cancel_full_refresh if mode == "full_refresh" else client.cancel_incremental_update
 
     assert cancel(peaka.caches[TABLE]) is False
@@ -269,6 +270,19 @@ def test_creating_a_cache_during_its_first_sync_says_what_to_do(sandbox: PeakaSa
     assert caught.value.status_code == 500
 
 
+def test_creating_a_cache_during_its_deletion_is_told_as_it_is(sandbox: PeakaSandbox) -> None:
+    """500, harmless too: but no cache is there whose first sync could be waited for."""
+    sandbox.behaviour.deletion_seconds = 3600.0
+    with peaka_for(sandbox).get_client() as client:
+        client.delete_cache(sandbox.caches[TABLE])
+        with pytest.raises(PeakaUnknownOutcomeError) as caught:
+            client.create_cache(catalog_of(client), "public", "t")
+
+    assert caught.value.status_code == 500
+    assert "first sync" not in str(caught.value)
+    assert TABLE not in sandbox.caches
+
+
 def test_a_table_that_cannot_be_cached_is_refused_with_peaka_s_reason(
     client: PeakaClient, peaka: PeakaSandbox
 ) -> None:
@@ -300,9 +314,11 @@ def test_a_schedule_that_peaka_writes_otherwise_is_taken(
 ) -> None:
     """The same duration in other words is no other schedule."""
     body = {"id": sandbox.caches[TABLE], "incrementalCacheSchedule": {"type": "BASIC", "expression": kept}}
-    sandbox.fault("getCache", times=None, status=200, body=body)
+    read = sandbox.fault("getCacheSettings", times=None, status=200, body=body)
     with peaka_for(sandbox).get_client() as client:
         client.update_cache(sandbox.caches[TABLE], incremental_schedule=written, full_refresh_schedule=None)
+
+    assert read.hits == 1
 
 
 # Errors
@@ -372,14 +388,30 @@ def test_the_gap_after_a_full_refresh_s_trigger_decides_nothing(ops_database: Pa
 
 def test_each_slot_of_the_status_is_read_by_itself(peaka: PeakaSandbox) -> None:
     """An incremental's old COMPLETED beside a full refresh that runs is no success of ours."""
+    peaka.behaviour.full_refresh_gap = 0.0
     peaka.plan(TABLE, mode="full_refresh", hold=True)
     refresh = peaka.start_execution(TABLE, mode="full_refresh")
+    peaka.behaviour.visible_after = (
+        0.5  # of what is triggered: until then there are the old one and the refresh
+    )
 
     execution = peaka_for(peaka).sync(TABLE)
 
     assert execution.id != refresh
     assert execution.id == [each.id for each in peaka.executions(TABLE) if each.mode == "INCREMENTAL"][-1]
     peaka.release(TABLE)
+
+
+def test_both_modes_may_be_triggered_at_once(peaka: PeakaSandbox) -> None:
+    """Both triggers are taken, and each sync stands for the execution of its own."""
+    with ThreadPoolExecutor(2) as threads:
+        modes = ("incremental", "full_refresh")
+        syncs = [threads.submit(peaka_for(peaka).sync, TABLE, mode=mode) for mode in modes]
+        executions = [sync.result() for sync in syncs]
+
+    newest = {execution.mode: execution.id for execution in peaka.executions(TABLE)}
+    assert [execution.id for execution in executions] == [newest["INCREMENTAL"], newest["FULL_REFRESH"]]
+    assert sum(request.operation in TRIGGERS for request in peaka.requests) == 2
 
 
 # Counters
