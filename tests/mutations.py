@@ -283,8 +283,8 @@ MUTATIONS = [
     Mutation(
         "adoption: the record is written after the trigger",
         "sync/runner.py",
-        "                posted.append(run)\n                self._note(run)\n",
-        "                posted.append(run)\n",
+        "        for run in runs:\n            self._note(run)\n        self._flush()\n",
+        "",
         (f"{CRASH}::test_a_completed_execution_of_a_killed_run_is_adopted",),
     ),
     Mutation(

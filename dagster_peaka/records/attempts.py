@@ -290,7 +290,7 @@ class _Story:
         self.last: dict[tuple[str, SyncMode, str], _Last] = {}
         self.materialized: set[dg.AssetKey] = set()
         kinds = {dg.DagsterEventType.ASSET_OBSERVATION, dg.DagsterEventType.ASSET_MATERIALIZATION}
-        for entry in _events(instance, run_id, kinds):
+        for entry in events_of_run(instance, run_id, kinds):
             if entry.asset_materialization is not None:
                 self._recorded(entry.asset_materialization.asset_key)
             for written in records_of(entry.asset_observation):
@@ -312,9 +312,10 @@ def _json(observation: dg.AssetObservation, name: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value.data) if isinstance(value, dg.JsonMetadataValue) else {}
 
 
-def _events(
+def events_of_run(
     instance: dg.DagsterInstance, run_id: str, event_types: set[dg.DagsterEventType]
 ) -> Iterator[dg.EventLogEntry]:
+    """The events of these kinds in a run's own log, in its order."""
     cursor: str | None = None
     while True:
         page = instance.get_records_for_run(run_id, cursor=cursor, of_type=event_types, limit=1000)
@@ -329,7 +330,7 @@ def materializations_of(instance: dg.DagsterInstance, run_id: str) -> dict[dg.As
     """When a run last materialized each of its assets, in epoch seconds."""
     return {
         entry.asset_materialization.asset_key: entry.timestamp
-        for entry in _events(instance, run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
+        for entry in events_of_run(instance, run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
         if entry.asset_materialization is not None
     }
 

@@ -4,7 +4,7 @@ The order of reading matters: first the runs under way, then what is recorded. A
 recorded all that it ever will.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
-from dagster_peaka.records.attempts import records_of
+from dagster_peaka.records.attempts import events_of_run, records_of
 from dagster_peaka.sensors.review import Trigger
 
 EXECUTION_ID_METADATA = "peaka/execution_id"
@@ -67,7 +67,7 @@ def followed(
         # A run of a whole job names no assets.
         if not run.asset_selection or not run.asset_selection.isdisjoint(caches):
             progress = _Progress(run.run_id)
-            for entry in _events_of(instance, run.run_id):
+            for entry in events_of_run(instance, run.run_id, RUN_EVENTS):
                 progress.add(entry)
             for key, cache_id in caches.items():
                 found.setdefault(key, []).extend(progress.triggers(key, cache_id))
@@ -116,17 +116,6 @@ RUN_EVENTS = {
     dg.DagsterEventType.STEP_FAILURE,
 }
 """The events that tell how far a run has come."""
-
-
-def _events_of(instance: dg.DagsterInstance, run_id: str) -> Iterator[dg.EventLogEntry]:
-    cursor: str | None = None
-    while True:
-        page = instance.get_records_for_run(run_id, cursor=cursor, of_type=RUN_EVENTS, limit=1000)
-        for record in page.records:
-            yield record.event_log_entry
-        if not page.has_more:
-            return
-        cursor = page.cursor
 
 
 def recorded(

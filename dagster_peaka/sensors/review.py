@@ -484,10 +484,10 @@ class Review:
         seen: Mapping[bytes, int] = self.mark.held if self.mark is not None else {}
         for trigger in self.followed:
             for execution_id in self._candidates(trigger)[:1]:
-                place = self._places[execution_id]
-                since = seen.get(self._entries[place].short, self.our_now)
-                if execution_id in told.recorded or place not in ended:
+                place = self._places.get(execution_id)
+                if place is None or place not in ended or execution_id in told.recorded:
                     continue
+                since = seen.get(self._entries[place].short, self.our_now)
                 if self.our_now < since + trigger.notices_within:
                     held[self._entries[place].short] = since
         return held

@@ -262,7 +262,10 @@ class Runner:
         def answered(future: Future[Answer[T]]) -> None:
             run.busy = False
             self._alone -= 1
-            self._next_sweep = min(self._next_sweep, self._clock())  # others may have waited for this place
+            if (
+                self._alone <= SIDE_BY_SIDE // 2
+            ):  # others may have waited for a place; a sweep costs a look at each
+                self._next_sweep = min(self._next_sweep, self._clock())
             handle(future)
 
         self._send(call, answered)
@@ -381,16 +384,14 @@ class Runner:
     # Triggers
 
     def _trigger(self, runs: Sequence[_Run]) -> None:
-        room = max(0, SIDE_BY_SIDE - self._alone)
-        posted: list[_Run] = []
-        for run in runs[:room]:
-            if run.sync.posting(self._clock()):
-                posted.append(run)
-                self._note(run)
-            self._told(run)
+        """Write all of them down at once, an event costs milliseconds, and send as many as have a place."""
+        for run in runs:
+            self._note(run)
         self._flush()
-        for run in posted:
-            self._post(run)
+        for run in runs[: max(0, SIDE_BY_SIDE - self._alone)]:
+            if run.sync.posting(self._clock()):
+                self._post(run)
+            self._told(run)
 
     def _post(self, run: _Run) -> None:
         def handle(future: Future[Answer[None]]) -> None:

@@ -168,6 +168,23 @@ def test_polls_depend_on_time_and_not_on_the_number_of_caches() -> None:
     assert sorted(path for path in asked[200] if path != "cache/status") == histories
 
 
+def test_many_triggers_are_written_down_at_once() -> None:
+    """However few go out side by side, a step of two hundred leaves one record before them, and no more."""
+    caches = [f"c{number}" for number in range(200)]
+    written: list[list[str]] = []
+    scripted = Scripted(quiet(caches)[0])
+    made = Runner(
+        scripted,
+        jobs_for(caches),
+        log=SILENT,
+        clock=scripted.clock,
+        write_down=lambda notes: written.append([note.job.target.cache_id for note in notes]),
+    )
+    made._events = scripted  # pyright: ignore[reportAttributeAccessIssue]
+    assert all(result.ok for _, result in made.run())
+    assert [sorted(each) for each in written] == [sorted(caches)]
+
+
 def test_a_bad_id_harms_no_other_cache() -> None:
     """An id that no path can carry fails its own sync; the others go on."""
     caches = ["a", "b", ".."]
