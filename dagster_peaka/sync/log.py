@@ -188,7 +188,7 @@ class Progress:
         """These were left alone, each for the reason given."""
         if syncs:
             self._log.warning(
-                "Run terminated; left alone, and may still run or start in Peaka: %s.", _named(syncs)
+                "The step was stopped; left alone, and may still run or start in Peaka: %s.", _named(syncs)
             )
 
 

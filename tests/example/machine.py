@@ -18,7 +18,7 @@ def runs(pid: int) -> bool:
     status = Path(f"/proc/{pid}/stat")  # Linux; elsewhere an orphan is collected at once
     try:
         return status.read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it ended before, or while it was read
         return not Path("/proc/self").exists()
 
 
