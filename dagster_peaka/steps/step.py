@@ -94,6 +94,8 @@ class _Step:
 
     def __post_init__(self) -> None:
         self.deferred = Deferred(self.context)
+        # Made anew, for all assets, at each access.
+        self._metadata = self.context.assets_def.metadata_by_key
 
     def results(self, get_client: Callable[[], PeakaClient]) -> Iterator[StepResult]:
         synced = self.context.selected_asset_keys
@@ -179,7 +181,7 @@ class _Step:
     def _succeeded(
         self, key: dg.AssetKey, wanted: _Wanted, result: Result, measured: Future[Measurement] | None
     ) -> Iterator[StepResult]:
-        extra = table_metadata(self.context.assets_def.metadata_by_key[key])
+        extra = table_metadata(self._metadata[key])
         found = Measurement() if measured is None else measured.result()
         extra.update(row_count(found.rows))
         target, mode = wanted.target, wanted.declared.mode
