@@ -9,10 +9,10 @@ by that the polling sensor finds the run, and a retry of the step knows that the
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import dagster as dg
 
@@ -31,12 +31,23 @@ TRIGGERED_METADATA = "peaka/triggered"
 MAX_ANCESTORS = 20
 """Runs that are searched at most, the nearest first."""
 
-
 NOTICES_WITHIN = 90.0
 """Seconds in which a run of the first release, which wrote nothing of that down, notices an end."""
 
 _NOT_TAKEN = {Posted.NOT_TAKEN, Posted.REFUSED, Posted.REFUSED_FOR_GOOD, Posted.NOT_ALLOWED, Posted.NOT_FOUND}
 """Answers to a trigger after which no execution is to be expected of it."""
+
+
+_RUN_EVENTS = {
+    dg.DagsterEventType.ASSET_OBSERVATION,
+    dg.DagsterEventType.ASSET_MATERIALIZATION,
+    dg.DagsterEventType.STEP_SUCCESS,
+    dg.DagsterEventType.STEP_FAILURE,
+}
+"""The events that tell how far a run has come with its syncs."""
+
+Place: TypeAlias = tuple[str, SyncMode, str]
+"""By what syncs are told apart: the cache's id, the mode, and the asset's name, as a user string."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,11 @@ class Attempt:
     deferred: bool = False
     recorded: bool = False
     ours: bool = False
+
+    @property
+    def adopts_completed(self) -> bool:
+        """Whether an execution that has COMPLETED is taken up: one that was not waited for is settled once recorded."""
+        return not (self.deferred and self.recorded)
 
 
 @dataclass(frozen=True)
@@ -82,7 +98,7 @@ class Written:
     newest: int | None = None
 
     @property
-    def place(self) -> tuple[str, SyncMode, str]:
+    def place(self) -> Place:
         """By what records are told apart."""
         return self.cache_id, self.mode, self.asset
 
@@ -218,26 +234,54 @@ def earlier_attempts(
     seconds ago, its trigger may have been taken, its run recorded no materialization of the asset since, and the
     newest materialization of each of ``deps`` is still the one that it has seen.
     """
-    found: dict[dg.AssetKey, Attempt] = {}
-    settled: set[dg.AssetKey] = set()
     newest = _Newest(context.instance)
-    for run_id in _lineage(context):
-        story = _Story(context.instance, run_id)
-        for key, (target, mode) in caches.items():
-            last = story.last.get((target.cache_id, mode, key.to_user_string()))
-            if key in settled or (last is None and key not in story.materialized):
+    names = {
+        key.to_user_string(): key for key in (*caches, *(dep for key in caches for dep in deps.get(key, ())))
+    }
+    attempts = left_by(
+        (RunStory(run_events(context.instance, run_id)) for run_id in _lineage(context)),
+        [(target.cache_id, mode, key.to_user_string()) for key, (target, mode) in caches.items()],
+        {key.to_user_string(): [dep.to_user_string() for dep in deps.get(key, ())] for key in caches},
+        lambda name: newest.of(names[name]),
+        time.time(),
+        max_age,
+    )
+    return {names[place[2]]: attempt for place, attempt in attempts.items()}
+
+
+def left_by(
+    lineage: Iterable["RunStory"],
+    places: Iterable[Place],
+    deps: Mapping[str, Sequence[str]],
+    newest: Callable[[str], int | None],
+    now: float,
+    max_age: float,
+) -> dict[Place, Attempt]:
+    """What earlier attempts at these syncs have left to be followed up. Pure.
+
+    Args:
+        lineage: what this run, and those that it was re-executed from, have written so far, the nearest first.
+        deps: by an asset's name, those of what it depends on.
+        newest: the storage id of an asset's newest materialization.
+        now: epoch seconds.
+    """
+    found: dict[Place, Attempt] = {}
+    open_places = set(places)
+    for generation, story in enumerate(lineage):
+        for place in sorted(open_places, key=str):
+            left = story.left.get(place)
+            if left is None and place[2] not in story.materialized:
                 continue
-            settled.add(key)
-            if last is None or last.written.attached:
+            open_places.discard(place)
+            if left is None or left.written.attached:
                 continue
-            age = max(0.0, time.time() - last.at)
-            seen = {dep.to_user_string(): newest.of(dep) for dep in deps.get(key, ())}
-            if age < max_age and seen == last.written.deps:
-                deferred = last.answered and not last.written.waits
-                recorded = newest.of(key) != last.written.newest
-                ours = run_id == context.run.run_id
-                found[key] = Attempt(last.written.record, age, deferred, recorded, ours)
-        if len(settled) == len(caches):
+            age = max(0.0, now - left.at)
+            seen = {dep: newest(dep) for dep in deps.get(place[2], ())}
+            if age < max_age and seen == left.written.deps:
+                recorded = newest(place[2]) != left.written.newest
+                deferred = left.answered and not left.written.waits
+                found[place] = Attempt(left.written.record, age, deferred, recorded, ours=generation == 0)
+        if not open_places:
             break
     return found
 
@@ -271,40 +315,81 @@ def _lineage(context: dg.AssetExecutionContext) -> list[str]:
     return lineage
 
 
+@dataclass(frozen=True)
+class RunEvent:
+    """What one event of a run's own log says about its syncs.
+
+    Attributes:
+        at: when it was stored, in epoch seconds.
+        step: the key of the step that it is of.
+        written: the records in it.
+        materialized: the asset that it materialized.
+        ended: whether the step has ended with it.
+    """
+
+    at: float
+    step: str | None = None
+    written: tuple[Written, ...] = ()
+    materialized: str | None = None
+    ended: bool = False
+
+
+def run_events(instance: dg.DagsterInstance, run_id: str) -> Iterator[RunEvent]:
+    """What a run has said about its syncs so far, in the order of its own log."""
+    for entry in _entries(instance, run_id, _RUN_EVENTS):
+        materialized = entry.asset_materialization
+        yield RunEvent(
+            entry.timestamp,
+            entry.step_key,
+            tuple(records_of(entry.asset_observation)),
+            materialized.asset_key.to_user_string() if materialized is not None else None,
+            ended=materialized is None and entry.asset_observation is None,
+        )
+
+
 @dataclass
-class _Last:
-    """A run's latest record of a sync, and when it was written (epoch seconds)."""
+class Left:
+    """A run's latest record of a sync that it has recorded no outcome of.
+
+    Attributes:
+        at: when it was written, in epoch seconds.
+        answered: whether its trigger was answered, and the outcome is not waited for.
+        over: whether the step that wrote it has ended since.
+    """
 
     at: float
     written: Written
+    step: str | None = None
     answered: bool = False
+    over: bool = False
 
 
-class _Story:
-    """What a run tells of its syncs, in the order of its own log.
+class RunStory:
+    """What a run's events tell of its syncs. Pure.
 
-    ``last`` has those that nothing was recorded of, ``materialized`` the assets that it has materialized.
+    ``left`` has the syncs without a recorded outcome, ``materialized`` the assets that the run has materialized.
     """
 
-    def __init__(self, instance: dg.DagsterInstance, run_id: str) -> None:
-        self.last: dict[tuple[str, SyncMode, str], _Last] = {}
-        self.materialized: set[dg.AssetKey] = set()
-        kinds = {dg.DagsterEventType.ASSET_OBSERVATION, dg.DagsterEventType.ASSET_MATERIALIZATION}
-        for entry in events_of_run(instance, run_id, kinds):
-            if entry.asset_materialization is not None:
-                self._recorded(entry.asset_materialization.asset_key)
-            for written in records_of(entry.asset_observation):
-                if written.answered and written.place in self.last:
-                    self.last[written.place].answered = True
-                elif written.taken and not written.answered:
-                    self.last[written.place] = _Last(entry.timestamp, written)
-                else:
-                    self.last.pop(written.place, None)
+    def __init__(self, events: Iterable[RunEvent]) -> None:
+        self.left: dict[Place, Left] = {}
+        self.materialized: set[str] = set()
+        for event in events:
+            self._add(event)
 
-    def _recorded(self, key: dg.AssetKey) -> None:
-        self.materialized.add(key)
-        name = key.to_user_string()
-        self.last = {place: last for place, last in self.last.items() if place[2] != name}
+    def _add(self, event: RunEvent) -> None:
+        if event.materialized is not None:
+            self.materialized.add(event.materialized)
+            self.left = {place: left for place, left in self.left.items() if place[2] != event.materialized}
+        for written in event.written:
+            if written.answered and written.place in self.left:
+                self.left[written.place].answered = True
+            elif written.taken and not written.answered:
+                self.left[written.place] = Left(event.at, written, event.step)
+            else:
+                self.left.pop(written.place, None)
+        if event.ended:
+            for left in self.left.values():
+                left.over = left.over or left.step == event.step
 
 
 def _json(observation: dg.AssetObservation, name: str) -> Mapping[str, Any]:
@@ -312,7 +397,7 @@ def _json(observation: dg.AssetObservation, name: str) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", value.data) if isinstance(value, dg.JsonMetadataValue) else {}
 
 
-def events_of_run(
+def _entries(
     instance: dg.DagsterInstance, run_id: str, event_types: set[dg.DagsterEventType]
 ) -> Iterator[dg.EventLogEntry]:
     """The events of these kinds in a run's own log, in its order."""
@@ -330,7 +415,7 @@ def materializations_of(instance: dg.DagsterInstance, run_id: str) -> dict[dg.As
     """When a run last materialized each of its assets, in epoch seconds."""
     return {
         entry.asset_materialization.asset_key: entry.timestamp
-        for entry in events_of_run(instance, run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
+        for entry in _entries(instance, run_id, {dg.DagsterEventType.ASSET_MATERIALIZATION})
         if entry.asset_materialization is not None
     }
 

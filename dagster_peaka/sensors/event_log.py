@@ -4,15 +4,14 @@ The order of reading matters: first the runs under way, then what is recorded. A
 recorded all that it ever will.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
 import dagster as dg
 
-from dagster_peaka.api.models import SyncMode
-from dagster_peaka.records.attempts import events_of_run, records_of
+from dagster_peaka.records.attempts import RunStory, records_of, run_events
 from dagster_peaka.sensors.review import Trigger
 
 EXECUTION_ID_METADATA = "peaka/execution_id"
@@ -66,56 +65,21 @@ def followed(
     for run in {run.run_id: run for run in (*under_way, *recent)}.values():
         # A run of a whole job names no assets.
         if not run.asset_selection or not run.asset_selection.isdisjoint(caches):
-            progress = _Progress(run.run_id)
-            for entry in events_of_run(instance, run.run_id, RUN_EVENTS):
-                progress.add(entry)
+            story = RunStory(run_events(instance, run.run_id))
             for key, cache_id in caches.items():
-                found.setdefault(key, []).extend(progress.triggers(key, cache_id))
+                found.setdefault(key, []).extend(
+                    triggers_of(run.run_id, story, cache_id, key.to_user_string())
+                )
     return found
 
 
-class _Progress:
-    """How far a run has come with its caches, by its events."""
-
-    def __init__(self, run_id: str) -> None:
-        self._run_id = run_id
-        self._steps: dict[tuple[str, SyncMode, str], str | None] = {}
-        self._triggers: dict[tuple[str, SyncMode, str], Trigger] = {}
-
-    def add(self, entry: dg.EventLogEntry) -> None:
-        """Take in the next event."""
-        if entry.asset_materialization is not None:
-            name = entry.asset_materialization.asset_key.to_user_string()
-            self._settle(place for place in self._triggers if place[2] == name)
-        elif entry.asset_observation is not None:
-            for written in records_of(entry.asset_observation):
-                if written.taken and written.waits:
-                    self._steps[written.place] = entry.step_key
-                    self._triggers[written.place] = Trigger(
-                        self._run_id, written.mode, written.record, written.notices_within
-                    )
-                else:
-                    self._settle([written.place])
-        else:
-            self._settle(place for place, step in self._steps.items() if step == entry.step_key)
-
-    def _settle(self, places: Iterable[tuple[str, SyncMode, str]]) -> None:
-        for place in list(places):
-            self._triggers.pop(place, None)
-
-    def triggers(self, key: dg.AssetKey, cache_id: str) -> list[Trigger]:
-        """What the run will tell about an asset's cache."""
-        name = key.to_user_string()
-        return [found for place, found in self._triggers.items() if (place[0], place[2]) == (cache_id, name)]
-
-
-RUN_EVENTS = {
-    dg.DagsterEventType.ASSET_OBSERVATION,
-    dg.DagsterEventType.ASSET_MATERIALIZATION,
-    dg.DagsterEventType.STEP_SUCCESS,
-    dg.DagsterEventType.STEP_FAILURE,
-}
-"""The events that tell how far a run has come."""
+def triggers_of(run_id: str, story: RunStory, cache_id: str, asset: str) -> list[Trigger]:
+    """What a run will tell about an asset's cache itself, unless it is dead."""
+    return [
+        Trigger(run_id, left.written.mode, left.written.record, left.written.notices_within)
+        for place, left in story.left.items()
+        if (place[0], place[2]) == (cache_id, asset) and left.written.waits and not left.over
+    ]
 
 
 def recorded(

@@ -267,8 +267,7 @@ class _Step:
             replace(self.rules, follow=declared.wait),
             earlier=earlier.record if earlier else None,
             earlier_age=earlier.age if earlier else 0.0,
-            # What was not waited for is settled once it has been recorded.
-            adopts_completed=earlier is None or not (earlier.deferred and earlier.recorded),
+            adopts_completed=earlier is None or earlier.adopts_completed,
         )
 
     def _found(
