@@ -26,7 +26,7 @@ from enum import Enum
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import CACHE, Mark, short
 from dagster_peaka.sync.history import History
-from dagster_peaka.sync.identity import LATE_TOLERANCE, Record, started_by
+from dagster_peaka.sync.identity import LATE_TOLERANCE, Record, Started, started_by
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """How far Peaka's clocks may disagree before an end counts as one that the last look had seen."""
@@ -483,25 +483,26 @@ class Review:
         held: dict[bytes, int] = {}
         seen: Mapping[bytes, int] = self.mark.held if self.mark is not None else {}
         for trigger in self.followed:
-            for execution_id in self._candidates(trigger)[:1]:
-                place = self._places.get(execution_id)
-                if place is None or place not in ended or execution_id in told.recorded:
-                    continue
-                since = seen.get(self._entries[place].short, self.our_now)
-                if self.our_now < since + trigger.notices_within:
-                    held[self._entries[place].short] = since
+            ours = self._started(trigger).ours
+            place = None if ours is None else self._places.get(ours.id)
+            if ours is None or place is None or place not in ended or ours.id in told.recorded:
+                continue
+            since = seen.get(self._entries[place].short, self.our_now)
+            if self.our_now < since + trigger.notices_within:
+                held[self._entries[place].short] = since
         return held
 
     def _followed(self, ended: Sequence[int]) -> dict[str, str]:
         """The executions that runs follow which have not recorded them, each with its run."""
         over = {self._entries[place].execution.id for place in ended}
-        return {
-            execution_id: trigger.run_id
-            for trigger in self.followed
-            if trigger.record.follows is None  # else it is another run's, or a stranger's
-            for execution_id in self._candidates(trigger)[:1]
-            if execution_id in over
-        }
+        followed: dict[str, str] = {}
+        for trigger in self.followed:
+            if trigger.record.follows is not None:
+                continue  # another run's, or a stranger's
+            ours = self._started(trigger).ours
+            if ours is not None and ours.id in over and self._came_in_time(ours.id, trigger):
+                followed[ours.id] = trigger.run_id
+        return followed
 
     def _handed_over(self, told: Told) -> Iterator[tuple[str, str]]:
         """The executions that runs triggered without waiting, each with its run: the oldest that is still free."""
@@ -510,21 +511,20 @@ class Review:
         for trigger in told.handed_over:
             if trigger.run_id in told.named.values():
                 continue
-            for execution_id in self._candidates(trigger):
-                if execution_id in taken or told.recorded.get(execution_id):
+            for candidate in self._started(trigger).candidates:
+                if candidate.id in taken or told.recorded.get(candidate.id):
                     continue
-                if self._came_in_time(execution_id, trigger):
-                    taken.add(execution_id)
-                    yield execution_id, trigger.run_id
+                if self._came_in_time(candidate.id, trigger):
+                    taken.add(candidate.id)
+                    yield candidate.id, trigger.run_id
                 break
 
-    def _candidates(self, trigger: Trigger) -> list[str]:
-        """The executions that a trigger may have started, oldest first."""
+    def _started(self, trigger: Trigger) -> Started:
+        """What a trigger may have started, by what this tick has read."""
         modes = {entry.execution.id: entry.mode for entry in self._entries if entry.mode is not None}
         history = [entry.execution for entry in self._entries]
         record = replace(trigger.record, modes={**trigger.record.modes, **modes})
-        found = started_by(history, record, trigger.mode, newest=self._newest[trigger.mode])
-        return [execution.id for execution in found.candidates]
+        return started_by(history, record, trigger.mode, newest=self._newest[trigger.mode])
 
     def _came_in_time(self, execution_id: str, trigger: Trigger) -> bool:
         """Whether an execution came with its trigger, or right after what ran then: otherwise that was swallowed."""
@@ -536,9 +536,10 @@ class Review:
             for entry in self._entries[place + 1 :]
             if entry.execution.finished_at is not None
         ]
-        return trigger.record.is_surely_ours(
-            self._entries[place].execution, queued_until=max(ends, default=None)
-        )
+        # Of a run that died before its trigger was answered, only the poll before it is known.
+        record = trigger.record
+        record = replace(record, answered_at=record.answered_at or record.polled_at)
+        return record.is_surely_ours(self._entries[place].execution, queued_until=max(ends, default=None))
 
 
 def _progress(execution: CacheExecution) -> tuple[bool, bool]:

@@ -63,7 +63,7 @@ class Started:
     """What a history tells about a trigger.
 
     Attributes:
-        candidates: the executions above the baseline that may be ours, oldest first: the first one is.
+        candidates: the executions above the baseline that may be ours, oldest first.
         late: the newest execution above the baseline that was only late to show.
         older: the ids at the baseline and beneath it.
         certain: whether nothing else above the baseline may be of the mode.
@@ -76,8 +76,11 @@ class Started:
 
     @property
     def ours(self) -> CacheExecution | None:
-        """The execution that the trigger started, as far as the history shows."""
-        return self.candidates[0] if self.candidates else None
+        """The oldest that may be it. Where that came to nothing, the oldest that COMPLETED: that as well is later."""
+        oldest = self.candidates[0] if self.candidates else None
+        if oldest is None or oldest.succeeded or not oldest.ended:
+            return oldest
+        return next((candidate for candidate in self.candidates if candidate.succeeded), oldest)
 
 
 def started_by(

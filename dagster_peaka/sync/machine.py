@@ -411,22 +411,21 @@ class Sync:
             self._fail(Trouble.NOT_STARTED, self._refusal or "")
 
     def _choose(self, entries: Sequence[CacheExecution], now: float) -> None:
-        """Ours is the oldest candidate; if it came to nothing, the oldest that COMPLETED, which began after our poll.
+        """What an earlier attempt triggered is its own execution only.
 
-        What an earlier attempt triggered is its own execution only. Where that has COMPLETED, one that has since is
-        taken instead: it may be recorded already, and what is recorded last has to be the newest.
+        Where that has COMPLETED, one that has since is taken instead: it may be recorded already, and what is recorded
+        last has to be the newest.
         """
         found = started_by(entries, self._asking, self.mode, newest=self._newest)
         self._older |= found.older
-        if found.candidates:
-            ours = found.candidates[0]
-            completed = [candidate for candidate in found.candidates if candidate.succeeded]
+        ours = found.ours
+        if ours is not None:
             if self.origin is Origin.ADOPTED:
+                ours = found.candidates[0]
                 if ours.succeeded and not self.adopts_completed:
                     return self._begin_anew(now)
-                ours = completed[-1] if ours.succeeded else ours
-            elif ours.ended and not ours.succeeded and completed:
-                ours = completed[0]
+                if ours.succeeded:
+                    ours = next(each for each in reversed(found.candidates) if each.succeeded)
             self._history_away.over()
             self._follow(ours, now)
         elif found.late is not None:
@@ -455,6 +454,8 @@ class Sync:
     def _follow(self, execution: CacheExecution, now: float) -> None:
         self.execution = execution  # before the state: an interrupt may come between the two
         self.state = State.FOLLOW
+        if self._refusal is not None and self.origin is Origin.TRIGGERED:
+            self.origin = Origin.ATTACHED  # it began after our poll, but our trigger was refused
         if self.origin is not Origin.TRIGGERED:
             self.record = replace(self.record, follows=execution.id)
         self._update(execution, now)

@@ -415,9 +415,7 @@ class Story:
         self._histories.append(at)
         self.world.histories += 1
         kept = [each for each in self.world.visible(None, at) if not self._is_forgotten(each, at)]
-        return [
-            self.world._shown(found, at, self.world.open.shows_mode) for found in kept[offset:][:limit]
-        ]
+        return [self.world._shown(found, at, self.world.open.shows_mode) for found in kept[offset:][:limit]]
 
     def _is_forgotten(self, execution: Truth, at: float) -> bool:
         return execution.finished is not None and execution.finished + self.kept_for <= at
@@ -452,6 +450,8 @@ class Story:
 
     def _tick(self) -> Process:
         """One evaluation of the sensor: read, decide, store the events and then the cursor, unless it dies before."""
+        if self.world.away():
+            return
         last = self._last_cursor()
         looked_at = self.now
         date = self.world.date() or EPOCH + timedelta(seconds=looked_at)  # without Peaka's clock, ours
@@ -479,6 +479,8 @@ class Story:
                 return  # the history cannot be read: the cursor stays as it is
             limit = FIRST_PAGE
             while not review.suffices:
+                if self.world.away():
+                    return
                 review.add(self._page(review.history.offset, limit))
                 readings.append(self._histories[-1])
                 limit = NEXT_PAGE
@@ -557,18 +559,23 @@ def generated(seed: int) -> Story:
     pick = random.Random(seed)
     odd = pick.random
     started = odd() < 0.3
-    reading = Open(
-        visible_after=pick.choice([0.0, 0.0, 0.5, 3.0, 15.0]),
-        visible_when_started=started,
-        coalesce=odd() < 0.35,
-        other_mode=pick.choice(["parallel", "queue", "coalesce", "refuse"]),
-        shows_mode=odd() < 0.8,
-        shows_times=odd() < 0.9,
-        created_when_started=started and odd() < 0.5,
-        clock_skew=pick.choice([0.0] * 6 + [0.4, -0.9, 30.0, -30.0]),
-        has_date=odd() < 0.9,
-        stale_by=pick.choice([0.0, 0.0, 0.0, 2.0]),
-        queued_status=pick.choice(["RUNNING", "QUEUED", "PENDING"]),
+    plain = odd() < 0.3
+    reading = (
+        Open(queued_status="QUEUED", other_mode=pick.choice(["parallel", "queue"]))
+        if plain
+        else Open(
+            visible_after=pick.choice([0.0, 0.0, 0.5, 3.0, 15.0]),
+            visible_when_started=started,
+            coalesce=odd() < 0.35,
+            other_mode=pick.choice(["parallel", "queue", "coalesce", "refuse"]),
+            shows_mode=odd() < 0.8,
+            shows_times=odd() < 0.9,
+            created_when_started=started and odd() < 0.5,
+            clock_skew=pick.choice([0.0] * 6 + [0.4, -0.9, 30.0, -30.0]),
+            has_date=odd() < 0.9,
+            stale_by=pick.choice([0.0, 0.0, 0.0, 2.0]),
+            queued_status=pick.choice(["RUNNING", "QUEUED", "PENDING"]),
+        )
     )
     modes = [SyncMode.INCREMENTAL, SyncMode.INCREMENTAL, SyncMode.FULL_REFRESH]
     strangers: list[tuple[float, SyncMode]] = []
@@ -614,10 +621,11 @@ def _run(pick: random.Random, number: int, modes: Sequence[SyncMode]) -> tuple[f
     fates: list[Fate] = []
     while pick.random() < 0.5:
         ends = pick.choice([0.05, 0.5, 2.0, 5.0, 30.0])
+        how = pick.random()
         fates.append(
             Fate(
-                dies_after=ends if pick.random() < 0.6 else None,
-                terminated_after=ends if pick.random() < 0.2 else None,
+                dies_after=ends if how < 0.5 else None,
+                terminated_after=ends if how > 0.7 else None,
                 then=pick.choice(["retry", "re-execute", "re-execute", "nothing"]),
                 pause=pick.choice([0.1, 3.0, 30.0, 100.0]),
             )
