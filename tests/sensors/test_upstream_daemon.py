@@ -164,14 +164,14 @@ def land_everything(deployment: Deployment) -> None:
     deployment.start_code_server()
     daemon = deployment.start_daemon()
     for sensor in ("peaka_upstream_sensor", "conditions"):
-        deployment.wait_until(lambda sensor=sensor: ended(deployment.ticks(sensor)), f"{sensor} has looked")
+        deployment.wait_until(lambda sensor=sensor: ended(deployment.ticks(sensor)), f"{sensor} has ticked")
 
     deployment.land(5)
     deployment.wait_until(deployment.runs_of_the_sensor, "the sensor requests a run")
     # Shortly before or after it has stored what that tick saw. A run that it was just launching may stay "starting" for
     # ever, which is Dagster's: what this test waits for must be requested later.
     deployment.kill(daemon)
-    deployment.land(5)  # while nobody looks
+    deployment.land(5)  # while no sensor ticks
     deployment.start_daemon()
     deployment.wait_until(lambda: len(deployment.runs_of_the_sensor()) > 1, "the sensor requests another run")
     deployment.instance.report_runless_asset_event(dg.AssetMaterialization("loaded"))
@@ -182,8 +182,8 @@ def land_everything(deployment: Deployment) -> None:
     deployment.wait_until(deployment.is_newer_than_its_upstream, "the cache is newer than its upstream")
     for cache in ("by_condition", "of_some_partitions"):
         deployment.wait_until(lambda cache=cache: deployment.run_behind(cache), f"{cache} is materialized")
-    looked = len(ended(deployment.ticks()))
-    deployment.wait_until(lambda: len(ended(deployment.ticks())) > looked, "a look at nothing new")
+    before = len(ended(deployment.ticks()))
+    deployment.wait_until(lambda: len(ended(deployment.ticks())) > before, "a tick with nothing new")
 
 
 def ended(ticks: Sequence[Any]) -> list[Any]:
@@ -201,7 +201,7 @@ def test_the_cache_ends_newer_than_its_upstream(deployment: Deployment) -> None:
     assert dict(counted) == {"rows": 3 + 26}
 
 
-def test_a_tick_with_news_makes_one_run(deployment: Deployment) -> None:
+def test_a_tick_after_an_update_makes_one_run(deployment: Deployment) -> None:
     """Across the daemon's death: a run a tick at most, each for what has landed since the last one's tick began."""
     ticks = {str(tick.tick_id): tick for tick in deployment.ticks()}
     assert all(len(tick.run_ids) <= 1 for tick in ticks.values())
@@ -216,8 +216,8 @@ def test_a_tick_with_news_makes_one_run(deployment: Deployment) -> None:
         before = ticks[run.tags["dagster/tick"]].timestamp
 
 
-def test_ticks_without_news_say_so(deployment: Deployment) -> None:
-    """The last look requested nothing, and says why."""
+def test_ticks_without_an_update_say_so(deployment: Deployment) -> None:
+    """The last tick requested nothing, and says why."""
     assert "Nothing new: no upstream asset" in ended(deployment.ticks())[-1].skip_reason
 
 
