@@ -1,138 +1,26 @@
 """Upstream assets trigger caches: a sensor that requests runs of the caches whose upstreams have new materializations.
 
-A tick reads the newest materialization of every watched asset in bulk, decides, and leaves in the cursor what it read.
-The decision is pure: :func:`decide` turns what the last tick left, and what is newest now, into requests and into
-what this tick leaves.
-
-Why nothing is lost and nothing requested twice: an asset is updated when its newest materialization is another one
-than at the last tick, so ten partitions at once are one update, and what is recorded while a run is in flight is one
-to the next tick. An update that may not be requested yet stays in the cursor. Dagster stores the cursor only when the
-tick's run exists, and the run key is made of what triggered the run: a tick that is repeated, because its cursor was
-not stored, requests the run that is there already.
-
-What becomes of a run that exists is no concern of this sensor: Dagster's run monitoring ends the lost ones, and run
-retries repeat them. A sensor that asks again makes a cluster that is slow to start pods slower.
+A tick reads the newest materialization of every watched asset in bulk, decides by :mod:`dagster_peaka.sensors.updates`
+which caches to request, and leaves in the cursor what it read.
 """
 
-import hashlib
-import json
 import math
 import time
-from base64 import urlsafe_b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from dagster_peaka.caches.names import few
+from dagster_peaka.declared import upstream_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.sensors.overlap import left_to_others
+from dagster_peaka.sensors.updates import Newest, Rules, State, decide, run_key, short
 
 NAMED_AT_MOST = 5
 """Assets that one message names at most."""
-
-NEVER = ""
-"""Stands for the newest materialization of an asset that has none."""
-
-
-class State(BaseModel):
-    """What one tick leaves to the next, as the cursor holds it: 22 characters for each upstream asset.
-
-    Assets and materializations go by :func:`short` names; ``evaluated_at`` and ``requested`` are epoch seconds.
-    """
-
-    # The first release's cursors hold one field more, `lost`, and have another name for `evaluated_at`.
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
-
-    version: Literal[1] = 1
-    evaluated_at: float = Field(validation_alias=AliasChoices("evaluated_at", "looked_at"))
-    seen: dict[str, str] = {}  # upstream: the newest of its materializations at that tick
-    pending: dict[str, list[str]] = {}  # cache: updated upstreams that have not led to a request yet
-    requested: dict[
-        str, float
-    ] = {}  # cache: its last request, while that is younger than the minimum interval
-
-
-@dataclass(frozen=True)
-class Newest:
-    """An asset's newest materialization: which one it is, and when it was recorded (epoch seconds)."""
-
-    token: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Whether every upstream has to be updated, and the least seconds between two requests of one cache."""
-
-    every_upstream: bool = False
-    minimum_interval: float = 0.0
-
-
-def decide(
-    state: State,
-    watched: Mapping[str, frozenset[str]],
-    newest: Mapping[str, Newest],
-    now: float,
-    rules: Rules,
-) -> tuple[dict[str, frozenset[str]], State]:
-    """Which caches to request now, each with its updated upstreams; and what this tick leaves.
-
-    Args:
-        watched: for each cache, the upstreams that it depends on.
-        newest: for each upstream that was ever materialized, the newest time; read after ``now``.
-        now: epoch seconds.
-    """
-    updated = {upstream for upstream, latest in newest.items() if _is_updated(state, upstream, latest)}
-    # A clock that is set back holds nothing up.
-    held = {
-        cache: at
-        for cache, at in state.requested.items()
-        if cache in watched and 0 <= now - at < rules.minimum_interval
-    }
-    requests: dict[str, frozenset[str]] = {}
-    pending: dict[str, list[str]] = {}
-    for cache, upstreams in watched.items():
-        new = (upstreams & updated) | upstreams.intersection(state.pending.get(cache, ()))
-        if not new:
-            continue
-        if cache in held or (rules.every_upstream and new != upstreams):
-            pending[cache] = sorted(new)
-        else:
-            requests[cache] = new
-    seen = {
-        upstream: newest[upstream].token if upstream in newest else NEVER
-        for upstream in frozenset[str]().union(*watched.values())
-    }
-    requested = {**held, **(dict.fromkeys(requests, now) if rules.minimum_interval else {})}
-    return requests, State(evaluated_at=now, seen=seen, pending=pending, requested=requested)
-
-
-def _is_updated(state: State, upstream: str, latest: Newest) -> bool:
-    if upstream in state.seen:
-        # Another one, whatever its id: ids start anew in an event log that was wiped, and writers overtake each other.
-        return latest.token != state.seen[upstream]
-    # Watched for the first time, and that may have begun at any moment since the last tick.
-    return latest.at > state.evaluated_at
-
-
-def short(*parts: object) -> str:
-    """Eight characters that stand for strings and numbers: Dagster stores the cursor with every tick."""
-    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).digest()
-    return urlsafe_b64encode(digest).decode()
-
-
-def run_key(requests: Mapping[str, frozenset[str]], seen: Mapping[str, str]) -> str:
-    """The same key for the same caches and the same materializations of their upstreams, and for nothing else."""
-    triggers = {
-        cache: {upstream: seen[upstream] for upstream in upstreams} for cache, upstreams in requests.items()
-    }
-    text = json.dumps(
-        [triggers], sort_keys=True
-    )  # as in the first release: a tick may be repeated by the next one
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 class Watch:
@@ -172,6 +60,17 @@ class Watch:
                 at = record.event_log_entry.timestamp
                 newest[_short_of(asset.asset_entry.asset_key)] = Newest(short(record.storage_id, at), at)
         return newest
+
+    def left(self, others: Mapping[dg.AssetKey, str]) -> dict[str, str]:
+        """What other sensors request, with the sensor's name: also what they request only a part of."""
+        return {
+            cache: others[key] for cache, keys in self.keys.items() for key in reversed(keys) if key in others
+        }
+
+    @property
+    def requested_keys(self) -> list[dg.AssetKey]:
+        """The assets of all that is requested."""
+        return [key for keys in self.keys.values() for key in keys]
 
     def named(self, cache: str) -> str:
         """What is requested, in words."""
@@ -256,12 +155,24 @@ def build_peaka_upstream_sensor(
 
     def request_updated_caches(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = time.time()
-        left = _left_by_the_last_tick(context)
-        state = left or State(evaluated_at=context.last_sensor_start_time or now)
-        requests, after = decide(state, watch.watched, watch.newest(context.instance), now, rules)
+        last = _left_by_the_last_tick(context)
+        state = last or State(evaluated_at=context.last_sensor_start_time or now)
+        left = watch.left(left_to_others(context, name, watch.requested_keys))
+        for other in sorted(set(left.values())):
+            shared = [key for cache in left if left[cache] == other for key in watch.keys[cache]]
+            context.log.warning(
+                "Sensors %s and %s both request %s. This one leaves it to %s, or each new materialization would be two "
+                "runs: give each asset to one upstream sensor.",
+                other,
+                name,
+                _listed(shared),
+                other,
+            )
+        newest = watch.newest(context.instance)
+        requests, after = decide(state, watch.watched, newest, now, rules, left)
         cursor = after.model_dump_json()
         if not requests:
-            return dg.SensorResult(skip_reason=_why_not(watch, state, after, rules), cursor=cursor)
+            return dg.SensorResult(skip_reason=_why_not(watch, state, after, rules, left), cursor=cursor)
         for cache, upstreams in list(requests.items())[:NAMED_AT_MOST]:
             context.log.info(
                 "%s: new materializations of %s.", watch.named(cache), watch.named_upstreams(upstreams)
@@ -278,11 +189,12 @@ def build_peaka_upstream_sensor(
     return dg.SensorDefinition(
         name=name,
         evaluation_fn=request_updated_caches,
-        asset_selection=dg.AssetSelection.assets(*(key for keys in watch.keys.values() for key in keys)),
+        asset_selection=dg.AssetSelection.assets(*watch.requested_keys),
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description=description or _description(watch, rules),
         tags=tags,
+        metadata=upstream_sensor_metadata(watch.requested_keys),
     )
 
 
@@ -300,7 +212,7 @@ def _left_by_the_last_tick(context: dg.SensorEvaluationContext) -> State | None:
         return None
 
 
-def _why_not(watch: Watch, state: State, after: State, rules: Rules) -> str:
+def _why_not(watch: Watch, state: State, after: State, rules: Rules, left: Mapping[str, str]) -> str:
     """Why a tick requests nothing."""
     if not after.pending:
         return (
@@ -316,6 +228,8 @@ def _why_not(watch: Watch, state: State, after: State, rules: Rules) -> str:
         if cache in after.requested:
             over = after.requested[cache] + rules.minimum_interval
             reason += f", and its minimum interval ends at {_time(over)}"
+        if cache in left:
+            reason += f", and is left to sensor {left[cache]}"
         reasons.append(f"{reason}.")
     more = len(after.pending) - len(reasons)
     return " ".join(["Waiting.", *reasons, *([f"{more} more wait as well."] if more else [])])

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_peaka.sensors.upstream import Newest, Rules, State, decide, run_key, short
+from dagster_peaka.sensors.updates import Newest, Rules, State, decide, run_key, short
 
 UPSTREAMS = "abcd"
 CACHES = "tuvw"

@@ -66,12 +66,13 @@ class Daemon:
     def launch(self, status: dg.DagsterRunStatus) -> list[str]:
         """A tick whose run is created, and gets as far as this status; the ids of the runs, as Dagster would have them.
 
-        For a run key that has a run Dagster creates no other one.
+        For a run key that has a run of the same sensor Dagster creates no other one.
         """
         created: list[str] = []
         for request in self.tick().run_requests:
             tags = {**request.tags, "dagster/run_key": request.run_key}
-            if self.instance.get_run_records(dg.RunsFilter(tags={"dagster/run_key": request.run_key})):
+            of_this_key = {name: tags[name] for name in ("dagster/run_key", "dagster/sensor_name")}
+            if self.instance.get_run_records(dg.RunsFilter(tags=of_this_key)):
                 continue
             run = dg.DagsterRun(
                 "__ASSET_JOB", status=status, asset_selection=frozenset(request.asset_selection), tags=tags
