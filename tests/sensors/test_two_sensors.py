@@ -160,6 +160,23 @@ def test_what_a_run_records_is_left_to_it_by_two_polling_sensors(
     assert recorded(first.instance, KEY_T) == completed(sandbox, T)[len(before) :]
 
 
+def test_what_nobody_waits_for_is_recorded_once_by_two_polling_sensors(
+    watches: tuple[Watch, Watch], sandbox: PeakaSandbox
+) -> None:
+    """A step with `wait=False` leaves its execution to polling sensors: the first that sees its end records it."""
+    first, second = watches
+    before = completed(sandbox, T)
+    asset = build_peaka_cache_asset(table=T, wait=False)
+    run = run_of(asset, first.peaka, instance=first.instance)
+    assert run.success
+    sandbox.wait_idle()
+    (event,) = [
+        event for watch in (second, first, second) for event in watch.tick() if hasattr(event, "tags")
+    ]
+    assert event.metadata["peaka/run_id"].value == run.run_id
+    assert recorded(first.instance, KEY_T) == completed(sandbox, T)[len(before) :]
+
+
 def test_ticks_that_overlap_record_an_execution_twice_with_one_version(
     watches: tuple[Watch, Watch], sandbox: PeakaSandbox
 ) -> None:
