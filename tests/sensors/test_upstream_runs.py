@@ -5,10 +5,11 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
+from tests.sensors.polling import queries
 from tests.sensors.upstream import Clock, Daemon, cache, land
 
 UNFINISHED = (
-    dg.DagsterRunStatus.NOT_STARTED,  # QUEUED ones exist only in a real deployment, as in test_upstream_daemon.py
+    dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
@@ -132,3 +133,15 @@ def test_a_new_upstream_materialization_asks_anew(
         land(instance, "a")
         assert len(daemon.launch(status)) == 1
         clock.advance(301)
+
+
+def test_a_tick_does_not_read_runs(instance: dg.DagsterInstance) -> None:
+    """What does not know the runs cannot go by their status: also that of a queued one, which no test can make up."""
+    daemon = Daemon(instance, [cache("t", "a")])
+    daemon.tick()
+    land(instance, "a")
+    with queries() as asked:
+        assert daemon.requested() == ["t"]
+        assert daemon.requested() == []
+    assert asked
+    assert not [statement for statement in asked if "FROM runs" in statement]
