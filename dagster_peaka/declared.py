@@ -1,4 +1,4 @@
-"""What definitions say by their metadata: which cache an asset is, how it is synced, and which sensor polls it.
+"""What definitions say by their metadata: which cache an asset is, how it is synced, and which sensors it has.
 
 The factories write this metadata; whoever declares specs by hand may write it as well.
 """
@@ -55,6 +55,9 @@ LAST_SYNC_CHECK = "last_sync_succeeded"
 
 POLLING_SENSOR_METADATA = "peaka/polling_sensor"
 """The key under which a sensor's metadata lists the assets that it polls, by the user strings of their keys."""
+
+UPSTREAM_SENSOR_METADATA = "peaka/upstream_sensor"
+"""The key under which a sensor's metadata lists the assets that it requests runs of, likewise."""
 
 
 class RowCount(str, Enum):
@@ -198,10 +201,28 @@ def _plain(value: Any) -> Any:
 
 def polling_sensor_metadata(keys: Iterable[dg.AssetKey]) -> dict[str, dg.MetadataValue]:
     """The metadata by which a sensor says that it polls the caches behind these assets."""
-    return {POLLING_SENSOR_METADATA: dg.MetadataValue.json(sorted(key.to_user_string() for key in keys))}
+    return {POLLING_SENSOR_METADATA: _listed(keys)}
+
+
+def upstream_sensor_metadata(keys: Iterable[dg.AssetKey]) -> dict[str, dg.MetadataValue]:
+    """The metadata by which a sensor says that it requests runs of these assets."""
+    return {UPSTREAM_SENSOR_METADATA: _listed(keys)}
+
+
+def _listed(keys: Iterable[dg.AssetKey]) -> dg.MetadataValue:
+    return dg.MetadataValue.json(sorted(key.to_user_string() for key in keys))
 
 
 def polled_assets(sensor: dg.SensorDefinition) -> frozenset[str]:
     """The user strings of the keys of the assets that a sensor polls; none where it is no polling sensor."""
-    value = _plain(sensor.metadata.get(POLLING_SENSOR_METADATA))
+    return _assets_in(sensor, POLLING_SENSOR_METADATA)
+
+
+def requested_assets(sensor: dg.SensorDefinition) -> frozenset[str]:
+    """The user strings of the keys of the assets that a sensor requests; none where it is no upstream sensor."""
+    return _assets_in(sensor, UPSTREAM_SENSOR_METADATA)
+
+
+def _assets_in(sensor: dg.SensorDefinition, key: str) -> frozenset[str]:
+    value = _plain(sensor.metadata.get(key))
     return frozenset(map(str, cast("list[Any]", value))) if isinstance(value, list) else frozenset()

@@ -378,6 +378,20 @@ MUTATIONS = [
         "for each in entries}",
         ("tests/sensors/test_polling_sensor.py",),
     ),
+    Mutation(
+        "upstream sensor: what it has requested is requested again",
+        "sensors/updates.py",
+        "return latest.token != state.seen[upstream]",
+        "return True",
+        ("tests/sensors/test_upstream_runs.py",),
+    ),
+    Mutation(
+        "upstream sensor: another one over the same asset requests it, too",
+        "sensors/overlap.py",
+        "if sensor.name < name and",
+        "if sensor.name < '' and",
+        ("tests/sensors/test_two_sensors.py",),
+    ),
 ]
 
 

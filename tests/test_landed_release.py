@@ -11,6 +11,7 @@ import pytest
 from dagster_peaka import PeakaProject, SyncMode, build_peaka_cache_assets
 from dagster_peaka.records.attempts import records_of
 from dagster_peaka.sensors.cursor import ADDRESS, CACHE, PollingCursor, short
+from tests.sensors.upstream import Daemon, cache, land
 
 LANDED = Path(__file__).parent / "landed"
 OBSERVATIONS: list[dict[str, Any]] = json.loads((LANDED / "observations.json").read_text())
@@ -50,6 +51,19 @@ def test_a_cursor_of_the_polling_sensor_is_read() -> None:
     assert orders.newest[SyncMode.FULL_REFRESH] is None
     assert (items.unfinished, items.missed) == (frozenset({short("e-6"), short("e-7")}), True)
     assert items.newest[SyncMode.FULL_REFRESH] == short("e-5")
+
+
+def test_a_cursor_of_the_upstream_sensor_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """What waited for its interval is requested, nothing else is; the run that counted as lost is not asked about."""
+    assets = [cache("t", "a", "b"), cache("u", "c")]
+    with dg.DagsterInstance.ephemeral() as instance:
+        daemon = Daemon(instance, assets, minimum_update_interval=600)
+        daemon.cursor = (LANDED / "upstream_cursor.txt").read_text().strip()
+        assert daemon.requested() == ["t"]
+        assert daemon.requested() == []
+        land(instance, "c")
+        assert daemon.requested() == ["u"]
+    assert "cannot be read" not in capsys.readouterr().err
 
 
 def test_a_snapshot_is_loaded() -> None:

@@ -212,7 +212,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         bool | PeakaUpstreamSensorSettings,
         switch(
             PeakaUpstreamSensorSettings,
-            "A sensor that requests the caches whose upstream assets have news: true, or its settings.",
+            "A sensor that requests the caches whose upstream assets have new materializations: true, or its settings.",
         ),
     ] = False
     polling_sensor: Annotated[

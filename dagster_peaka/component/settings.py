@@ -288,7 +288,7 @@ class PeakaUpstreamSensorSettings(_SensorSettings):
 
     require: Annotated[
         Literal["any", "all"],
-        doc("Whether news of any upstream asset request a cache, or only news of all its upstream assets."),
+        doc("Whether any updated upstream asset requests a cache, or only all of them together."),
     ] = "any"
     minimum_update_interval: Annotated[
         timedelta | None,

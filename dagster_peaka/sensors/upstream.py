@@ -1,159 +1,30 @@
 """Upstream assets trigger caches: a sensor that requests runs of the caches whose upstreams have new materializations.
 
-A tick reads the newest materialization of every watched asset in bulk, decides, and leaves in the cursor what it saw.
-The decision is pure: :func:`decide` turns what the last tick left, and what is newest now, into requests and into
-what this tick leaves.
-
-Why nothing is lost and nothing requested twice: news are "another newest materialization than at the last look", so
-ten partitions at once are one piece of news, and what is recorded while a run is in flight is news to the next tick.
-News that may not be requested yet stay in the cursor. The run key is made of what triggered the run: a tick that is
-repeated because its cursor was lost asks for the run that is there already.
+A tick reads the newest materialization of every watched asset in bulk, decides by :mod:`dagster_peaka.sensors.updates`
+which caches to request, and leaves in the cursor what it read.
 """
 
-import hashlib
-import json
 import math
 import time
-from base64 import urlsafe_b64encode
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Any
 
 import dagster as dg
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from dagster_peaka.caches.names import few
+from dagster_peaka.declared import upstream_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.sensors.overlap import left_to_others
+from dagster_peaka.sensors.updates import Newest, Rules, State, decide, run_key, short
 
 NAMED_AT_MOST = 5
 """Assets that one message names at most."""
 
-LOST_AFTER = 300.0
-"""Seconds after which a run that is still starting counts as lost: a daemon that died has left it so, for ever."""
-
-NEVER = ""
-"""Stands for the newest materialization of an asset that has none."""
-
-
-class State(BaseModel):
-    """What one tick leaves to the next, as the cursor holds it: 22 characters for each upstream asset.
-
-    Assets and materializations go by :func:`short` names; ``looked_at`` and ``requested`` are epoch seconds.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    version: Literal[1] = 1
-    looked_at: float
-    seen: dict[str, str] = {}  # upstream: the newest of its materializations at the last look
-    pending: dict[str, list[str]] = {}  # cache: upstreams with news that have not led to a request yet
-    requested: dict[
-        str, float
-    ] = {}  # cache: its last request, while that is younger than the minimum interval
-    lost: list[str] = []  # runs of this sensor that never start, and whose caches are requested once more
-
-
-@dataclass(frozen=True)
-class Newest:
-    """An asset's newest materialization: which one it is, and when it was recorded (epoch seconds)."""
-
-    token: str
-    at: float
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Whether news of every upstream are needed, and the least seconds between two requests of one cache."""
-
-    every_upstream: bool = False
-    minimum_interval: float = 0.0
-
-
-def decide(
-    state: State,
-    watched: Mapping[str, frozenset[str]],
-    newest: Mapping[str, Newest],
-    now: float,
-    rules: Rules,
-) -> tuple[dict[str, frozenset[str]], State]:
-    """Which caches to request now, each with the upstreams that are news to it; and what this tick leaves.
-
-    Args:
-        watched: for each cache, the upstreams that it depends on.
-        newest: for each upstream that was ever materialized, the newest time; read after ``now``.
-        now: epoch seconds.
-    """
-    news = {upstream for upstream, latest in newest.items() if _is_news(state, upstream, latest)}
-    # A clock that is set back holds nothing up.
-    held = {
-        cache: at
-        for cache, at in state.requested.items()
-        if cache in watched and 0 <= now - at < rules.minimum_interval
-    }
-    requests: dict[str, frozenset[str]] = {}
-    pending: dict[str, list[str]] = {}
-    for cache, upstreams in watched.items():
-        new = (upstreams & news) | upstreams.intersection(state.pending.get(cache, ()))
-        if not new:
-            continue
-        if cache in held or (rules.every_upstream and new != upstreams):
-            pending[cache] = sorted(new)
-        else:
-            requests[cache] = new
-    seen = {
-        upstream: newest[upstream].token if upstream in newest else NEVER
-        for upstream in frozenset[str]().union(*watched.values())
-    }
-    requested = {**held, **(dict.fromkeys(requests, now) if rules.minimum_interval else {})}
-    return requests, State(looked_at=now, seen=seen, pending=pending, requested=requested, lost=state.lost)
-
-
-def _is_news(state: State, upstream: str, latest: Newest) -> bool:
-    if upstream in state.seen:
-        # Another one, whatever its id: ids start anew in an event log that was wiped, and writers overtake each other.
-        return latest.token != state.seen[upstream]
-    # Watched for the first time, and that may have begun at any moment since the last look.
-    return latest.at > state.looked_at
-
-
-def short(*parts: object) -> str:
-    """Eight characters that stand for texts and numbers: Dagster stores the cursor with every tick."""
-    digest = hashlib.blake2b(json.dumps(parts).encode(), digest_size=6).digest()
-    return urlsafe_b64encode(digest).decode()
-
-
-def with_lost(
-    state: State, watched: Mapping[str, frozenset[str]], lost: Mapping[str, Collection[str]]
-) -> State:
-    """The state in which the caches of runs that never start have news again, once for each run.
-
-    Args:
-        lost: for each such run that there is, its caches.
-    """
-    pending = {cache: set(upstreams) for cache, upstreams in state.pending.items()}
-    for run in lost.keys() - state.lost:
-        for cache in lost[run]:
-            if cache in watched:
-                pending.setdefault(cache, set()).update(watched[cache])
-    kept = {cache: sorted(upstreams) for cache, upstreams in pending.items()}
-    return state.model_copy(update={"pending": kept, "lost": sorted(lost)})
-
-
-def run_key(requests: Mapping[str, frozenset[str]], seen: Mapping[str, str], lost: Sequence[str] = ()) -> str:
-    """The same key for the same caches and the same materializations of their upstreams, and for nothing else.
-
-    ``lost`` are runs that never start: Dagster knows their keys already.
-    """
-    triggers = {
-        cache: {upstream: seen[upstream] for upstream in upstreams} for cache, upstreams in requests.items()
-    }
-    text = json.dumps([triggers, *lost], sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
 
 class Watch:
-    """Which assets are requested, on the news of which others; by the short names of the cursor.
+    """Which assets are requested, on updates of which others; by the short names of the cursor.
 
     What is requested is a key, or all the keys of a definition that only runs as a whole.
     """
@@ -190,18 +61,16 @@ class Watch:
                 newest[_short_of(asset.asset_entry.asset_key)] = Newest(short(record.storage_id, at), at)
         return newest
 
-    def lost(self, instance: dg.DagsterInstance, sensor: str, now: float) -> dict[str, list[str]]:
-        """The runs of this sensor that have been starting for too long, each with what it was requested for."""
-        starting = dg.RunsFilter(
-            tags={"dagster/sensor_name": sensor}, statuses=[dg.DagsterRunStatus.STARTING]
-        )
-        lost: dict[str, list[str]] = {}
-        for record in instance.get_run_records(starting):
-            if now - record.update_timestamp.timestamp() >= LOST_AFTER:
-                selected = record.dagster_run.asset_selection or frozenset()
-                caches = [cache for cache, keys in self.keys.items() if not selected.isdisjoint(keys)]
-                lost[short(record.dagster_run.run_id)] = caches
-        return lost
+    def left(self, others: Mapping[dg.AssetKey, str]) -> dict[str, str]:
+        """What other sensors request, with the sensor's name: also what they request only a part of."""
+        return {
+            cache: others[key] for cache, keys in self.keys.items() for key in reversed(keys) if key in others
+        }
+
+    @property
+    def requested_keys(self) -> list[dg.AssetKey]:
+        """The assets of all that is requested."""
+        return [key for keys in self.keys.values() for key in keys]
 
     def named(self, cache: str) -> str:
         """What is requested, in words."""
@@ -235,25 +104,26 @@ def build_peaka_upstream_sensor(
     """A sensor that requests a run of exactly those caches whose upstreams have new materializations.
 
     It watches the assets that the caches depend on (``deps``), in whatever code location they are; a cache that
-    another one depends on is watched as well. A tick makes one run at most, of all caches that have news since their
-    last request: however many materializations or partitions the news are. What arrives while a run is in flight
-    leads to another run. Observations are no news.
+    another one depends on is watched as well. A tick requests one run at most, of all caches whose upstreams were
+    updated since their last request, by however many materializations or partitions. What arrives while a run is in
+    flight leads to another run. Observations do not count.
 
     What was materialized before the sensor was turned on is not requested; what is materialized while it is paused is
     requested when it goes on. A cursor that cannot be read, or was cleared, is as if the sensor had just been turned
-    on: it begins with what was materialized since then. A failed run is not requested again (that is for retry
-    policies and run retries), and a run that materializes an upstream together with its cache leads to one more. A run
-    that has been starting for five minutes was lost with the daemon that launched it: its caches are requested again.
+    on: it begins with what was materialized since then. A run that materializes an upstream together with its cache
+    leads to one more. A run that fails, is cancelled or never starts is not requested again: Dagster's run monitoring
+    ends runs that are lost, and retry policies and run retries repeat what has failed.
 
     Args:
         assets: the cache assets, as the factories of this package make them.
-        require: ``any``: one upstream with news makes a request; ``all``: every upstream of the cache needs news since
-            the cache's last request.
+        require: ``any``: one updated upstream makes a request; ``all``: every upstream of the cache has to be updated
+            since the cache's last request.
         minimum_update_interval: least seconds (or a ``timedelta``) between two requests of one cache. What is new
             before is requested when they have passed. Syncs that take longer than the upstreams' pauses pile up in
             Dagster's queue; this keeps them apart.
         run_tags: tags of the runs, such as ``{"dagster/priority": "1"}``.
-        minimum_interval_seconds: least seconds between two ticks; Dagster's daemon looks every 5 seconds at most.
+        minimum_interval_seconds: least seconds between two ticks; Dagster's daemon evaluates no sensor more often than
+            every 5 seconds.
         tags: tags of the sensor itself.
 
     Raises:
@@ -283,28 +153,34 @@ def build_peaka_upstream_sensor(
         )
     checked_tags = _checked_tags(run_tags)
 
-    def request_caches_with_news(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    def request_updated_caches(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         now = time.time()
-        left = _left_by_the_last_tick(context)
-        state = left or State(looked_at=context.last_sensor_start_time or now)
-        lost = watch.lost(context.instance, name, now)
-        if lost.keys() - state.lost:
+        last = _left_by_the_last_tick(context)
+        state = last or State(evaluated_at=context.last_sensor_start_time or now)
+        left = watch.left(left_to_others(context, name, watch.requested_keys))
+        for other in sorted(set(left.values())):
+            shared = [key for cache in left if left[cache] == other for key in watch.keys[cache]]
             context.log.warning(
-                "Runs of this sensor have been starting for %g minutes, as a daemon that died leaves them: their "
-                "caches are requested once more. Terminate those runs in Dagster's UI.",
-                LOST_AFTER / 60,
+                "Sensors %s and %s both request %s. This one leaves it to %s, or each new materialization would be two "
+                "runs: give each asset to one upstream sensor.",
+                other,
+                name,
+                _listed(shared),
+                other,
             )
-        state = with_lost(state, watch.watched, lost)
-        requests, after = decide(state, watch.watched, watch.newest(context.instance), now, rules)
+        newest = watch.newest(context.instance)
+        requests, after = decide(state, watch.watched, newest, now, rules, left)
         cursor = after.model_dump_json()
         if not requests:
-            return dg.SensorResult(skip_reason=_why_not(watch, state, after, rules), cursor=cursor)
+            return dg.SensorResult(skip_reason=_why_not(watch, state, after, rules, left), cursor=cursor)
         for cache, upstreams in list(requests.items())[:NAMED_AT_MOST]:
-            context.log.info("%s: news from %s.", watch.named(cache), watch.named_upstreams(upstreams))
+            context.log.info(
+                "%s: new materializations of %s.", watch.named(cache), watch.named_upstreams(upstreams)
+            )
         if len(requests) > NAMED_AT_MOST:
             context.log.info("And %d more.", len(requests) - NAMED_AT_MOST)
         request = dg.RunRequest(
-            run_key=run_key(requests, after.seen, after.lost),
+            run_key=run_key(requests, after.seen),
             asset_selection=[key for cache in requests for key in watch.keys[cache]],
             tags=checked_tags,
         )
@@ -312,12 +188,13 @@ def build_peaka_upstream_sensor(
 
     return dg.SensorDefinition(
         name=name,
-        evaluation_fn=request_caches_with_news,
-        asset_selection=dg.AssetSelection.assets(*(key for keys in watch.keys.values() for key in keys)),
+        evaluation_fn=request_updated_caches,
+        asset_selection=dg.AssetSelection.assets(*watch.requested_keys),
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description=description or _description(watch, rules),
         tags=tags,
+        metadata=upstream_sensor_metadata(watch.requested_keys),
     )
 
 
@@ -335,22 +212,24 @@ def _left_by_the_last_tick(context: dg.SensorEvaluationContext) -> State | None:
         return None
 
 
-def _why_not(watch: Watch, state: State, after: State, rules: Rules) -> str:
+def _why_not(watch: Watch, state: State, after: State, rules: Rules, left: Mapping[str, str]) -> str:
     """Why a tick requests nothing."""
     if not after.pending:
         return (
-            f"Nothing new: no upstream asset has been materialized since {_time(state.looked_at)} "
+            f"Nothing new: no upstream asset has been materialized since {_time(state.evaluated_at)} "
             f"(upstream assets: {len(watch.upstream_keys)}, caches: {len(watch.keys)})."
         )
     reasons: list[str] = []
     for cache, upstreams in list(after.pending.items())[:NAMED_AT_MOST]:
-        reason = f"{watch.named(cache)} has news from {watch.named_upstreams(upstreams)}"
+        reason = f"{watch.named(cache)} has new materializations of {watch.named_upstreams(upstreams)}"
         missing = watch.watched[cache].difference(upstreams) if rules.every_upstream else ()
         if missing:
-            reason += f", but none yet from {watch.named_upstreams(missing)}"
+            reason += f", but none yet of {watch.named_upstreams(missing)}"
         if cache in after.requested:
             over = after.requested[cache] + rules.minimum_interval
             reason += f", and its minimum interval ends at {_time(over)}"
+        if cache in left:
+            reason += f", and is left to sensor {left[cache]}"
         reasons.append(f"{reason}.")
     more = len(after.pending) - len(reasons)
     return " ".join(["Waiting.", *reasons, *([f"{more} more wait as well."] if more else [])])
@@ -413,7 +292,5 @@ def _checked_tags(run_tags: Mapping[str, str] | None) -> dict[str, str]:
     tags: dict[Any, Any] = dict(run_tags or {})
     for tag, value in tags.items():
         if not (isinstance(tag, str) and tag and isinstance(value, str)):
-            raise PeakaConfigError(
-                f"run_tags: {tag!r}: {value!r} is no pair of texts; write both as strings."
-            )
+            raise PeakaConfigError(f"run_tags: {tag!r}: {value!r} is no pair of strings; quote both.")
     return tags

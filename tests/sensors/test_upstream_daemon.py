@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(600)  # seconds; half a dozen runs, each a proc
 
 REPOSITORY = Path(__file__).parents[2]
 LOCATION = "tests.sensors.upstream_location"
-CACHES = ("by_sensor", "by_condition", "of_some_partitions", "of_all_partitions")
+CACHES = ("by_sensor", "by_two_sensors", "by_condition", "of_some_partitions", "of_all_partitions")
 SETTINGS = """
 telemetry:
   enabled: false
@@ -163,27 +163,32 @@ def land_everything(deployment: Deployment) -> None:
     deployment.land(1)  # before the sensor is on
     deployment.start_code_server()
     daemon = deployment.start_daemon()
-    for sensor in ("peaka_upstream_sensor", "conditions"):
-        deployment.wait_until(lambda sensor=sensor: ended(deployment.ticks(sensor)), f"{sensor} has looked")
+    for sensor in ("peaka_upstream_sensor", "first_of_two", "second_of_two", "conditions"):
+        deployment.wait_until(lambda sensor=sensor: ended(deployment.ticks(sensor)), f"{sensor} has ticked")
 
     deployment.land(5)
     deployment.wait_until(deployment.runs_of_the_sensor, "the sensor requests a run")
     # Shortly before or after it has stored what that tick saw. A run that it was just launching may stay "starting" for
     # ever, which is Dagster's: what this test waits for must be requested later.
     deployment.kill(daemon)
-    deployment.land(5)  # while nobody looks
+    deployment.land(5)  # while no sensor ticks
     deployment.start_daemon()
     deployment.wait_until(lambda: len(deployment.runs_of_the_sensor()) > 1, "the sensor requests another run")
     deployment.instance.report_runless_asset_event(dg.AssetMaterialization("loaded"))
+    deployment.instance.report_runless_asset_event(dg.AssetMaterialization("shared"))
     deployment.instance.report_runless_asset_event(dg.AssetMaterialization("daily", partition="monday"))
     deployment.land(15)  # while that run is in flight
     deployment.wait_until(lambda: len(deployment.runs_of_the_sensor()) > 2, "the sensor requests a third run")
 
     deployment.wait_until(deployment.is_newer_than_its_upstream, "the cache is newer than its upstream")
-    for cache in ("by_condition", "of_some_partitions"):
+    for cache in ("by_two_sensors", "by_condition", "of_some_partitions"):
         deployment.wait_until(lambda cache=cache: deployment.run_behind(cache), f"{cache} is materialized")
-    looked = len(ended(deployment.ticks()))
-    deployment.wait_until(lambda: len(ended(deployment.ticks())) > looked, "a look at nothing new")
+    for sensor in ("peaka_upstream_sensor", "second_of_two"):
+        before = len(ended(deployment.ticks(sensor)))
+        deployment.wait_until(
+            lambda sensor=sensor, before=before: len(ended(deployment.ticks(sensor))) > before,
+            f"{sensor} ticks with nothing new",
+        )
 
 
 def ended(ticks: Sequence[Any]) -> list[Any]:
@@ -201,7 +206,7 @@ def test_the_cache_ends_newer_than_its_upstream(deployment: Deployment) -> None:
     assert dict(counted) == {"rows": 3 + 26}
 
 
-def test_a_tick_with_news_makes_one_run(deployment: Deployment) -> None:
+def test_a_tick_after_an_update_makes_one_run(deployment: Deployment) -> None:
     """Across the daemon's death: a run a tick at most, each for what has landed since the last one's tick began."""
     ticks = {str(tick.tick_id): tick for tick in deployment.ticks()}
     assert all(len(tick.run_ids) <= 1 for tick in ticks.values())
@@ -216,9 +221,17 @@ def test_a_tick_with_news_makes_one_run(deployment: Deployment) -> None:
         before = ticks[run.tags["dagster/tick"]].timestamp
 
 
-def test_ticks_without_news_say_so(deployment: Deployment) -> None:
-    """The last look requested nothing, and says why."""
+def test_ticks_without_an_update_say_so(deployment: Deployment) -> None:
+    """The last tick requested nothing, and says why."""
     assert "Nothing new: no upstream asset" in ended(deployment.ticks())[-1].skip_reason
+
+
+def test_of_two_sensors_the_first_that_is_on_requests_their_asset(deployment: Deployment) -> None:
+    """One materialization is one run, though two sensors are on; a third, before them by name, is off."""
+    runs = [record.dagster_run for record in deployment.instance.get_run_records()]
+    (run,) = [run for run in runs if dg.AssetKey("by_two_sensors") in (run.asset_selection or ())]
+    assert run.tags["dagster/sensor_name"] == "first_of_two"
+    assert "left to sensor first_of_two" in ended(deployment.ticks("second_of_two"))[-1].skip_reason
 
 
 def test_eager_syncs_behind_a_new_upstream(deployment: Deployment) -> None:

@@ -1,11 +1,11 @@
-"""The upstream sensor's decisions over generated histories: all news lead to a run, and to no more than one."""
+"""The upstream sensor's decisions over generated histories: every update leads to a run, and to no more than one."""
 
 from dataclasses import dataclass, field
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_peaka.sensors.upstream import Newest, Rules, State, decide, run_key, short
+from dagster_peaka.sensors.updates import Newest, Rules, State, decide, run_key, short
 
 UPSTREAMS = "abcd"
 CACHES = "tuvw"
@@ -29,7 +29,7 @@ class World:
     newest: dict[str, Newest] = field(default_factory=dict[str, Newest])
     ids: dict[str, int] = field(default_factory=dict[str, int])
     fresh: set[str] = field(default_factory=set[str])
-    news: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+    updates: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
     requested_at: dict[str, float] = field(default_factory=dict[str, float])
     landed_at: dict[tuple[str, str], float] = field(default_factory=dict[tuple[str, str], float])
     run_keys: set[str] = field(default_factory=set[str])
@@ -65,20 +65,20 @@ class World:
     def lose_cursor(self) -> None:
         """Forget what was seen: everything since the sensor's start is new again."""
         self.cursor = None
-        self.news.clear()
+        self.updates.clear()
         self.requested_at.clear()
         self.fresh = set(self.newest)
 
     def tick(self, *, launches: bool = True, stores: bool = True) -> None:
         """Evaluate the sensor, compare with the truth, and let the tick die where the history wants it to."""
         self.now += 0.001
-        state = State.model_validate_json(self.cursor) if self.cursor else State(looked_at=0.0)
+        state = State.model_validate_json(self.cursor) if self.cursor else State(evaluated_at=0.0)
         requests, after = decide(state, self.watched, self.newest, self.now, self.rules)
-        news = {
-            cache: (self.news.get(cache, set[str]()) | self.fresh) & upstreams
+        updates = {
+            cache: (self.updates.get(cache, set[str]()) | self.fresh) & upstreams
             for cache, upstreams in self.watched.items()
         }
-        assert requests == {cache: new for cache, new in news.items() if self._due(cache, new)}
+        assert requests == {cache: new for cache, new in updates.items() if self._due(cache, new)}
         assert {*after.pending, *after.requested} <= set(self.watched)
         if requests and launches:
             key = run_key(requests, after.seen)
@@ -87,7 +87,7 @@ class World:
                 self.run_at.update(dict.fromkeys(requests, self.now))
         if stores:
             self.cursor = after.model_dump_json()
-            self.news = {cache: new for cache, new in news.items() if cache not in requests}
+            self.updates = {cache: new for cache, new in updates.items() if cache not in requests}
             kept = {cache: at for cache, at in self.requested_at.items() if cache in self.watched}
             self.requested_at = {**kept, **dict.fromkeys(requests, self.now)}
             self.fresh.clear()
@@ -126,7 +126,7 @@ steps = st.one_of(
     interval=st.sampled_from([0.0, 45.0]),
     history=st.lists(steps, min_size=12, max_size=48),  # without a minimum, most would be of five steps
 )
-def test_news_are_neither_lost_nor_told_twice(
+def test_updates_are_neither_lost_nor_requested_twice(
     fleet: Watched, every: bool, interval: float, history: list[tuple[str, object]]
 ) -> None:
     """Each tick requests exactly the caches that are due; in the end no cache is older than what it copies."""
@@ -158,7 +158,7 @@ def test_news_are_neither_lost_nor_told_twice(
 @settings(max_examples=200, deadline=None)
 @given(fleet=fleets, landed=st.lists(st.sampled_from(UPSTREAMS), min_size=1))
 def test_a_repeated_tick_has_the_same_run_key(fleet: Watched, landed: list[str]) -> None:
-    """However often a tick is repeated without news, and whatever the time, Dagster sees one run key."""
+    """However often a tick is repeated without an update, and whatever the time, Dagster sees one run key."""
     world = World(Rules(), fleet)
     world.tick()
     for upstream in landed:

@@ -1,7 +1,7 @@
 """The sensor that makes new upstream materializations runs of caches: one tick after another, on a Dagster instance."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -10,10 +10,11 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from dagster_peaka import PeakaConfigError, PeakaResource, build_peaka_cache_asset
+from dagster_peaka import PeakaConfigError
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 from tests.materializing import peaka_for
+from tests.sensors.upstream import Clock, Daemon, cache, land
 
 
 @pytest.fixture
@@ -23,69 +24,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def cache(table: str, *deps: str) -> dg.AssetsDefinition:
-    """A cache asset with the key of its table, which depends on assets of these names."""
-    return build_peaka_cache_asset(table=f"ops.public.{table}", key=table, deps=list(deps))
-
-
-def land(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> None:
-    """Record a materialization of an upstream asset."""
-    instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=partition))
-
-
-class Daemon:
-    """Evaluates a sensor as the daemon does: each tick gets the cursor that the last one left."""
-
-    def __init__(
-        self,
-        instance: dg.DagsterInstance,
-        assets: Sequence[dg.AssetsDefinition],
-        *,
-        peaka: PeakaResource | None = None,
-        **options: Any,
-    ) -> None:
-        self.instance = instance
-        self.peaka = peaka or PeakaResource(api_key=dg.EnvVar("PEAKA_API_KEY"), project_id="unused")
-        self.cursor: str | None = None
-        self.started_at: float | None = None
-        self.redefine(assets, **options)
-
-    def redefine(self, assets: Sequence[dg.AssetsDefinition], **options: Any) -> None:
-        """Deploy other assets or options, under the sensor's cursor."""
-        self.sensor = build_peaka_upstream_sensor(assets, **options)
-        self.definitions = dg.Definitions(
-            assets=assets, sensors=[self.sensor], resources={"peaka": self.peaka}
-        )
-
-    def evaluate(self) -> Any:
-        """What a tick says, whose cursor is then lost."""
-        return self.sensor.evaluate_tick(
-            dg.build_sensor_context(
-                instance=self.instance,
-                cursor=self.cursor,
-                definitions=self.definitions,
-                last_sensor_start_time=self.started_at,
-            )
-        )
-
-    def tick(self) -> Any:
-        """What a tick says."""
-        said = self.evaluate()
-        assert said.cursor
-        assert bool(said.skip_message) != bool(said.run_requests)
-        self.cursor = said.cursor
-        return said
-
-    def requested(self) -> list[str]:
-        """The keys of the only run that a tick requests, in order; none when it requests no run."""
-        requests = self.tick().run_requests
-        if not requests:
-            return []
-        (request,) = requests
-        return sorted(key.to_user_string() for key in request.asset_selection)
-
-
-def test_exactly_the_caches_with_news_are_requested(instance: dg.DagsterInstance) -> None:
+def test_exactly_the_caches_behind_an_updated_asset_are_requested(instance: dg.DagsterInstance) -> None:
     """A new upstream materialization requests the caches that depend on that asset, and no other, once."""
     daemon = Daemon(instance, [cache("t", "a"), cache("u", "a", "b"), cache("v", "c")])
     assert daemon.requested() == []
@@ -140,8 +79,10 @@ def test_an_upstream_asset_may_be_in_another_code_location(
     assert daemon.requested() == []
 
 
-def test_news_during_a_run_lead_to_another_one(instance: dg.DagsterInstance, sandbox: PeakaSandbox) -> None:
-    """An upstream that is materialized while the requested run is in flight is news to the next tick."""
+def test_an_update_during_a_run_leads_to_another_one(
+    instance: dg.DagsterInstance, sandbox: PeakaSandbox
+) -> None:
+    """An upstream that is materialized while the requested run is in flight is an update to the next tick."""
     asset = cache("t", "a")
     daemon = Daemon(instance, [asset])
     daemon.tick()
@@ -153,7 +94,7 @@ def test_news_during_a_run_lead_to_another_one(instance: dg.DagsterInstance, san
     assert daemon.requested() == []
 
 
-def test_observations_are_no_news(instance: dg.DagsterInstance) -> None:
+def test_observations_do_not_count(instance: dg.DagsterInstance) -> None:
     """An observation of an upstream asset requests nothing."""
     daemon = Daemon(instance, [cache("t", "a")])
     daemon.tick()
@@ -172,7 +113,7 @@ def test_a_cache_that_another_one_depends_on_is_watched(instance: dg.DagsterInst
 
 
 def test_a_step_that_cannot_be_divided_is_requested_whole(instance: dg.DagsterInstance) -> None:
-    """Caches of one definition that cannot be subset are requested together, whichever of them has news."""
+    """Caches of one definition that cannot be subset are requested together, whosever upstream is updated."""
 
     @dg.multi_asset(specs=[dg.AssetSpec("t", deps=["a"]), dg.AssetSpec("u", deps=["t", "b"])])
     def both(): ...
@@ -181,7 +122,7 @@ def test_a_step_that_cannot_be_divided_is_requested_whole(instance: dg.DagsterIn
     daemon.tick()
     land(instance, "b")
     assert daemon.requested() == ["t", "u"]
-    land(instance, "t")  # its own materialization is no news to it
+    land(instance, "t")  # its own materialization does not count
     assert daemon.requested() == []
 
 
@@ -189,7 +130,7 @@ def test_a_step_that_cannot_be_divided_is_requested_whole(instance: dg.DagsterIn
 
 
 def test_a_repeated_tick_asks_for_the_same_run(instance: dg.DagsterInstance) -> None:
-    """A tick whose cursor was lost is repeated with the same run key; the next news have another one."""
+    """A tick whose cursor was lost is repeated with the same run key; the next update has another one."""
     daemon = Daemon(instance, [cache("t", "a", "b"), cache("u", "b")])
     daemon.tick()
     land(instance, "b")
@@ -237,7 +178,7 @@ def test_an_event_log_that_begins_anew_is_no_end(instance: dg.DagsterInstance) -
 def test_materializations_of_the_same_moment_are_told_apart(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second materialization that a coarse clock gives the time of the first is news."""
+    """A second materialization that a coarse clock gives the time of the first is an update."""
     daemon = Daemon(instance, [cache("t", "a")])
     daemon.tick()
     moment = time.time()
@@ -266,7 +207,7 @@ def test_a_pause_loses_nothing(instance: dg.DagsterInstance) -> None:
 
 
 @pytest.mark.parametrize(
-    "cursor", ["no JSON", "{}", "[]", '{"version":2,"looked_at":1.0}', '{"version":1,"looked_at":"1"}']
+    "cursor", ["no JSON", "{}", "[]", '{"version":2,"evaluated_at":1.0}', '{"version":1,"evaluated_at":"1"}']
 )
 def test_a_damaged_cursor_begins_anew(
     instance: dg.DagsterInstance, cursor: str, capsys: pytest.CaptureFixture[str]
@@ -302,39 +243,11 @@ def test_assets_may_come_and_go(instance: dg.DagsterInstance) -> None:
     assert daemon.requested() == ["t"]
 
 
-def test_a_run_that_never_starts_is_requested_once_more(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A daemon that dies while it launches a run leaves it starting for ever; the cache must not stay behind."""
-    clock = Clock(monkeypatch)
-    daemon = Daemon(instance, [cache("t", "a"), cache("u", "b")])
-    daemon.tick()
-    land(instance, "a")
-    (request,) = daemon.tick().run_requests
-    launched = dg.DagsterRun(
-        job_name="__ASSET_JOB",
-        run_id="5a1c2a9e-7bb1-4f0a-8f0e-3d3f8bb0f3a1",
-        status=dg.DagsterRunStatus.STARTING,
-        asset_selection=frozenset(request.asset_selection),
-        tags=request.tags,
-    )
-    instance.add_run(launched)
-    assert daemon.requested() == []  # it may only be slow
-    clock.advance(301)
-    (repeated,), (again,) = daemon.evaluate().run_requests, daemon.tick().run_requests
-    assert list(again.asset_selection) == list(request.asset_selection)
-    assert again.run_key == repeated.run_key != request.run_key
-    assert "starting" in capsys.readouterr().err
-    assert daemon.requested() == []
-    land(instance, "b")
-    assert daemon.requested() == ["u"]
-
-
 # Options
 
 
 def test_all_waits_for_every_upstream(instance: dg.DagsterInstance) -> None:
-    """With require="all" a cache is requested when every upstream has news since the cache's last request."""
+    """With require="all" a cache is requested when every upstream was updated since the cache's last request."""
     daemon = Daemon(instance, [cache("t", "a", "b"), cache("u", "a")], require="all")
     daemon.tick()
     land(instance, "a")
@@ -382,19 +295,6 @@ def test_a_clock_that_is_set_back_holds_nothing_up(
     clock.advance(-86400)
     land(instance, "a")
     assert daemon.requested() == ["t"]
-
-
-class Clock:
-    """Moves the time of day."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.ahead = 0.0
-        true_time = time.time
-        monkeypatch.setattr(time, "time", lambda: true_time() + self.ahead)
-
-    def advance(self, seconds: float) -> None:
-        """Let this many seconds pass."""
-        self.ahead += seconds
 
 
 def test_a_run_carries_the_tags(instance: dg.DagsterInstance) -> None:
@@ -478,8 +378,8 @@ def test_a_tick_says_why_it_requests_nothing(instance: dg.DagsterInstance) -> No
     daemon.tick()
     land(instance, "c")
     said = daemon.tick().skip_message
-    assert "t has news from a, but none yet from b." in said
-    assert "u has news from c, and its minimum interval ends at 2" in said
+    assert "t has new materializations of a, but none yet of b." in said
+    assert "u has new materializations of c, and its minimum interval ends at 2" in said
 
 
 def test_a_long_list_is_cut(instance: dg.DagsterInstance) -> None:
@@ -488,7 +388,7 @@ def test_a_long_list_is_cut(instance: dg.DagsterInstance) -> None:
     daemon.tick()
     land(instance, "a")
     said = daemon.tick().skip_message
-    assert said.count("none yet from b") == 5
+    assert said.count("none yet of b") == 5
     assert said.endswith("4 more wait as well.")
 
 

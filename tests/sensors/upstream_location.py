@@ -13,6 +13,9 @@ from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 EAGER = dg.AutomationCondition.eager()
 
 by_sensor = build_peaka_cache_asset(table="ops.public.by_sensor", key="by_sensor", deps=["landed"])
+by_two_sensors = build_peaka_cache_asset(
+    table="ops.public.by_two_sensors", key="by_two_sensors", deps=["shared"]
+)
 by_condition = build_peaka_cache_asset(
     table="ops.public.by_condition", key="by_condition", deps=["loaded"], automation_condition=EAGER
 )
@@ -29,6 +32,7 @@ of_all_partitions = build_peaka_cache_asset(
 defs = dg.Definitions(
     assets=[
         by_sensor,
+        by_two_sensors,
         by_condition,
         of_some_partitions,
         of_all_partitions,
@@ -37,6 +41,16 @@ defs = dg.Definitions(
     sensors=[
         build_peaka_upstream_sensor(
             by_sensor, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
+        ),
+        *(
+            build_peaka_upstream_sensor(
+                by_two_sensors, name=name, minimum_interval_seconds=1, default_status=status
+            )
+            for name, status in [
+                ("a_stopped_one", dg.DefaultSensorStatus.STOPPED),
+                ("first_of_two", dg.DefaultSensorStatus.RUNNING),
+                ("second_of_two", dg.DefaultSensorStatus.RUNNING),
+            ]
         ),
         dg.AutomationConditionSensorDefinition(
             "conditions",
