@@ -341,11 +341,11 @@ class _Tick:
 
     def _follow(self, looks: Sequence[_Look]) -> None:
         """Ask which of these caches runs of ours follow, before what is recorded: an ended run has told all."""
-        if not looks or self.last is None:
-            return
+        if not looks or (self.last is None and not self.backfill):
+            return  # a first tick that remembers what there is reports nothing
         since = [self._began_at_most(look, look.review.shown) for look in looks]
         caches = {look.asset.key: look.cache_id for look in looks}
-        oldest = min(self.last.looked_at, *since) - LOG_TOLERANCE
+        oldest = min([self.last.looked_at if self.last else self.began, *since]) - LOG_TOLERANCE
         under_way = followed(self.context.instance, caches, oldest)
         for look in looks:
             look.review.followed = under_way.get(look.asset.key, ())

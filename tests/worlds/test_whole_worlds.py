@@ -229,9 +229,10 @@ def named_rightly(story: Story, seen: Counter[str]) -> None:
 def may_be_of(story: Story, execution: Truth, run_id: str) -> bool:
     """Whether a run has started an execution; or another one, that came when a run would have started its own."""
     by = story.by.get(execution.id)
-    attempts = [each for each in story.attempts if each.run_id == run_id]
-    if by is not None and any(by.run_id in attempt.lineage for attempt in attempts):
+    lineage = next(each.lineage for each in story.attempts if each.run_id == run_id)
+    if by is not None and by.run_id in lineage:
         return True
+    attempts = [each for each in story.attempts if each.run_id in lineage]
     resolution = ANSWER_WINDOW.total_seconds() + 1.0
     queued_until = max(
         (each.finished or 0.0 for each in story.world.executions if each.created < execution.created),

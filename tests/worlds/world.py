@@ -469,7 +469,7 @@ class Story:
         self._histories.clear()
         readings = [as_old_as]
         if review.moved:
-            if last is not None:
+            if last is not None or self.backfill:
                 review.followed = [
                     trigger
                     for run_id, events in self.events.items()
