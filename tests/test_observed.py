@@ -681,6 +681,6 @@ def test_no_answer_fills_the_memory(tmp_path: Path, kind: str, call: str) -> Non
     )
 
     name, megabytes = done.stdout.split()
-    expected = "PeakaResponseError" if call == "get_cache" else "PeakaUnknownOutcomeError"
+    expected = "PeakaUnknownOutcomeError" if call == "trigger_incremental_update" else "PeakaResponseError"
     assert name == expected
     assert int(megabytes) < 100

@@ -71,11 +71,11 @@ class Client(Protocol):
 class PeakaClient:
     """Peaka's API for one project.
 
-    A context manager, safe to share between threads; requests go over one connection pool. Reads are retried on
-    connection errors, timeouts, 429, 502, 503 and 504 with exponential backoff and full jitter, honouring
-    ``Retry-After`` up to 30 seconds. Anything that changes something is sent again only when it surely was not taken
-    (connection refused, connect timeout, 429); if its answer is lost, :class:`PeakaUnknownOutcomeError` leaves the
-    decision to the caller.
+    A context manager, safe to share between threads; requests go over one connection pool. Reads, and queries are
+    reads, are retried on connection errors, timeouts, 429, 502, 503 and 504 with exponential backoff and full jitter,
+    honouring ``Retry-After`` up to 30 seconds. Anything that changes something is sent again only when it surely was
+    not taken (connection refused, connect timeout, 429); if its answer is lost, :class:`PeakaUnknownOutcomeError`
+    leaves the decision to the caller.
 
     Args:
         api_key: a Partner key (every project) or a Project key (its own project).
@@ -390,14 +390,17 @@ class PeakaClient:
     def execute_query(
         self, statement: str, *, bindings: Sequence[str] = (), timeout: int | None = None
     ) -> QueryResult:
-        """Run one SQL statement in Trino's dialect; tables are written ``"catalog"."schema"."table"``.
+        """Run one SELECT in Trino's dialect; tables are written ``"catalog"."schema"."table"``.
+
+        Peaka was seen to refuse statements that write, so a query is retried like any read, also when its answer was
+        lost.
 
         Args:
             bindings: values for the statement's ``?`` marks, in order.
-            timeout: seconds that Peaka may take; the client waits so much longer than ``request_timeout``.
+            timeout: seconds that Peaka may take; each attempt may last so much longer than ``request_timeout``.
 
         Raises:
-            PeakaUnknownOutcomeError: when the answer was lost. A statement may write, so it is not sent again.
+            PeakaApiError: 400 for a statement that Peaka does not understand or that writes; ``reason`` says why.
 
         Example:
             .. code-block:: python
