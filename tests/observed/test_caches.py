@@ -1,5 +1,10 @@
 """Caches that are created, changed, cancelled, deleted, or not there."""
 
+import sqlite3
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 
 from dagster_peaka import (
@@ -9,10 +14,12 @@ from dagster_peaka import (
     PeakaResponseError,
     PeakaSyncError,
     PeakaUnknownOutcomeError,
+    SyncMode,
 )
 from dagster_peaka.sandbox import PeakaSandbox
+from tests.graphql import until
 from tests.materializing import TRIGGERS, peaka_for
-from tests.observed.conftest import TABLE
+from tests.observed.conftest import TABLE, asked
 
 
 def test_a_trigger_of_a_cache_that_does_not_exist_is_not_found(client: PeakaClient) -> None:
@@ -161,3 +168,101 @@ def test_a_schedule_that_peaka_writes_otherwise_is_taken(
         client.update_cache(sandbox.caches[TABLE], incremental_schedule=written, full_refresh_schedule=None)
 
     assert read.hits == 1
+
+
+def test_two_creations_of_a_table_at_once_give_one_cache(
+    client: PeakaClient, peaka: PeakaSandbox, ops_database: Path
+) -> None:
+    """Both are answered 200, as new, or the later one 409, as existing: the same cache, with one first sync."""
+    peaka.delete_cache(TABLE)
+    peaka.plan(TABLE, hold=True)
+    peaka.clear_requests()
+    catalog = catalog_of(client)
+    with ThreadPoolExecutor(2) as threads, closing(sqlite3.connect(ops_database)) as source:
+        source.execute("BEGIN EXCLUSIVE")  # which neither creation gets past before both have arrived
+        creations = [threads.submit(client.create_cache, catalog, "public", "t") for _ in range(2)]
+        until(lambda: asked(peaka).count("createCache") == 2, what="second creation")
+        source.rollback()
+        created = [creation.result() for creation in creations]
+
+    assert {settings.id for settings in created} == {peaka.caches[TABLE]}
+    assert len(peaka.executions(peaka.caches[TABLE])) == 1
+    existed = sorted(bool(settings.existed) for settings in created)
+    assert existed == ([False, False] if peaka.profile == "observed" else [False, True])
+    peaka.release(TABLE)
+
+
+def test_a_table_that_stays_cached_without_a_cache_is_told_as_it_is(sandbox: PeakaSandbox) -> None:
+    """After a deletion in the middle of a sync: only `is_cached` beside the listing shows it, and nothing helps it."""
+    sandbox.behaviour.left_behind = True
+    sandbox.plan(TABLE, hold=True)
+    sandbox.start_execution(TABLE)
+    with peaka_for(sandbox).get_client() as client:
+        catalog = catalog_of(client)
+        client.delete_cache(sandbox.caches[TABLE])
+        tables = {table.table_name: table.is_cached for table in client.list_tables(catalog, "public")}
+        listed = {status.table_name for status in client.list_cache_statuses()}
+        with pytest.raises(PeakaUnknownOutcomeError) as created:
+            client.create_cache(catalog, "public", "t")
+        with pytest.raises(PeakaApiError) as queried:
+            client.execute_query(f"SELECT count(*) FROM {TABLE}")
+    sandbox.clear_requests()
+    with pytest.raises(PeakaNotFoundError) as looked_up:
+        peaka_for(sandbox).sync(TABLE)
+
+    assert (tables, listed) == ({"t": True, "u": True}, {"u"})
+    assert created.value.status_code == 500
+    assert "first sync" not in str(created.value)
+    assert (queried.value.status_code, queried.value.permanent) == (400, True)
+    assert looked_up.value.permanent
+    assert f"no cache of table {TABLE}" in str(looked_up.value)
+    assert not any(operation in TRIGGERS for operation in asked(sandbox))
+
+
+def test_a_table_that_has_no_cache_because_it_cannot_have_one_says_so(
+    client: PeakaClient, peaka: PeakaSandbox, ops_database: Path
+) -> None:
+    """As those of databases: `list_tables` tells which, and creating its cache is refused for good, with a reason."""
+    with closing(sqlite3.connect(ops_database)) as source:
+        source.execute("CREATE VIRTUAL TABLE words USING fts5(word)")
+    catalog = catalog_of(client)
+    tables = {table.table_name: table for table in client.list_tables(catalog, "public")}
+    with pytest.raises(PeakaApiError) as refused:
+        client.create_cache(catalog, "public", "words")
+    with pytest.raises(PeakaNotFoundError, match="no cache of table ops.public.words"):
+        peaka_for(peaka).sync("ops.public.words")
+
+    assert (tables["words"].is_cacheable, tables["words"].supported_modes) == (False, frozenset())
+    assert (tables["t"].is_cacheable, tables["t"].supported_modes) == (True, frozenset(SyncMode))
+    assert (refused.value.status_code, refused.value.permanent) == (400, True)
+    assert "the table ops.public.words cannot be cached" in refused.value.reason
+    assert refused.value.error_code == (None if peaka.profile == "observed" else "TABLE_NOT_CACHEABLE")
+
+
+def test_a_table_that_is_called_cacheable_may_be_refused_all_the_same(
+    client: PeakaClient, peaka: PeakaSandbox
+) -> None:
+    """`is_cacheable` promises nothing: what the creation is answered counts."""
+    peaka.delete_cache(TABLE)
+    body = {"error": "WrongRequestException", "message": "line 1:15: cannot be read", "errorCode": None}
+    peaka.fault("createCache", status=400, body=body)
+    with pytest.raises(PeakaApiError, match="cannot be read") as refused:
+        client.create_cache(catalog_of(client), "public", "t")
+
+    assert refused.value.permanent
+    assert TABLE not in peaka.caches
+
+
+def test_a_cache_that_is_deleted_in_the_middle_of_a_sync_is_gone(
+    client: PeakaClient, peaka: PeakaSandbox
+) -> None:
+    """200, and clean: the table can be cached anew, and synced by its name."""
+    peaka.plan(TABLE, hold=True)
+    peaka.start_execution(TABLE)
+    client.delete_cache(peaka.caches[TABLE])
+    listed = {status.table_name for status in client.list_cache_statuses()}
+
+    created = client.create_cache(catalog_of(client), "public", "t")
+
+    assert listed == {"u"}
+    assert peaka_for(peaka).sync(TABLE).id == peaka.executions(created.id)[-1].id
