@@ -282,8 +282,8 @@ class PeakaClient:
 
         Schedules are ISO-8601 durations (``PT6H``: every six hours); None means that Peaka starts no sync by itself.
         A table that is cached already is left as it is, whether Peaka answers 409 or, as was seen, 200: the result then
-        has ``existed`` True and the schedules that the cache has. Of two creations at once both were seen to be answered
-        200: then both results say that the cache is new, and name the same one.
+        has ``existed`` True and the schedules that the cache has. Two creations at once were both seen to be answered
+        200: then both results name the same cache and say that it is new.
 
         Raises:
             PeakaApiError: 400 when the table cannot be cached; ``reason`` says why.

@@ -1,13 +1,25 @@
 """Executions as the status shows them: late, beside each other, for long, or never picked up."""
 
+import sqlite3
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from dagster_peaka import CacheExecution, PeakaSyncError, build_peaka_cache_asset
+from dagster_peaka import CacheExecution, PeakaClient, PeakaSyncError, build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
-from tests.materializing import TRIGGERS, log_of, peaka_for
+from tests.graphql import until
+from tests.materializing import (
+    TRIGGERS,
+    acting_when,
+    clock_of_syncs,
+    is_followed,
+    log_of,
+    peaka_for,
+    run_of,
+    triggers,
+)
 from tests.observed.conftest import TABLE, asked
 
 
@@ -102,3 +114,103 @@ def test_a_job_that_nobody_picks_up_is_named_once(
     assert len(warnings) == 1
     assert "perhaps nobody picks it up" in warnings[0]
     assert sandbox.executions(TABLE)[-1].id in warnings[0]
+
+
+# Lengths, and rows that arrive meanwhile
+
+
+def test_a_trigger_that_is_answered_after_seconds_is_sent_once(peaka: PeakaSandbox) -> None:
+    """Seen: 2.3 s for a full refresh, whose record then takes a moment more. Its sync is that execution."""
+    peaka.behaviour.trigger_seconds = 0.5
+
+    execution = peaka_for(peaka).sync(TABLE, mode="full_refresh")
+
+    assert execution.id == peaka.executions(TABLE)[-1].id
+    assert triggers(peaka) == 1
+
+
+def test_a_trigger_that_is_answered_too_late_is_not_sent_again(peaka: PeakaSandbox) -> None:
+    """It took its effect long before, and the execution that it started is found without an answer."""
+    peaka.behaviour.trigger_seconds = 3600.0
+
+    execution = peaka_for(peaka, request_timeout=0.5).sync(TABLE)
+
+    assert execution.id == peaka.executions(TABLE)[-1].id
+    assert asked(peaka).count("incrementalUpdateCache") == 1
+
+
+def test_a_small_table_s_long_sync_is_waited_for(peaka: PeakaSandbox) -> None:
+    """Seen: 50 s for 505 rows, longer than the quiet after which a trigger is repeated. What runs is no quiet."""
+    peaka.plan(TABLE, hold=True)
+
+    def end() -> None:
+        clock.ahead += 50.0
+        polls = asked(peaka).count("getCacheStatus")
+        until(lambda: asked(peaka).count("getCacheStatus") >= polls + 3, what="poll after 50 s")
+        peaka.release(TABLE)
+
+    with clock_of_syncs() as clock, acting_when(lambda: is_followed(peaka), end):
+        execution = peaka_for(peaka, start_timeout=20.0, poll_max_interval=0.05).sync(TABLE)
+
+    assert execution.id == peaka.executions(TABLE)[-1].id
+    assert triggers(peaka) == 1
+
+
+def test_a_row_that_arrives_during_somebody_s_sync_is_in_the_next(
+    client: PeakaClient, peaka: PeakaSandbox, ops_database: Path
+) -> None:
+    """That sync has perhaps read past it, so it is not taken for ours: ours begins after the row, and has it."""
+    peaka.plan(TABLE, hold=True)
+    other = peaka.start_execution(TABLE)
+    until(lambda: peaka.executions(TABLE)[-1].cached == 3, what="copy of the old rows")
+    with closing(sqlite3.connect(ops_database)) as source, source:
+        source.execute("INSERT INTO t VALUES (4, 'd')")
+    asset = build_peaka_cache_asset(table=TABLE, key="t", row_count="query", fingerprint="checksum")
+    with acting_when(lambda: triggers(peaka) == 1, lambda: peaka.release(TABLE)):
+        result = run_of(asset, peaka_for(peaka))
+
+    (event,) = result.asset_materializations_for_node("t")
+    ours = peaka.executions(TABLE)[-1]
+    assert ours.id != other
+    assert event.metadata["peaka/execution_id"].value == ours.id
+    assert event.metadata["dagster/row_count"].value == 4
+    assert client.execute_query(f"SELECT v FROM {TABLE} WHERE id = 4").rows == [{"v": "d"}]
+
+
+def test_a_row_that_arrives_during_our_sync_is_in_that_or_the_next(
+    peaka: PeakaSandbox, ops_database: Path
+) -> None:
+    """None is lost: by fingerprints, the sync that brings it makes a new version, whatever the counters say."""
+    asset = build_peaka_cache_asset(table=TABLE, key="t", row_count="query", fingerprint="checksum")
+    peaka.plan(TABLE, hold=True)
+
+    def arrive() -> None:
+        with closing(sqlite3.connect(ops_database)) as source, source:
+            source.execute("INSERT INTO t VALUES (4, 'd')")
+        peaka.release(TABLE)
+
+    copied = lambda: triggers(peaka) == 1 and peaka.executions(TABLE)[-1].cached == 3  # noqa: E731
+    with acting_when(copied, arrive):
+        first = run_of(asset, peaka_for(peaka))
+    second = run_of(asset, peaka_for(peaka))
+    events = [result.asset_materializations_for_node("t")[0] for result in (first, second)]
+
+    assert [event.metadata["dagster/row_count"].value for event in events] == [3, 4]
+    versions = [(event.tags or {})["dagster/data_version"] for event in events]
+    assert versions[0] != versions[1]
+
+
+def test_the_first_sync_of_a_cache_is_waited_out(peaka: PeakaSandbox) -> None:
+    """Queries find 0 rows until it ends; a materialization of ours, with its rows and version, comes after it."""
+    peaka.delete_cache(TABLE)
+    peaka.plan(TABLE, hold=True)
+    first = peaka.create_cache(TABLE)
+    asset = build_peaka_cache_asset(table=TABLE, key="t", row_count="query", fingerprint="checksum")
+
+    with acting_when(lambda: triggers(peaka) == 1, lambda: peaka.release(TABLE)):
+        (event,) = run_of(asset, peaka_for(peaka)).asset_materializations_for_node("t")
+
+    ours = peaka.executions(first)[-1]
+    assert (event.metadata["peaka/execution_id"].value, ours.origin) == (ours.id, "api")
+    assert event.metadata["dagster/row_count"].value == 3
+    assert not (event.tags or {})["dagster/data_version"].startswith("0:")
