@@ -43,7 +43,7 @@ mutation StartSensor($sensor: SensorSelector!) {
 TICKS = """
 query Ticks($sensor: SensorSelector!) {
   sensorOrError(sensorSelector: $sensor) {
-    ... on Sensor { sensorState { ticks(limit: 50) { tickId status skipReason runIds error { message } } } }
+    ... on Sensor { sensorState { ticks(limit: 500) { tickId status skipReason runIds error { message } } } }
   }
 }
 """
@@ -65,13 +65,6 @@ query Materializations($key: AssetKeyInput!) {
         }
       }
     }
-  }
-}
-"""
-EVALUATIONS = """
-query Evaluations($key: AssetKeyInput!, $check: String!) {
-  assetCheckExecutions(assetKey: $key, checkName: $check, limit: 50) {
-    evaluation { success description }
   }
 }
 """
@@ -102,14 +95,6 @@ class Materialization:
 
     run_id: str | None
     metadata: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Whether an asset's check passed, and what it says."""
-
-    passed: bool
-    description: str | None
 
 
 def until(found: Callable[[], T | None], *, what: str, seconds: float = 240.0) -> T:
@@ -193,12 +178,6 @@ class GraphQL:
             for event in asset.get("assetMaterializations", [])
         ]
 
-    def evaluations(self, check: str, *key: str) -> list[Evaluation]:
-        """The evaluations of an asset's check that have ended, the newest first."""
-        executions = self.ask(EVALUATIONS, key={"path": list(key)}, check=check)["assetCheckExecutions"]
-        evaluations = [execution["evaluation"] for execution in executions if execution["evaluation"]]
-        return [Evaluation(evaluation["success"], evaluation["description"]) for evaluation in evaluations]
-
     def switch_on(self, sensor: str) -> None:
         """Switch a sensor on, and wait for its first tick."""
         answer = self.ask(START_SENSOR, sensor=self._sensor(sensor))["startSensor"]
@@ -207,12 +186,22 @@ class GraphQL:
 
     def ticks(self, sensor: str) -> list[Tick]:
         """The ticks that have ended of a sensor, the newest first. None may have failed."""
+        return [tick for tick in self._ticks(sensor) if tick.status != "STARTED"]
+
+    def wait_for_ticks(self, sensor: str, count: int = 2) -> None:
+        """Wait until as many ticks as that have ended which had not begun yet: they know all that has happened."""
+        begun = {tick.id for tick in self._ticks(sensor)}
+        until(
+            lambda: len({tick.id for tick in self.ticks(sensor)} - begun) >= count,
+            what=f"{count} more ticks of {sensor}",
+        )
+
+    def _ticks(self, sensor: str) -> list[Tick]:
         state = self.ask(TICKS, sensor=self._sensor(sensor))["sensorOrError"]["sensorState"]
         assert [tick["error"] for tick in state["ticks"] if tick["error"]] == []
         return [
             Tick(tick["tickId"], tick["status"], tick["skipReason"], tick["runIds"])
             for tick in state["ticks"]
-            if tick["status"] != "STARTED"
         ]
 
     def _sensor(self, name: str) -> dict[str, str]:

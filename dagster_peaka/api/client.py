@@ -71,11 +71,11 @@ class Client(Protocol):
 class PeakaClient:
     """Peaka's API for one project.
 
-    A context manager, safe to share between threads; requests go over one connection pool. Reads are retried on
-    connection errors, timeouts, 429, 502, 503 and 504 with exponential backoff and full jitter, honouring
-    ``Retry-After`` up to 30 seconds. Anything that changes something is sent again only when it surely was not taken
-    (connection refused, connect timeout, 429); if its answer is lost, :class:`PeakaUnknownOutcomeError` leaves the
-    decision to the caller.
+    A context manager, safe to share between threads; requests go over one connection pool. Reads, and queries are
+    reads, are retried on connection errors, timeouts, 429, 502, 503 and 504 with exponential backoff and full jitter,
+    honouring ``Retry-After`` up to 30 seconds. Anything that changes something is sent again only when it surely was
+    not taken (connection refused, connect timeout, 429); if its answer is lost, :class:`PeakaUnknownOutcomeError`
+    leaves the decision to the caller.
 
     Args:
         api_key: a Partner key (every project) or a Project key (its own project).
@@ -282,7 +282,8 @@ class PeakaClient:
 
         Schedules are ISO-8601 durations (``PT6H``: every six hours); None means that Peaka starts no sync by itself.
         A table that is cached already is left as it is, whether Peaka answers 409 or, as was seen, 200: the result then
-        has ``existed`` True and the schedules that the cache has.
+        has ``existed`` True and the schedules that the cache has. Two creations at once were both seen to be answered
+        200: then both results name the same cache and say that it is new.
 
         Raises:
             PeakaApiError: 400 when the table cannot be cached; ``reason`` says why.
@@ -390,14 +391,17 @@ class PeakaClient:
     def execute_query(
         self, statement: str, *, bindings: Sequence[str] = (), timeout: int | None = None
     ) -> QueryResult:
-        """Run one SQL statement in Trino's dialect; tables are written ``"catalog"."schema"."table"``.
+        """Run one SELECT in Trino's dialect; tables are written ``"catalog"."schema"."table"``.
+
+        Peaka was seen to refuse statements that write, so a query is retried like any read, also when its answer was
+        lost.
 
         Args:
             bindings: values for the statement's ``?`` marks, in order.
-            timeout: seconds that Peaka may take; the client waits so much longer than ``request_timeout``.
+            timeout: seconds that Peaka may take; each attempt may last so much longer than ``request_timeout``.
 
         Raises:
-            PeakaUnknownOutcomeError: when the answer was lost. A statement may write, so it is not sent again.
+            PeakaApiError: 400 for a statement that Peaka does not understand or that writes; ``reason`` says why.
 
         Example:
             .. code-block:: python

@@ -4,8 +4,9 @@ Requests run on an event loop in one background thread, so that a caller may sta
 rest at once: a cancelled request closes its socket instead of holding its thread until a timeout. The thread starts
 with the first request and ends in :meth:`Connection.close`.
 
-What is sent again: a read on connection errors, timeouts, 429, 502, 503 and 504; a changing request only when it
-surely was not taken (connection refused, connect timeout, 429). Everything else is told to the caller, once.
+What is sent again: a read, be it posted, on connection errors, timeouts, 429, 502, 503 and 504; a changing request
+only when it surely was not taken (connection refused, connect timeout, 429). Everything else is told to the caller,
+once.
 """
 
 from __future__ import annotations
@@ -185,7 +186,7 @@ class _Retries(httpx.AsyncBaseTransport):
         self._attempt = attempt
         reads = Retry(
             total=most,
-            allowed_methods=["GET"],
+            allowed_methods=["GET", "POST"],  # a query is a read that is posted
             status_forcelist=[429, 502, 503, 504],
             backoff_factor=0.5,
             max_backoff_wait=MAX_WAIT,

@@ -55,6 +55,7 @@ class Call:
 
     request: Request
     number: int
+    arrived_at: float
     parameters: dict[str, str]
 
     @property
@@ -165,8 +166,8 @@ class Operations:
         catalog, schema = self._schema(call)
         tables = await self._engine.in_thread(self._engine.sources.tables, catalog, schema)
         names = [TableName(catalog, schema, table.name) for table in tables]
-        cached = self._engine.by_table
-        return answer([self._wire.table(n, t, n in cached) for n, t in zip(names, tables, strict=True)])
+        is_cached = self._engine.is_cached
+        return answer([self._wire.table(n, t, is_cached(n)) for n, t in zip(names, tables, strict=True)])
 
     async def list_columns(self, call: Call) -> Response:
         """The columns of a table."""
@@ -176,7 +177,7 @@ class Operations:
     async def is_cached(self, call: Call) -> Response:
         """Whether a table is cached, and how it could be."""
         name, table = await self._table(call)
-        return answer(self._wire.caching(table, name in self._engine.by_table))
+        return answer(self._wire.caching(table, self._engine.is_cached(name)))
 
     async def execute_query(self, call: Call) -> Response:
         """The result of a query."""
@@ -198,7 +199,7 @@ class Operations:
 
     async def create_cache(self, call: Call) -> Response:
         """A new cache; its first sync starts at once."""
-        return answer(await self._create(bodies.as_object(await call.json()), call.number))
+        return answer(await self._create(bodies.as_object(await call.json()), call))
 
     async def create_batch(self, call: Call) -> Response:
         """Many new caches, each of which may fail on its own."""
@@ -208,7 +209,7 @@ class Operations:
         results: list[Json] = []
         for request in cast("list[Any]", requests):
             try:
-                cache = await self._create(bodies.as_object(request, "Each cache request"), call.number)
+                cache = await self._create(bodies.as_object(request, "Each cache request"), call)
                 results.append({"success": True, "cache": cache})
             except ApiError as error:
                 results.append({"success": False, "error": str(error)})
@@ -312,7 +313,7 @@ class Operations:
             raise not_found(f"No {mode} execution of cache {cache.id} is running.")
         return Response()
 
-    async def _create(self, body: Json, number: int) -> Json:
+    async def _create(self, body: Json, call: Call) -> Json:
         catalog_id = bodies.identifier(body, "catalogId", self._behaviour.ids_as_numbers)
         schema, table = bodies.text(body, "schemaName"), bodies.text(body, "tableName")
         schedules = bodies.schedules(body)
@@ -324,11 +325,15 @@ class Operations:
         name = TableName(catalog, schema, table)
         if self._engine.being_deleted(name):
             raise server_error(f"The cache of {name} is being deleted.")
+        if name in self._engine.left_behind:
+            raise server_error(f"The cache of {name} cannot be created.")
         try:
-            return self._wire.cache(await self._engine.create(name, schedules, number))
+            return self._wire.cache(await self._engine.create(name, schedules, call.number))
         except NoSuchTable as error:
             raise bad_request(f"tableName: {error}") from None
         except AlreadyCached as error:
+            if self._behaviour.create_at_once == "both" and call.arrived_at <= error.cache.created_at:
+                return self._wire.cache(error.cache)
             if self._behaviour.create_existing == "refuse":
                 raise ApiError(409, str(error), "CONFLICT") from None
             if error.cache.in_first_sync:
@@ -413,7 +418,7 @@ class Front:
         fault = self._fault(record.operation, parameters.get("cacheId"))
         if fault is None:
             response = refusal or await self._respond(
-                Call(Request(scope, receive), record.number, parameters), route
+                Call(Request(scope, receive), record.number, record.started_at, parameters), route
             )
         elif fault.refuse:
             response = None
@@ -421,7 +426,7 @@ class Front:
             response = self._faulty(fault, fault.status)
         else:
             response = refusal or await self._respond(
-                Call(Request(scope, receive), record.number, parameters), route
+                Call(Request(scope, receive), record.number, record.started_at, parameters), route
             )
             response = None if fault.lose_reply else response
         if response is not None and self._behaviour.date_header:

@@ -107,12 +107,21 @@ class Behaviour(_Given):
         "refuse",
         "Creating a cache that exists: 409, or 500 during its first sync and then 200, which changes nothing.",
     )
+    create_at_once: Literal["one", "both"] = _reading(
+        "one",
+        "A creation that arrived before another one made the table's cache: as if that existed, or 200 like it.",
+    )
     uncacheable: Literal["code", "message"] = _reading(
         "code",
         "Creating a cache of a table that has none: 400 with TABLE_NOT_CACHEABLE, or with a message only.",
     )
     deletion_seconds: float = _reading(
         0.0, "Seconds after a cache's deletion in which creating it again answers 500."
+    )
+    left_behind: bool = _reading(
+        False,
+        "A table whose cache is deleted in the middle of a sync stays `isCached`, without a cache: reading it answers "
+        "400, creating its cache 500, for good.",
     )
     bad_schedule: Literal["refuse", "ignore"] = _reading(
         "refuse", "An update with a malformed schedule: 400, or 200 with the old schedule in its place."
@@ -223,6 +232,7 @@ OBSERVED: dict[str, Any] = {
     "missing_query": "400",
     "cancel_in_gap": "fail",
     "create_existing": "keep",
+    "create_at_once": "both",
     "uncacheable": "message",
     "bad_schedule": "ignore",
     "full_refresh_gap": 0.3,
@@ -233,7 +243,8 @@ OBSERVED: dict[str, Any] = {
     "first_sync_rows": "none",
 }
 """Where the live service, as people saw it, differs from the document. What was seen only now and then, or at some
-tables, is not among it: slow triggers and syncs, jobs that nobody picks up, reads that end after 100 rows.
+tables, is not among it: slow triggers and syncs, jobs that nobody picks up, reads that end after 100 rows, tables that
+stay `isCached` without a cache.
 """
 
 PROFILES: dict[Profile, dict[str, Any]] = {"documented": _DOCUMENTED, "observed": _DOCUMENTED | OBSERVED}

@@ -141,6 +141,11 @@ class Cache:
         return next((e for e in self.active if e.mode == mode and e.started_at is not None), None)
 
     @property
+    def created_at(self) -> float:
+        """When the oldest execution that is known of was triggered, in epoch seconds: at first, by the creation."""
+        return self.executions[0].created_at
+
+    @property
     def in_first_sync(self) -> bool:
         """Whether the execution that its creation started has not come to its end."""
         return any(execution.origin == "creation" for execution in tuple(self.active))

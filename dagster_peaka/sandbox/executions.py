@@ -75,6 +75,8 @@ class Engine:
         self.names: dict[str, TableName] = {}
         """The table of every cache that there ever was, by the cache's id."""
         self.deleted_at: dict[TableName, float] = {}
+        self.left_behind: set[TableName] = set()
+        """Tables that are called cached for good, though they have no cache."""
         self._store = store
         self._sequence = 0
         self._unfinished = 0
@@ -200,6 +202,8 @@ class Engine:
         """Forget a cache: what runs is cancelled, what waits never starts, its copy is dropped."""
         del self.caches[cache.id], self.by_table[cache.name]
         self.deleted_at[cache.name] = time.time()
+        if cache.active and self.behaviour.left_behind:
+            self.left_behind.add(cache.name)
         self._stop_timers(cache)
         self._dirty_caches.pop(cache.id, None)
         for execution in list(cache.active):
@@ -207,6 +211,10 @@ class Engine:
             if execution.started_at is None:
                 self._finish(cache, execution, "CANCELLED")
         self._spawn(self._forget(cache))
+
+    def is_cached(self, name: TableName) -> bool:
+        """Whether a table is called cached."""
+        return name in self.by_table or name in self.left_behind
 
     def being_deleted(self, name: TableName) -> bool:
         """Whether a cache of the table was deleted so lately that it is taken for still being there."""

@@ -63,6 +63,8 @@ def run(
 
 def place_of(engine: Engine, name: TableName) -> trino.Place | None:
     """Where a table's rows are: in its copy once it is cached, in its source otherwise."""
+    if name in engine.left_behind:
+        raise bad_request(f"The copy of {name} cannot be read.")
     cache = engine.by_table.get(name)
     copy = engine.columns_of(name)
     empty = cache is not None and cache.in_first_sync and engine.behaviour.first_sync_rows == "none"

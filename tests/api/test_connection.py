@@ -46,6 +46,7 @@ READS: dict[str, Callable[[PeakaClient], Any]] = {
     "listing": lambda client: client.list_cache_statuses(),
     "history": lambda client: client.get_execution_history(CACHE),
     "catalogs": lambda client: client.list_catalogs(),
+    "query": lambda client: client.execute_query("SELECT 1"),
 }
 CHANGES: dict[str, Callable[[PeakaClient], Any]] = {
     "trigger": lambda client: client.trigger_incremental_update(CACHE),
@@ -55,7 +56,6 @@ CHANGES: dict[str, Callable[[PeakaClient], Any]] = {
         CACHE, incremental_schedule=None, full_refresh_schedule=None
     ),
     "delete": lambda client: client.delete_cache(CACHE),
-    "query": lambda client: client.execute_query("SELECT 1"),
 }
 
 
@@ -160,6 +160,13 @@ class TestReads:
         with RawServer(broken, broken, reply(body="[]")) as server, client_of(server) as client:
             assert client.list_cache_statuses() == []
             assert len(server.requests) == 3
+
+    @pytest.mark.parametrize("status", [None, 502, 503, 504])
+    def test_a_query_whose_answer_is_lost_is_asked_again(self, sandbox, peaka, status):
+        """Though it is posted, and though Peaka has run it: it only reads."""
+        sandbox.fault("executeQuery", times=2, status=status, lose_reply=status is None)
+        assert peaka.execute_query('SELECT count(*) AS n FROM "ops"."public"."t"').rows == [{"n": 3}]
+        assert [request.status for request in sandbox.requests] == [status or 0] * 2 + [200]
 
     def test_lasting_breaks_end_after_the_retries(self, read):
         """Connections that keep breaking end in an error that says that no answer came."""

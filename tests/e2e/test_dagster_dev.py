@@ -1,6 +1,6 @@
 """The example and a fleet under `dagster dev`: what the daemon does by itself, and what the UI shows in a browser.
 
-One file, so that `dagster dev` starts once. Each test has tables of its own.
+One file, so that `dagster dev` starts once. Each test has tables of its own, and can run alone.
 """
 
 import re
@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 from dagster_peaka.sandbox.requests import RequestRecord
 from flights.database import TABLES
 from tests.e2e.serving import THRICE, Served
-from tests.graphql import Evaluation, Materialization, Tick, until
+from tests.graphql import GraphQL, Materialization, Tick, until
 
 # The first test waits for Dagster to start, and each waits for processes that others start.
 pytestmark = pytest.mark.timeout(900)
@@ -30,67 +30,95 @@ def graph_of(selection: str) -> str:
 # The daemon
 
 
-def test_rows_that_land_reach_the_report_by_themselves(dagster_dev: Served, page: Page) -> None:
-    """The mission: a landing by the button, a tick, its run, one trigger, the cache's materialization, the report."""
+def test_rows_that_land_reach_the_report_by_themselves(
+    dagster_dev: Served, page: Page, pictures: Path
+) -> None:
+    """After a landing by the button, the UI shows what followed: a tick, its run, one trigger's result, the report."""
     ui, sandbox = dagster_dev.example, dagster_dev.sandbox
-    for sensor in ("after_landing", "new_report"):
-        ui.switch_on(sensor)
+    assert sandbox.profile == "observed"
+    for sensor in ("new_report", "after_landing"):
+        switch_on(page, ui.url, sensor)
     assert "Nothing new" in (ui.ticks("after_landing")[-1].skip_reason or "")
     before = sandbox.requests[-1].number
 
-    page.goto(ui.url + "/assets/operational/flights")
+    page.goto(f"{ui.url}/assets/operational/flights")
     page.get_by_role("button", name="Materialize").click()
     dialog = page.get_by_role("dialog")
-    days = dialog.get_by_role("textbox").first
-    days.fill("2013-01-01")
-    days.press("Enter")
-    dialog.get_by_role("button", name="Launch").click()
+    dialog.get_by_role("textbox").fill("2013-01-01")
+    dialog.get_by_role("textbox").press("Enter")
+    dialog.get_by_role("button", name="Launch 1 run").click()
+    landed = launched(page)
+    page.goto(f"{ui.url}/runs/{landed}")
+    expect(page.get_by_text("Success", exact=True)).to_be_visible()
 
-    (run_id,) = until(lambda: requested(ui.ticks("after_landing")), what="run of after_landing")
-    run = ui.ended(run_id)
-    assert (run.status, run.assets) == ("SUCCESS", [["ops", "public", "flights"]])
+    page.goto(f"{ui.url}/locations/flights/sensors/after_landing")
+    page.get_by_role("button", name="All ticks").click()
+    page.get_by_role("menuitem", name="Requested").click()
+    tick = page.get_by_role("row").filter(has=page.get_by_role("button", name="View logs"))
+    expect(tick).to_have_count(1)
+    expect(tick).to_contain_text("1 run requested")
+    page.get_by_role("button", name="Requested arrow_drop_down").click()
+    page.get_by_role("menuitem", name="All ticks").click()
+    page.set_viewport_size({"width": 1320, "height": 1140})  # for the picture: with ticks that found nothing
+    expect(tick.filter(has_text="0 runs requested").nth(1)).to_be_visible()
+    take(page, pictures / "upstream-sensor.png", height=1140)
+    page.set_viewport_size({"width": 1320, "height": 900})
+
+    page.goto(f"{ui.url}/assets/ops/public/flights?view=events")
+    expect(row(page, "peaka/rows_inserted")).to_contain_text(str(FLIGHTS_OF_THE_FIRST_DAY))
+    synced = materialized_in(page)
     (trigger,) = triggers(dagster_dev, "ops.public.flights", after=before)
     (execution,) = [e for e in sandbox.executions("ops.public.flights") if e.request_number == trigger.number]
-    assert ui.materializations("ops", "public", "flights")[0].run_id == run_id
-    (reported,) = until(lambda: ui.materializations("punctuality"), what="report")
-    assert [reported.run_id] == requested(ui.ticks("new_report"))
-    assert requested(ui.ticks("after_landing")) == [run_id]
-
-    page.goto(ui.url + "/assets/ops/public/flights?view=events")
-    expect(page.get_by_role("link", name=run_id[:8])).to_be_visible()
     for key, value in {
+        "peaka/cache_id": sandbox.caches["ops.public.flights"],
         "peaka/execution_id": execution.id,
+        "peaka/mode": "incremental",
         "peaka/origin": "triggered",
-        "peaka/rows_inserted": str(FLIGHTS_OF_THE_FIRST_DAY),
+        "peaka/rows_updated": "2",  # though none was: so Peaka was seen to count
+        "peaka/rows_deleted": "0",
+        "peaka/rows_processed": str(FLIGHTS_OF_THE_FIRST_DAY + 2),
+        "dagster/table_name": "ops.public.flights",
+        "dagster/row_count": str(FLIGHTS_OF_THE_FIRST_DAY),
     }.items():
         expect(row(page, key)).to_contain_text(value)
-    page.goto(ui.url + "/assets/punctuality?view=events")
+    take(page, pictures / "cache-asset.png", height=868)
+    run = ui.run(synced)
+    assert (run.status, run.assets) == ("SUCCESS", [["ops", "public", "flights"]])
+
+    page.goto(f"{ui.url}/assets/punctuality?view=events")
     expect(row(page, "flights")).to_contain_text(str(FLIGHTS_OF_THE_FIRST_DAY))
+    reported = materialized_in(page)
+    row(page, "report").get_by_text("[Show Markdown]").click()
+    expect(page.get_by_role("dialog").get_by_role("row", name="United Air Lines")).to_be_visible()
+
+    for sensor, requests in {"after_landing": [synced], "new_report": [reported]}.items():
+        ui.wait_for_ticks(sensor)
+        assert requested(ui.ticks(sensor)) == requests
+    assert triggers(dagster_dev, "ops.public.flights", after=before) == [trigger]
 
 
-def test_a_sync_that_changed_no_row_wakes_nothing(dagster_dev: Served) -> None:
-    """By fingerprints the daemon makes no new report after it; a changed row makes one, although counters are off."""
+def test_the_report_is_made_once_for_a_changed_row_and_not_for_a_sync_without_any(
+    dagster_dev: Served,
+) -> None:
+    """By data versions, which are fingerprints: Peaka's counters are the same after both syncs."""
     ui = dagster_dev.example
     ui.switch_on("new_report")
-    until(lambda: ui.materializations("punctuality"), what="report")
-    reports = requested(ui.ticks("new_report"))
-    materialized = len(ui.materializations("ops", "public", "airlines"))
+    before = requested(ui.ticks("new_report"))
 
-    assert ui.ended(ui.launch(["ops", "public", "airlines"])).status == "SUCCESS"
-    assert len(ui.materializations("ops", "public", "airlines")) == materialized + 1
-    seen = {tick.id for tick in ui.ticks("new_report")}
-    until(lambda: len({tick.id for tick in ui.ticks("new_report")} - seen) > 1, what="ticks of new_report")
-    assert requested(ui.ticks("new_report")) == reports
+    assert sync_airlines(ui).metadata["peaka/rows_updated"] == 2
+    ui.wait_for_ticks("new_report")
+    assert requested(ui.ticks("new_report")) == before
 
-    dagster_dev.change("ops", "UPDATE airlines SET name = name || '!' WHERE carrier = 'AA'")
-    assert ui.ended(ui.launch(["ops", "public", "airlines"])).status == "SUCCESS"
-    until(lambda: len(requested(ui.ticks("new_report"))) > len(reports), what="run of new_report")
-    seen = {tick.id for tick in ui.ticks("new_report")}
-    until(lambda: len({tick.id for tick in ui.ticks("new_report")} - seen) > 1, what="ticks of new_report")
-    assert len(requested(ui.ticks("new_report"))) == len(reports) + 1
+    assert dagster_dev.change("ops", "UPDATE airlines SET name = 'American' WHERE carrier = 'AA'") == 1
+    assert sync_airlines(ui).metadata["peaka/rows_updated"] == 2
+    ui.wait_for_ticks("new_report")
+    run, *others = requested(ui.ticks("new_report"))
+    assert (ui.ended(run).assets, others) == ([["punctuality"]], before)
+    ui.wait_for_ticks("new_report")
+    assert requested(ui.ticks("new_report")) == [run, *before]
 
 
-def test_what_somebody_else_syncs_shows_up(dagster_dev: Served) -> None:
+def test_what_somebody_else_syncs_shows_up(dagster_dev: Served, page: Page, pictures: Path) -> None:
     """A stranger's execution becomes a materialization without a run, and one that fails a failed check."""
     ui, sandbox = dagster_dev.example, dagster_dev.sandbox
     ui.switch_on("synced_elsewhere")
@@ -109,11 +137,21 @@ def test_what_somebody_else_syncs_shows_up(dagster_dev: Served) -> None:
     assert (newest.run_id, newest.metadata["peaka/execution_id"]) == (None, synced)
     assert (newest.metadata["peaka/origin"], newest.metadata["peaka/rows_inserted"]) == ("external", inserted)
 
-    def failed() -> Evaluation | None:
-        newest = ui.evaluations("last_sync_succeeded", "ops", "public", "weather")[0]
-        return None if newest.passed else newest
+    page.goto(f"{ui.url}/assets/ops/public/weather?view=checks&checkDetail=last_sync_succeeded")
+    expect(page.get_by_text("has ended as FAILED. Peaka says: the disk is full.")).to_be_visible()
+    # In the list of checks, and beside the result.
+    expect(page.get_by_text("Failed", exact=True)).to_have_count(2)
+    expect(row(page, "peaka/execution_id")).to_be_visible()
+    take(page, pictures / "failed-check.png", height=650)
 
-    assert "the disk is full" in (until(failed, what="failed check").description or "")
+
+def sync_airlines(ui: GraphQL) -> Materialization:
+    """What the airlines' cache shows after a run that synced it."""
+    run = ui.launch(["ops", "public", "airlines"])
+    assert ui.ended(run).status == "SUCCESS"
+    newest = ui.materializations("ops", "public", "airlines")[0]
+    assert newest.run_id == run
+    return newest
 
 
 def triggers(dagster_dev: Served, cache: str, *, after: int) -> list[RequestRecord]:
@@ -188,7 +226,7 @@ def test_the_launchpad_offers_the_mode(dagster_dev: Served, page: Page, pictures
     mode = page.get_by_role("option", name=re.compile("^mode "))
     expect(mode).to_contain_text("'incremental' or 'full_refresh', for this run")
     expect(launchpad).to_contain_text("must not be None")  # what was typed has been read
-    page.screenshot(path=pictures / "launchpad.png")
+    launchpad.screenshot(path=pictures / "launchpad.png")
 
     mode.click()
     expect(launchpad).to_contain_text("No errors")
@@ -210,7 +248,7 @@ def test_the_launchpad_offers_the_mode(dagster_dev: Served, page: Page, pictures
 
 
 def test_a_cache_of_the_fleet_shows_its_table_and_what_its_syncs_did_over_time(
-    dagster_dev: Served, page: Page
+    dagster_dev: Served, page: Page, pictures: Path
 ) -> None:
     """After three syncs, the page has the table's name and columns, and plots of rows inserted, updated, deleted."""
     page.set_viewport_size({"width": 1320, "height": 1640})  # for the picture of all of it
@@ -221,9 +259,12 @@ def test_a_cache_of_the_fleet_shows_its_table_and_what_its_syncs_did_over_time(
     page.get_by_role("button", name="Plots").click()
     for what in ("inserted", "updated", "deleted"):
         expect(page.get_by_text(f"peaka/rows_{what}", exact=True)).to_be_visible()
+    take(page, pictures / "columns-and-plots.png", height=1570)
 
 
-def test_a_failed_run_says_which_caches_failed_and_why(dagster_dev: Served, page: Page) -> None:
+def test_a_failed_run_says_which_caches_failed_and_why(
+    dagster_dev: Served, page: Page, pictures: Path
+) -> None:
     """Of twelve caches in one step, two fail: the run's page names them with Peaka's reason and what to do."""
     failing = [f"shop_berlin.public.orders_2010_{month}" for month in ("02", "07")]
     for cache in failing:
@@ -240,12 +281,32 @@ def test_a_failed_run_says_which_caches_failed_and_why(dagster_dev: Served, page
         expect(error).to_contain_text(f"Peaka cache {cache} (")
     expect(error).to_contain_text("FAILED. Peaka says: the disk is full.")
     expect(error).to_contain_text("Look at the cache and its source in Peaka, then materialize again.")
+    take(page, pictures / "failed-run.png", height=832)
     materialized = [
         month
         for month in range(1, 13)
         if dagster_dev.fleet.materializations("shop_berlin", "public", f"orders_2010_{month:02}")
     ]
     assert materialized == [1, 3, 4, 5, 6, 8, 9, 10, 11, 12]
+
+
+def switch_on(page: Page, url: str, sensor: str) -> None:
+    """Switch a sensor on by the switch on its page, and wait until that shows a first tick."""
+    page.goto(f"{url}/locations/flights/sensors/{sensor}")
+    switch = page.get_by_role("row", name="Running")
+    expect(switch).to_be_visible()
+    if not switch.get_by_role("checkbox").is_checked():
+        switch.locator("label").click()
+    expect(page.get_by_role("row", name="Latest tick")).to_contain_text("requested")
+
+
+def materialized_in(page: Page) -> str:
+    """The run that an asset's page of events names for the newest materialization."""
+    path = (
+        page.get_by_text("Materialized in run").locator("xpath=..").get_by_role("link").get_attribute("href")
+    )
+    assert path
+    return path.removeprefix("/runs/").partition("?")[0]
 
 
 def launched(page: Page) -> str:
@@ -259,3 +320,8 @@ def launched(page: Page) -> str:
 def row(page: Page, first: str) -> Locator:
     """The row of a table whose first cell reads so."""
     return page.get_by_role("row").filter(has=page.get_by_role("cell", name=first, exact=True)).first
+
+
+def take(page: Page, picture: Path, *, height: int) -> None:
+    """Keep a picture for the documentation: what the page shows beside Dagster's navigation."""
+    page.screenshot(path=picture, clip={"x": 240, "y": 0, "width": 1080, "height": height})

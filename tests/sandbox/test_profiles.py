@@ -1,6 +1,7 @@
 """Peaka as its document promises and as people saw it: each difference is a switch, and a profile is all of them."""
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -178,6 +179,26 @@ def test_creating_a_cache_that_exists(api: Api, seen: bool) -> None:
     assert len(api.sandbox.executions(made["id"])) == 1
 
 
+def test_two_creations_of_a_table_at_once(api: Api, flights: sqlite3.Connection, seen: bool) -> None:
+    """Seen: both are answered 200, though one of them only found what the other had made."""
+    api.sandbox.delete_cache(FLIGHTS)
+    api.sandbox.plan(FLIGHTS, hold=True)
+    api.sandbox.clear_requests()
+    body = place(api)
+    with ThreadPoolExecutor(2) as threads:
+        flights.execute("BEGIN EXCLUSIVE")  # which neither creation gets past before both have arrived
+        creations = [threads.submit(api, "POST", "cache", json=body) for _ in range(2)]
+        wait_for(lambda: [r.operation for r in api.sandbox.requests].count("createCache") == 2)
+        flights.rollback()
+        found = [creation.result() for creation in creations]
+    assert sorted(response.status_code for response in found) == [200, 200 if seen else 409]
+    assert {response.json()["id"] for response in found if response.status_code == 200} == {
+        api.sandbox.caches[FLIGHTS]
+    }
+    assert api("POST", "cache", json=body).status_code == (500 if seen else 409)
+    api.sandbox.release(FLIGHTS)
+
+
 def test_creating_a_cache_of_a_table_that_cannot_have_one(api: Api, seen: bool) -> None:
     """It is a 400 with a message; the code that the document promises was seen as null."""
     status, body = answered(api("POST", "cache", json=place(api, "words")))
@@ -195,6 +216,22 @@ def test_creating_a_cache_while_it_is_being_deleted(api: Api) -> None:
     assert FLIGHTS not in api.sandbox.caches
     api.sandbox.behaviour.deletion_seconds = 0
     assert api("POST", "cache", json=place(api)).status_code == 200
+
+
+def test_a_deletion_in_the_middle_of_a_sync(api: Api) -> None:
+    """It is clean; only where that is asked for does the table stay cached without a cache, and then for good."""
+    catalog = place(api)["catalogId"]
+    is_cached = f"catalogs/{catalog}/schemas/public/tables/flights/isCached"
+    api.sandbox.plan(FLIGHTS, hold=True, times=2)
+    for left_behind in (False, True):
+        api.sandbox.behaviour.left_behind = left_behind
+        api.trigger()
+        assert api("DELETE", f"cache/{api.sandbox.caches[FLIGHTS]}").status_code == 200
+        assert api.get("cache/status") == []
+        assert api.get(is_cached)["isCached"] is left_behind
+        assert api("POST", "cache", json=place(api)).status_code == (500 if left_behind else 200)
+    body = {"statement": "SELECT count(*) FROM ops.public.flights"}
+    assert api("POST", "queries/execute", json=body).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -455,7 +492,9 @@ def test_no_profile_is_slow_stuck_or_capped(peaka_sandbox: PeakaSandbox) -> None
     """What was seen now and then is for tests that ask for it."""
     behaviour = peaka_sandbox.behaviour
     asked = ("trigger_seconds", "execution_seconds", "row_seconds", "never_picked_up", "capped_reads")
-    assert not any(getattr(behaviour, name) for name in (*asked, "silent_deletions", "deletion_seconds"))
+    assert not any(
+        getattr(behaviour, name) for name in (*asked, "silent_deletions", "deletion_seconds", "left_behind")
+    )
 
 
 def test_a_slow_trigger_takes_its_effect_at_once(api: Api, seen: bool) -> None:
