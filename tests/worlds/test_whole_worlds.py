@@ -142,10 +142,9 @@ def no_foreign_cancel(story: Story, attempt: Attempt) -> None:
     while before is not None:
         posted += zip(before.posts, before.answered, strict=False)
         before = before.before
-    first = any(
-        post - resolution - 6.0 <= cancelled.created <= answer + resolution for post, answer in posted
-    )
     assert cancelled.started is not None
+    created = cancelled.started if reading.created_when_started else cancelled.created
+    first = any(post - resolution - 6.0 <= created <= answer + resolution for post, answer in posted)
     last = cancelled.started >= attempt.cancelled_at - reading.stale_by - 1.0
     assert first or last, f"seed {story.seed}: {attempt.run_id} cancelled {cancelled.id}, a stranger's"
 
