@@ -18,7 +18,7 @@ READINGS = "tests/sync/test_readings.py"
 TERMINATION = "tests/sync/test_termination.py"
 MACHINE = "tests/sync/test_machine.py"
 IDENTITY = "tests/sync/test_identity.py"
-STORIES = "tests/sensors/test_polling_stories.py"
+STORIES = "tests/worlds/test_whole_worlds.py"
 CRASH = "tests/sync/test_crash.py"
 FINGERPRINTS = "tests/steps/test_data_version.py"
 

@@ -21,11 +21,12 @@ from dagster_peaka.caches.names import SyncTarget, TableName, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, polling_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.resource import PeakaResource
+from dagster_peaka.sensors.claims import Told
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import evaluated, followed, handed_over, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, events_of, failure
 from dagster_peaka.sensors.reading import find_tables, read_histories
-from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Verdict
+from dagster_peaka.sensors.review import Outcome, Review, Start, Verdict
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.row_counts import Measurer, is_measured
 

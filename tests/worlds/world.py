@@ -17,9 +17,10 @@ from typing import TypeAlias
 
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.records.attempts import RunEvent, RunStory, Written, left_by
+from dagster_peaka.sensors.claims import Told, Trigger
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import triggers_of
-from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Trigger
+from dagster_peaka.sensors.review import Outcome, Review, Start
 from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
@@ -485,6 +486,8 @@ class Story:
                 readings.append(self._histories[-1])
                 limit = NEXT_PAGE
                 yield from self._requested()
+                if review.history.failed:
+                    return
         elif review.mark is not None:
             self.cursor = PollingCursor(int(looked_at), 0, last.marks if last else {}).encode()
             self.at_rest += 1
