@@ -31,9 +31,10 @@ from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
 from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer, is_measured
-from dagster_peaka.sync.machine import SyncRules
+from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
-from dagster_peaka.sync.runner import Note, Runner, SyncJob
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.runner import Runner
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""

@@ -23,8 +23,10 @@ from dagster_peaka.sensors.event_log import triggers_of
 from dagster_peaka.sensors.review import Outcome, Review, Start
 from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import Record
-from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Origin, Posted
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.stopping import may_cancel
 from tests.sync.world import EPOCH, Open, Truth, World
 
 CACHE_ID, ASSET, UPSTREAM, STEP = "5f3c", "orders", "raw", "orders"
@@ -365,7 +367,7 @@ class Story:
                 yield from self._requested()
                 if sync.task is Task.HISTORY:
                     sync.history_read(entries, self.now)
-                if sync.result is None and sync.may_cancel(reading, entries):
+                if sync.result is None and may_cancel(sync, reading, entries):
                     attempt.cancelled_at = seen_at
                     attempt.cancelled = self._cancel(attempt.mode)
         self._log(attempt, RunEvent(0.0, ended=True))
