@@ -255,8 +255,12 @@ class Review:
     def _is_no_old_answer(self) -> bool:
         """Whether an answer that shows less than was seen before is no old one: it was so at the last tick as well."""
         assert self.mark is not None
-        elapsed = self.now - self.since if self.now is not None and self.since is not None else timedelta(0)
-        return self.mark.missed or elapsed >= STALE_AT_MOST
+        return self.mark.missed or self._elapsed >= STALE_AT_MOST
+
+    @property
+    def _elapsed(self) -> timedelta:
+        """How long ago everything was told the last time."""
+        return self.now - self.since if self.now is not None and self.since is not None else timedelta(0)
 
     def _counts_at_first(self, execution: CacheExecution) -> bool:
         """Whether an execution is reported although the cache was never looked at before."""
