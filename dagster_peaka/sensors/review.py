@@ -185,7 +185,7 @@ class Review:
 
     def choose(self, most: int) -> list[CacheExecution]:
         """The ended executions that the log has to be asked about: the oldest, ``most`` of them at most."""
-        self._entries.order(self.history.entries, trusted=self.mark is not None and self._is_no_old_answer())
+        self._entries.order(self.history.entries, trusted=self._elapsed >= STALE_AT_MOST)
         unseen = [place for place in range(len(self._entries)) if self._is_unseen(place)]
         over = [place for place in unseen if self._is_over(self._entries[place].execution)]
         # What perhaps only came late is mostly told already: it must not keep back what is not.
