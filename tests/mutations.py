@@ -95,8 +95,8 @@ MUTATIONS = [
     Mutation(
         "history: not read before an execution is believed to be ours",
         "sync/machine.py",
-        "            if self._history_away.seconds < rules.outage_tolerance:\n                self._history_wanted = True",
-        "            if True:\n                self._choose([newest], now)",
+        "if self._history_away.seconds < rules.outage_tolerance:\n                self._history_wanted = True",
+        "if True:\n                self._choose([newest], now)",
         (MACHINE,),
     ),
     Mutation(

@@ -136,6 +136,14 @@ class _Step:
             key = keys[job.target.cache_id]
             if not result.ok or not is_measured(wanted[key].declared):
                 return None
+            if result.other_runs:
+                self.context.log.warning(
+                    "%s: its %s still runs, and until it ends the table may hold none of its rows: neither row count "
+                    "nor fingerprint is recorded.",
+                    job.target,
+                    job.mode.other.words,
+                )
+                return None
             measured[key] = measurer.start(job.target, wanted[key].declared)
             return measured[key]
 

@@ -160,6 +160,7 @@ class Sync:
         self._refusal: str | None = None
         self._history_problem = "The history does not hold what the status shows."
         self._newest: CacheExecution | None = None
+        self._other_runs = False
         self._older: frozenset[str] = frozenset()
         self._modes: dict[str, SyncMode] = {}
         self._quiet = Lasting()
@@ -194,6 +195,7 @@ class Sync:
         self.unreadable_reason = ""
         self._polled_at = now
         self._newest = reading.newest
+        self._other_runs = reading.other is not None and not reading.other.ended
         for execution, mode in ((reading.newest, self.mode), (reading.other, self.mode.other)):
             if execution is not None:
                 self._modes[execution.id] = mode
@@ -495,5 +497,6 @@ class Sync:
             self.unchanged.surely,
             unproven=unproven,
             record=self.record,
+            other_runs=self._other_runs,
             handed_over=handed_over,
         )
