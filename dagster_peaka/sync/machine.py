@@ -21,18 +21,21 @@ state     event                                       what follows
 ========  ==========================================  ===========================================================
 POLL      status read                                 the newest execution of the mode becomes the *baseline*; one
                                                       that runs already: TRIGGER, FOLLOW it, or fail (on_running)
-TRIGGER   the poll is older than ``FRESH_POLL``       poll again
+TRIGGER   the poll is older than ``FRESH_POLL``       POLL, or IDENTIFY when something was triggered before
 TRIGGER   (the runner sends the POST)                 POSTED
 POSTED    accepted, refused or unknown                IDENTIFY: only what appears decides, never the answer
-POSTED    surely not taken                            poll again, then TRIGGER, for ``outage_tolerance``
+POSTED    surely not taken                            POLL, or IDENTIFY when something was triggered before; for
+                                                      ``outage_tolerance``, then fail
 POSTED    not allowed, cache not found                fail
 POSTED    any other answer, without ``follow``        DONE, or fail when it was refused; nobody polls again
 IDENTIFY  nothing above the baseline                  wait; after ``start_timeout`` of quiet since the POST and
-                                                      since all that ran has ended: TRIGGER once more, then fail
+                                                      since all that ran has ended: TRIGGER once more, then fail;
+                                                      adopted: POLL, for a trigger of our own
 IDENTIFY  something else                              read the history
-IDENTIFY  history: only one that was late to show     it ran already, and is the baseline now; this rule ends
-                                                      with the second trigger
-IDENTIFY  history: one or more above the baseline     FOLLOW the oldest; if it came to nothing, one that COMPLETED
+IDENTIFY  history: only one that was late to show     it ran already (on_running), and is the baseline now; this
+                                                      rule ends with the second trigger
+IDENTIFY  history: one or more above the baseline     FOLLOW the oldest; if it came to nothing, one that COMPLETED;
+                                                      adopted, and settled already: POLL, for a trigger of our own
 IDENTIFY  history: lags, or cannot be read            poll, and read it again; after ``outage_tolerance`` what the
                                                       status says to be COMPLETED counts, and nothing else does
 FOLLOW    ours COMPLETED                              DONE
@@ -47,7 +50,7 @@ any       ``poll_timeout`` since the start            fail
 FOLLOW    ``stuck_timeout`` without any change        fail
 ========  ==========================================  ===========================================================
 
-A failure never cancels anything. Whether an execution may be cancelled when a run is terminated is answered by
+Capitals in the last column name the next state, and *fail* is DONE. A failure never cancels anything. Whether an execution may be cancelled when a run is terminated is answered by
 :func:`dagster_peaka.sync.stopping.may_cancel`.
 """
 
