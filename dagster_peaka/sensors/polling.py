@@ -19,12 +19,12 @@ from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import SyncTarget, TableName, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, polling_sensor_metadata
-from dagster_peaka.errors import PeakaConfigError, PeakaError
+from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import evaluated, followed, handed_over, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, events_of, failure
-from dagster_peaka.sensors.reading import find_tables, read_histories
+from dagster_peaka.sensors.reading import CatalogNames, find_tables, read_histories
 from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Verdict
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.row_counts import Measurer, is_measured
@@ -103,12 +103,13 @@ def build_peaka_polling_sensor(
             )
     """
     polled = _polled([assets] if isinstance(assets, dg.AssetsDefinition) else assets)
+    catalogs = CatalogNames()
 
     def peaka_polling_sensor(context: dg.SensorEvaluationContext, **_: object) -> dg.SensorResult:
         # Called directly, as tests do, a sensor gets its resources as arguments besides.
         peaka: PeakaResource = getattr(context.resources, resource_key)
         with peaka.get_client() as client:
-            return _Tick(context, client, peaka, polled, backfill).result()
+            return _Tick(context, client, peaka, polled, backfill, catalogs).result()
 
     return dg.SensorDefinition(
         name,
@@ -162,6 +163,7 @@ class _Tick:
     peaka: PeakaResource
     assets: Sequence[PolledAsset]
     backfill: bool
+    catalogs: CatalogNames
 
     def __post_init__(self) -> None:
         self.began, self._started = time.time(), time.monotonic()
@@ -244,15 +246,22 @@ class _Tick:
             for asset in self.assets
             if isinstance(asset.declared.reference, TableName)
         }
-        of_tables = find_tables(self.client, tables, listed.values())
+        of_tables = find_tables(self.client, self.catalogs, tables, listed.values())
         found: dict[bytes, CacheStatus] = {}
+        unknown: PeakaError | None = None
         for asset in self.assets:
             reference = asset.declared.reference
             status = of_tables[reference] if isinstance(reference, TableName) else listed.get(reference)
             if isinstance(status, CacheStatus):
                 found[asset.address] = status
-            else:
+            elif status is None or isinstance(status, (PeakaConfigError, PeakaNotFoundError)):
                 self._warn("Not found in Peaka:", str(status or f"cache {reference}."))
+            else:
+                unknown = status
+                self.left.append(asset)
+                self._warn("The catalogs could not be read to find a cache:", f"{asset}: {status}")
+        if unknown is not None and not found:
+            raise unknown
         return found
 
     def _looks(self, found: Mapping[bytes, CacheStatus], server_time: datetime | None) -> list[_Look]:
