@@ -8,9 +8,11 @@ import pytest
 
 from dagster_peaka import build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
+from dagster_peaka.sandbox.behaviour import Fault
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from tests.materializing import peaka_for, sqlite_tables
-from tests.sensors.polling import Watch, completed, recorded, requests_of, sync_by_others
+from tests.sensors.polling import Watch, completed, queries, recorded, requests_of, sync_by_others
+from tests.sensors.upstream import Clock
 
 T, U = "ops.public.t", "ops.public.u"
 KEY_T, KEY_U = dg.AssetKey(["ops", "public", "t"]), dg.AssetKey(["ops", "public", "u"])
@@ -85,3 +87,78 @@ def test_a_first_tick_that_finds_no_cache_without_the_catalogs_is_skipped(
     assert watch.cursor is None
     assert watch.tick() == []
     assert "first" in (watch.skipped or "")
+
+
+# A history that cannot be read for hours
+
+
+@pytest.fixture
+def unreadable(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Watch, Clock, Fault]:
+    """A sensor of `t` alone, whose history cannot be read since a sync; an hour ago others have synced `u`."""
+    clock = Clock(monkeypatch)
+    watch = watch_of(sandbox, instance, T)
+    watch.tick()
+    fault = sandbox.fault("getCacheExecutionHistory", T, times=None, status=503)
+    sync_by_others(sandbox, [T, U])
+    watch.tick()
+    clock.advance(3600)
+    watch.tick()
+    assert recorded(instance, KEY_T) == []
+    return watch, clock, fault
+
+
+def test_an_unreadable_history_brings_an_asset_that_is_added_nothing_old(
+    unreadable: tuple[Watch, Clock, Fault], sandbox: PeakaSandbox
+) -> None:
+    """What has ended since the last tick is recorded of it, as without the other one."""
+    watch, _, _ = unreadable
+    watch.sensor = watch_of(sandbox, watch.instance, T, U).sensor
+    watch.tick()
+    assert recorded(watch.instance, KEY_U) == []
+    started = sync_by_others(sandbox, [U])
+    watch.tick()
+    assert recorded(watch.instance, KEY_U) == started
+
+
+def test_an_unreadable_history_costs_the_others_no_reading_of_runs(
+    unreadable: tuple[Watch, Clock, Fault], sandbox: PeakaSandbox
+) -> None:
+    """Runs that have ended before a cache's last tick are not asked about it."""
+    watch, _, _ = unreadable
+    watch.sensor = watch_of(sandbox, watch.instance, T, U).sensor
+    watch.tick()
+    asked: list[int] = []
+    for _ in range(3):
+        sync_by_others(sandbox, [U])
+        with queries() as statements:
+            assert len(watch.tick()) == 1
+        asked.append(len(statements))
+        watch.tick()
+        for _ in range(20):
+            watch.instance.add_run(
+                dg.DagsterRun(
+                    "__ASSET_JOB", status=dg.DagsterRunStatus.SUCCESS, asset_selection=frozenset({KEY_U})
+                )
+            )
+    assert asked[1] == asked[2]  # after 20 runs and after 40; the first one is before all records
+
+
+def test_all_of_an_unreadable_history_is_recorded_when_it_can_be_read(
+    unreadable: tuple[Watch, Clock, Fault], sandbox: PeakaSandbox
+) -> None:
+    """Of a cache that was known, and of one that was added meanwhile."""
+    watch, clock, fault = unreadable
+    watch.sensor = watch_of(sandbox, watch.instance, T, U).sensor
+    also = sandbox.fault("getCacheExecutionHistory", U, times=None, status=503)
+    added = sync_by_others(sandbox, [U])
+    watch.tick()
+    clock.advance(3600)
+    added += sync_by_others(sandbox, [U])
+    watch.tick()
+    fault.remove()
+    also.remove()
+    watch.tick()
+    assert recorded(watch.instance, KEY_T) == completed(sandbox, T)[-1:]
+    assert recorded(watch.instance, KEY_U) == added

@@ -14,7 +14,7 @@ from dagster_peaka import PeakaConfigError, build_peaka_cache_asset
 from dagster_peaka.declared import polled_assets
 from dagster_peaka.errors import PeakaAuthenticationError
 from dagster_peaka.sandbox import PeakaSandbox
-from dagster_peaka.sensors import polling as polling_module
+from dagster_peaka.sensors import tick as tick_module
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from tests.materializing import acting_when, clock_of_syncs, is_followed, peaka_for, run_of, triggers
 from tests.sensors.polling import Watch, completed, recorded, requests_of, sync_by_others
@@ -303,7 +303,7 @@ def test_a_backfill_of_many_ticks_repeats_nothing(
     run_of(assets[0], peaka_for(sandbox), instance=instance)
     sync_by_others(sandbox, [T])
     expected = sorted(completed(sandbox, T))
-    monkeypatch.setattr(polling_module, "TOLD_AT_MOST", 1)
+    monkeypatch.setattr(tick_module, "REPORTED_AT_MOST", 1)
     moment = time.time
     monkeypatch.setattr(time, "time", lambda: moment() + 86_400)
     watch = Watch(build_peaka_polling_sensor(assets, backfill=True), peaka_for(sandbox), instance)
