@@ -2,8 +2,8 @@
 
 The cursor is JSON, for whoever opens it in Dagster's UI: its version, when the last tick was that could list the
 caches, and counts. What is known of each cache is packed, in 23 characters for a quiet one and 28 for one that is left
-to the next tick. Ids are kept as short hashes, because a cursor is stored with every tick and only has to recognize what it
-has seen. ``marks`` is base64 of what follows; numbers are big-endian:
+to the next tick. Ids are kept as short hashes, because a cursor is stored with every tick and only has to recognize
+what it has seen. ``marks`` is base64 of what follows; numbers are big-endian:
 
 =========  ====================================================================================================
 bytes      meaning

@@ -69,7 +69,7 @@ def build_peaka_polling_sensor(
         # Called directly, as tests do, a sensor gets its resources as arguments besides.
         peaka: PeakaResource = getattr(context.resources, resource_key)
         with peaka.get_client() as client:
-            return Tick(context, client, peaka, polled, backfill, catalogs).result()
+            return Tick(context, name, client, peaka, polled, backfill, catalogs).result()
 
     return dg.SensorDefinition(
         name,

@@ -11,12 +11,13 @@ from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import TableName, few
-from dagster_peaka.declared import LAST_SYNC_CHECK
+from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor, short
 from dagster_peaka.sensors.event_log import deferred, evaluated, followed, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, Reported, failure, measured_events
+from dagster_peaka.sensors.overlap import left_to_others
 from dagster_peaka.sensors.reading import CatalogNames, find_tables, read_histories
 from dagster_peaka.sensors.review import Review, Start, Told, Verdict
 
@@ -74,11 +75,13 @@ class Tick:
     """One evaluation of the sensor.
 
     Attributes:
+        name: the sensor's own.
         backfill: whether a cache that is seen for the first time brings along what its history shows.
         catalogs: the names of catalogs, as earlier ticks have read them.
     """
 
     context: dg.SensorEvaluationContext
+    name: str
     client: PeakaClient
     peaka: PeakaResource
     assets: Sequence[PolledAsset]
@@ -89,6 +92,9 @@ class Tick:
         self.began, self._started = time.time(), time.monotonic()
         self.last = self._last_cursor()
         self.marks: dict[bytes, Mark] = dict(self.last.marks) if self.last else {}
+        self.others = left_to_others(
+            self.context, self.name, (asset.key for asset in self.assets), polled_assets
+        )
         self.polled: list[_Polled] = []
         self.reported: list[Reported] = []
         self.asked = 0
@@ -111,6 +117,13 @@ class Tick:
         self._follow(moved)
         self._report_on(self._read(moved))
         events = self._events()
+        for other in sorted(set(self.others.values())):
+            shared = [key.to_user_string() for key in sorted(self.others) if self.others[key] == other]
+            self._warn(
+                f"Sensors {other} and {self.name} both poll assets of this code location. This one leaves them to "
+                f"{other}, or an execution could be recorded twice; give each asset to one polling sensor:",
+                few(shared, NAMED_AT_MOST),
+            )
         for beginning, lines in self.warnings.items():
             self.context.log.warning("%s %s", beginning, few(lines, NAMED_AT_MOST, " "))
         # A tick that requests no run counts as skipped in Dagster's UI, which shows this reason beside it.
@@ -299,6 +312,10 @@ class Tick:
             self.marks[asset.address] = verdict.mark
         if not verdict.complete:
             self.left.append(asset)
+        if asset.key in self.others:
+            # Polled all the same: what the event log does not hold at the next tick is reported then, should the other
+            # sensor be off.
+            return
         until = self.last.reported_until(asset.address) if self.last else self.began
         if self.began - until > KEPT_FOR and not polled.review.reaches_back:
             then = datetime.fromtimestamp(until, timezone.utc)

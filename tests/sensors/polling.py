@@ -27,6 +27,8 @@ class Watch:
     """Why the last tick had no events."""
     warnings: list[str] = field(default_factory=list[str])
     """What the last tick warned of."""
+    definitions: dg.Definitions | None = None
+    """The code location that the sensor is of, with other sensors in it."""
 
     def tick(self, *, dies_after: int | None = None, drops_events: bool = False) -> list[Any]:
         """One tick; the events that it had. It dies after it has stored so many of them, its cursor is lost then.
@@ -34,7 +36,10 @@ class Watch:
         With ``drops_events`` the cursor is stored and the events are not, as of a preview that is committed.
         """
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"peaka": self.peaka}
+            instance=self.instance,
+            cursor=self.cursor,
+            resources={"peaka": self.peaka},
+            definitions=self.definitions,
         )
         with warnings_of(context.log) as self.warnings:
             data = self.sensor.evaluate_tick(context)
