@@ -114,7 +114,7 @@ class PollingCursor:
             "version": VERSION,
             "evaluated_at": datetime.fromtimestamp(self.looked_at, timezone.utc).isoformat(),
             "caches": len(self.marks),
-            "unfinished_executions": sum(len(mark.unfinished) for mark in self.marks.values()),
+            "open_executions": sum(len(mark.unfinished) for mark in self.marks.values()),
             "caches_left": len(self.behind),
             "turn": self.turn,
         }

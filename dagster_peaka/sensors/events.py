@@ -57,6 +57,17 @@ class Reported:
     cache_id: str
     outcome: Outcome
 
+    @property
+    def is_recorded(self) -> bool:
+        """False for a failure of an asset that declares no check: only the log tells of it."""
+        return self.outcome.record or self.asset.checked
+
+    def __str__(self) -> str:
+        execution, mode, run_id = self.outcome.execution, self.outcome.mode, self.outcome.run_id
+        kind = "execution" if mode is None else mode.words
+        by = EXTERNAL if run_id is None else f"triggered by run {run_id}"
+        return f"{self.asset}: {kind} {execution.id} {execution.status or 'unknown'} ({by})"
+
 
 def measured_events(
     reported: Sequence[Reported],

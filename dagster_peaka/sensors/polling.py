@@ -38,7 +38,8 @@ def build_peaka_polling_sensor(
 
     A tick with nothing new makes one request, whatever the number of caches, and asks no database. The first tick
     reports nothing: it remembers what there is. Peaka keeps executions for 14 days; a sensor that was off for longer
-    says so in its log.
+    says so in its log. Dagster shows ticks that request no runs as skipped; the reason beside them says what was
+    recorded. While Peaka is away there is nothing to record, and after the resource's ``outage_tolerance`` ticks fail.
 
     Args:
         assets: the caches' assets, as the factories of this package make them.

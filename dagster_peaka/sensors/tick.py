@@ -12,7 +12,7 @@ from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import TableName, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
-from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
+from dagster_peaka.errors import PeakaConfigError, PeakaConnectionError, PeakaError, PeakaNotFoundError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor, short
 from dagster_peaka.sensors.event_log import deferred, evaluated, followed, recorded
@@ -20,6 +20,7 @@ from dagster_peaka.sensors.events import Event, PolledAsset, Reported, failure, 
 from dagster_peaka.sensors.overlap import left_to_others
 from dagster_peaka.sensors.reading import CatalogNames, find_tables, read_histories
 from dagster_peaka.sensors.review import Review, Start, Told, Verdict
+from dagster_peaka.sensors.summary import summary
 
 READING_BUDGET = 25.0
 """Seconds of a tick after which nothing more is read from Peaka; Dagster gives a tick 60 by default."""
@@ -110,12 +111,37 @@ class Tick:
         except PeakaError as error:
             if error.permanent:
                 raise
-            return dg.SensorResult(skip_reason=f"Nothing was polled. {error}", cursor=self.context.cursor)
-        self.polled = self._reviewed(found, answer.server_time)
+            problem = str(error)
+        else:
+            return self._evaluated(found, answer.server_time)
+        return self._skipped(problem)
+
+    def _skipped(self, problem: str) -> dg.SensorResult:
+        """That Peaka could not be polled. The cursor stays: the first tick that can poll records what ended meanwhile.
+
+        Raises:
+            PeakaConnectionError: when that has lasted for too long. A failed tick is what Dagster's alerts go by.
+        """
+        polled_at = self.last.looked_at if self.last else 0
+        since = max(polled_at, self.context.last_sensor_start_time or 0)
+        away, tolerance = self.began - since if since else 0.0, self.peaka.outage_tolerance
+        if away <= tolerance:
+            reason = f"Nothing was polled, for {away:.0f} s of {tolerance:g} s (outage_tolerance). {problem}"
+            return dg.SensorResult(skip_reason=reason, cursor=self.context.cursor)
+        raise PeakaConnectionError(
+            f"Peaka could not be polled since {datetime.fromtimestamp(since, timezone.utc):%Y-%m-%d %H:%M:%S} UTC, "
+            f"for {away:.0f} s, which is longer than outage_tolerance ({tolerance:g} s). Nothing is lost: the first "
+            f"tick that can poll records what has ended. {problem}"
+        )
+
+    def _evaluated(self, found: Mapping[bytes, CacheStatus], server_time: datetime | None) -> dg.SensorResult:
+        """What the caches that were found make of the tick."""
+        self.polled = self._reviewed(found, server_time)
         moved = [polled for polled in self.polled if polled.review.moved]
         self._report_on([each for each in self.polled if not each.review.moved and each.review.mark is None])
         self._follow(moved)
-        self._report_on(self._read(moved))
+        read = self._read(moved)
+        self._report_on(read)
         events = self._events()
         for other in sorted(set(self.others.values())):
             shared = [key.to_user_string() for key in sorted(self.others) if self.others[key] == other]
@@ -126,9 +152,23 @@ class Tick:
             )
         for beginning, lines in self.warnings.items():
             self.context.log.warning("%s %s", beginning, few(lines, NAMED_AT_MOST, " "))
+        recorded = [str(each) for each in self.reported if each.is_recorded]
+        if recorded:
+            self.context.log.info("Recorded %s.", few(recorded, NAMED_AT_MOST, "; "))
+        # What is recorded now stays open until the event log is seen to hold it.
+        unfinished = sum(len(mark.unfinished) for mark in self.marks.values())
+        reason = summary(
+            events,
+            is_first=self.last is None,
+            caches=len(self.polled),
+            histories=len(read),
+            unfinished=max(0, unfinished - sum(each.outcome.record for each in self.reported)),
+            left=len(self.left),
+            failed=len(self.reported) - len(recorded),
+        )
+        self.context.log.info("%s", reason)
         # A tick that requests no run counts as skipped in Dagster's UI, which shows this reason beside it.
-        summary = self._summary(events, len(self.polled), len(moved))
-        return dg.SensorResult(asset_events=events, skip_reason=summary, cursor=self._next_cursor().encode())
+        return dg.SensorResult(asset_events=events, skip_reason=reason, cursor=self._next_cursor().encode())
 
     def _warn(self, beginning: str, line: str) -> None:
         self.warnings.setdefault(beginning, []).append(line)
@@ -337,20 +377,3 @@ class Tick:
         for asset in late:
             self._warn("Recorded without fingerprint and row count, which took too long:", str(asset))
         return events
-
-    def _summary(self, events: Sequence[Event], caches: int, moved: int) -> str:
-        """What the tick has seen, or why there is nothing to report."""
-        keys = [event.asset_key for event in events]
-        unfinished = sum(len(mark.unfinished) for mark in self.marks.values())
-        if keys:
-            first = f"{len(keys)} events of {len(set(keys))} caches are recorded"
-        elif self.last is None:
-            first = f"The first tick of {caches} caches: what ends from now on is recorded"
-        else:
-            first = f"No sync has ended since the last tick ({caches} caches, {moved} of them moved)"
-        parts = [
-            first,
-            f"{unfinished} executions are unfinished" if unfinished else "",
-            f"{len(self.left)} caches are left to the next tick" if self.left else "",
-        ]
-        return "; ".join(part for part in parts if part) + "."

@@ -61,7 +61,7 @@ def test_a_person_can_read_the_version_the_time_and_the_counts() -> None:
     marks = {short(name, ADDRESS): running for name in ("orders", "items")}
     text = PollingCursor(1_795_000_000, 1, marks, {short("new", ADDRESS): 1_794_000_000}).encode()
     assert text.startswith(
-        '{"version":3,"evaluated_at":"2026-11-18T11:06:40+00:00","caches":2,"unfinished_executions":2,"caches_left":1,'
+        '{"version":3,"evaluated_at":"2026-11-18T11:06:40+00:00","caches":2,"open_executions":2,"caches_left":1,'
     )
     assert json.loads(text)["version"] == 3
 

@@ -54,7 +54,7 @@ def test_the_first_tick_reports_nothing(watch: Watch, sandbox: PeakaSandbox) -> 
     """What had completed before the sensor began is not reported, neither by its first tick nor by the next."""
     assert completed(sandbox, T)
     assert watch.tick() == []
-    assert "No sync has ended" in (watch.skipped or "")
+    assert "Recorded nothing" in (watch.skipped or "")
     assert recorded(watch.instance, KEY_T) == []
 
 
@@ -98,7 +98,7 @@ def test_a_sync_that_the_first_tick_saw_running_is_recorded_at_its_end(
         watch = Watch(build_peaka_polling_sensor(assets), peaka_for(sandbox), instance)
         watch.tick()
     assert watch.tick() == []
-    assert "1 executions are unfinished" in (watch.skipped or "")
+    assert "1 execution unfinished" in (watch.skipped or "")
     sandbox.release(T)
     sandbox.wait_idle()
     watch.tick()
@@ -144,7 +144,7 @@ def test_what_a_run_records_is_left_to_it(
         run_of(assets[0], watch.peaka, instance=watch.instance)
     seen.extend(watch.tick())
     assert seen == []
-    assert "1 executions are unfinished" in str(reasons)
+    assert "1 execution unfinished" in str(reasons)
     assert recorded(watch.instance, KEY_T) == [sandbox.executions(T)[-1].id]
 
 
