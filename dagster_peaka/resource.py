@@ -182,7 +182,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
         "Nothing is cancelled after them.",
     )
     outage_tolerance: Seconds = Field(
-        default=300.0, description="Seconds for which Peaka may not be readable before a sync is given up."
+        default=300.0,
+        description="Seconds for which Peaka may not be readable before a sync is given up, or the ticks of a polling "
+        "sensor fail.",
     )
     on_running: OnRunning = Field(
         default="queue",

@@ -392,6 +392,20 @@ MUTATIONS = [
         "if sensor.name < '' and",
         ("tests/sensors/test_two_sensors.py",),
     ),
+    Mutation(
+        "polling sensor: another one over the same asset records it, too",
+        "sensors/tick.py",
+        "if asset.key in self.others:",
+        "if False:",
+        ("tests/sensors/test_two_sensors.py",),
+    ),
+    Mutation(
+        "polling sensor: a cache that was left is not sought as far back the next time",
+        "sensors/tick.py",
+        "if address in left or",
+        "if False and",
+        ("tests/sensors/test_polling_apart.py",),
+    ),
 ]
 
 

@@ -47,26 +47,34 @@ class Recorded:
 
 
 def followed(
-    instance: dg.DagsterInstance, caches: Mapping[dg.AssetKey, str], updated_after: float
+    instance: dg.DagsterInstance, caches: Mapping[dg.AssetKey, tuple[str, float]]
 ) -> dict[dg.AssetKey, list[Trigger]]:
-    """For each asset, what runs will tell about its cache themselves, as far as their steps have not ended.
+    """For each asset, what runs will record of its cache themselves, as far as their steps have not ended.
 
     Two queries, and another for each run that may materialize one of the assets. A run's status says little: a dead
     one stays STARTED, and the step of one that was marked as failed may go on.
 
     Args:
-        caches: the assets and the ids of their caches.
-        updated_after: runs that have ended before that (epoch seconds) are not asked.
+        caches: the assets, each with its cache's id and the time (epoch seconds) before which runs that have ended
+            are not asked about it.
     """
-    under_way = instance.get_runs(filters=dg.RunsFilter(statuses=UNDER_WAY))
-    moment = datetime.fromtimestamp(max(0.0, updated_after), timezone.utc)
-    recent = instance.get_runs(filters=dg.RunsFilter(updated_after=moment))
+    under_way = instance.get_run_records(filters=dg.RunsFilter(statuses=UNDER_WAY))
+    oldest = datetime.fromtimestamp(max(0.0, min(since for _, since in caches.values())), timezone.utc)
+    recent = instance.get_run_records(filters=dg.RunsFilter(updated_after=oldest))
+    going_on = {record.dagster_run.run_id for record in under_way}
     found: dict[dg.AssetKey, list[Trigger]] = {}
-    for run in {run.run_id: run for run in (*under_way, *recent)}.values():
-        # A run of a whole job names no assets.
-        if not run.asset_selection or not run.asset_selection.isdisjoint(caches):
+    for record in {record.dagster_run.run_id: record for record in (*recent, *under_way)}.values():
+        run, updated_at = record.dagster_run, record.update_timestamp.timestamp()
+        wanted = {
+            key: cache_id
+            for key, (cache_id, since) in caches.items()
+            # A run of a whole job names no assets.
+            if (not run.asset_selection or key in run.asset_selection)
+            and (run.run_id in going_on or updated_at >= since)
+        }
+        if wanted:
             story = RunStory(run_events(instance, run.run_id))
-            for key, cache_id in caches.items():
+            for key, cache_id in wanted.items():
                 found.setdefault(key, []).extend(
                     triggers_of(run.run_id, story, cache_id, key.to_user_string())
                 )
@@ -74,7 +82,7 @@ def followed(
 
 
 def triggers_of(run_id: str, story: RunStory, cache_id: str, asset: str) -> list[Trigger]:
-    """What a run will tell about an asset's cache itself, unless it is dead."""
+    """What a run will record of an asset's cache itself, unless it is dead."""
     return [
         Trigger(run_id, left.written.mode, left.written.record, left.written.notices_within)
         for place, left in story.left.items()
@@ -111,7 +119,7 @@ def _read_back(
 
 
 def evaluated(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | None:
-    """The execution that the latest evaluation of a check tells about, where it names one."""
+    """The execution that the latest evaluation of a check is about, where it names one."""
     record = instance.get_latest_asset_check_evaluation_record(check)
     event = record.event.dagster_event if record is not None and record.event is not None else None
     evaluation = event.event_specific_data if event is not None else None
@@ -120,7 +128,7 @@ def evaluated(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> str | No
     return _text(evaluation.metadata, EXECUTION_ID_METADATA)
 
 
-def handed_over(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str, since: float) -> list[Trigger]:
+def deferred(instance: dg.DagsterInstance, key: dg.AssetKey, cache_id: str, since: float) -> list[Trigger]:
     """The triggers since then (epoch seconds), oldest first, of an asset's runs that did not wait for the outcome."""
     triggers: list[Trigger] = []
     cursor: str | None = None

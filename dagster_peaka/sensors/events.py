@@ -1,12 +1,18 @@
 """What the polling sensor reports of an execution that has ended: Dagster's events, and a failure in words."""
 
-from collections.abc import Iterator, Mapping
+import concurrent.futures
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import dagster as dg
 
+from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import SyncMode
+from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache
 from dagster_peaka.errors import sentence
 from dagster_peaka.records.materializations import external_materialization, row_count, table_metadata
@@ -14,6 +20,7 @@ from dagster_peaka.sensors.cursor import ADDRESS, short
 from dagster_peaka.sensors.event_log import RUN_ID_METADATA
 from dagster_peaka.sensors.review import Outcome
 from dagster_peaka.steps.fingerprints import Measurement
+from dagster_peaka.steps.row_counts import Measurer, is_measured
 from dagster_peaka.sync.outcome import Origin
 
 EXTERNAL = "external"
@@ -40,6 +47,59 @@ class PolledAsset:
     def __str__(self) -> str:
         target = self.declared.target
         return target.name if target and target.name else str(self.declared.reference)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """An outcome that a tick reports, and of which cache."""
+
+    asset: PolledAsset
+    cache_id: str
+    outcome: Outcome
+
+    @property
+    def is_recorded(self) -> bool:
+        """False for a failure of an asset that declares no check: only the log tells of it."""
+        return self.outcome.record or self.asset.checked
+
+    def __str__(self) -> str:
+        execution, mode, run_id = self.outcome.execution, self.outcome.mode, self.outcome.run_id
+        kind = "execution" if mode is None else mode.words
+        by = EXTERNAL if run_id is None else f"triggered by run {run_id}"
+        return f"{self.asset}: {kind} {execution.id} {execution.status or 'unknown'} ({by})"
+
+
+def measured_events(
+    reported: Sequence[Reported],
+    client: PeakaClient,
+    log: logging.Logger,
+    until: float,
+    late: list[PolledAsset],
+) -> Iterator[Event]:
+    """The events of all that is reported; of each asset the newest one says what its table holds now, where it has to.
+
+    Args:
+        until: when no answer is waited for any more, by the monotonic clock.
+        late: takes the assets whose answers did not come in time.
+    """
+    newest = {each.asset.key: each for each in reported if each.outcome.record}
+    measurer = Measurer(client, log, max(1.0, until - time.monotonic()))
+    asked: dict[dg.AssetKey, Future[Measurement]] = {}
+    for key, each in newest.items():
+        declared = each.asset.declared
+        if is_measured(declared):
+            target = declared.target or SyncTarget(each.cache_id, str(declared.reference))
+            asked[key] = measurer.start(target, declared)
+    concurrent.futures.wait(asked.values(), timeout=max(0.0, until - time.monotonic()))
+    measurer.close()
+    for each in reported:
+        future = asked.get(each.asset.key) if newest.get(each.asset.key) is each else None
+        measured: Measurement | None = None
+        if future is not None and not future.done():
+            late.append(each.asset)
+        elif future is not None and not future.cancelled():
+            measured = future.result()
+        yield from events_of(each.asset, each.cache_id, each.outcome, measured)
 
 
 def events_of(

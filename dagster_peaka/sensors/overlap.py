@@ -1,29 +1,34 @@
-"""Several upstream sensors over one asset: one of them requests it, or each new materialization would be two runs.
+"""Several sensors of a kind over one asset: one of them takes it, or each new materialization would be two runs, and an
+execution that ends while two polling sensors evaluate would be recorded twice.
 
 A sensor is defined without knowing of the others, and Dagster offers no check of a code location when it loads. So each
-tick asks the code location: of the upstream sensors that are switched on, the first by name requests the asset.
+tick asks the code location: of the sensors of its kind that are switched on, the first by name takes the asset.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import dagster as dg
 
-from dagster_peaka.declared import requested_assets
-
 
 def left_to_others(
-    context: dg.SensorEvaluationContext, name: str, keys: Iterable[dg.AssetKey]
+    context: dg.SensorEvaluationContext,
+    name: str,
+    keys: Iterable[dg.AssetKey],
+    taken_by: Callable[[dg.SensorDefinition], frozenset[str]],
 ) -> dict[dg.AssetKey, str]:
-    """Those of the assets that another upstream sensor than the one of this name requests, each with that sensor.
+    """Those of the assets that another sensor of its kind than the one of this name takes, each with that sensor.
 
     Nothing is asked where no other sensor of the code location has any of them.
+
+    Args:
+        taken_by: the assets that a sensor takes where it is of this kind, by the user strings of their keys.
     """
     repository = context.repository_def
     strings = {key.to_user_string(): key for key in keys}
     others = {
         sensor.name: shared
         for sensor in (repository.sensor_defs if repository else ())
-        if sensor.name < name and (shared := requested_assets(sensor) & strings.keys())
+        if sensor.name < name and (shared := taken_by(sensor) & strings.keys())
     }
     if not others:
         return {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -18,16 +19,47 @@ FIRST_PAGE, NEXT_PAGE = 25, 100
 """Entries of a history that a request asks for: mostly all that is new is on a short page."""
 
 
+NAMES_KEPT_FOR = 3600.0
+"""Seconds after which the names of the catalogs are asked for again, because one may have been renamed."""
+
+NAMING_BUDGET = 10.0
+"""Seconds for the names of the catalogs: the histories of the caches that are known have to be read as well."""
+
+
+class CatalogNames:
+    """The names of catalogs by their ids, which a sensor keeps from tick to tick, for as long as its process lives."""
+
+    def __init__(self) -> None:
+        self._names: dict[str | None, str | None] = {}
+        self._read_at = -math.inf
+
+    def of(self, client: PeakaClient, ids: Iterable[str | None]) -> Mapping[str | None, str | None]:
+        """The names of the catalogs of these ids, None for one that is not listed: one request where an id is new.
+
+        Raises:
+            PeakaError: when the catalogs could not be listed.
+        """
+        wanted = set(ids)
+        if not wanted <= self._names.keys() or time.monotonic() > self._read_at + NAMES_KEPT_FOR:
+            for _, answer in client.collect([(None, calls.list_catalogs())], timeout=NAMING_BUDGET):
+                if isinstance(answer, PeakaError):
+                    raise answer
+                listed = {catalog.id: catalog.name for catalog in answer.value}
+                self._names = {**dict.fromkeys(wanted), **listed}
+            self._read_at = time.monotonic()
+        return self._names
+
+
 def find_tables(
-    client: PeakaClient, seen: Mapping[TableName, bytes | None], statuses: Iterable[CacheStatus]
+    client: PeakaClient,
+    catalogs: CatalogNames,
+    seen: Mapping[TableName, bytes | None],
+    statuses: Iterable[CacheStatus],
 ) -> dict[TableName, CacheStatus | PeakaError]:
-    """The cache of each table among ``statuses``, or why there is none.
+    """The cache of each table among ``statuses``, or why there is none, or why that is not known.
 
     A status names its catalog by id only. ``seen`` tells by a short hash which cache a table had at the last tick; the
-    catalogs are asked for, one request, only where that does not settle it.
-
-    Raises:
-        PeakaError: when the catalogs could not be read.
+    catalogs' names are needed only where that does not settle it.
     """
     namesakes: dict[tuple[str | None, str | None], list[CacheStatus]] = {}
     for status in statuses:
@@ -43,11 +75,16 @@ def find_tables(
             open_questions[table] = candidates
         else:
             found[table] = _no_cache(table)
-    if open_questions:
-        catalogs = {catalog.id: catalog.name for catalog in client.list_catalogs()}
-        for table, candidates in open_questions.items():
-            own = [status for status in candidates if catalogs.get(status.catalog_id or "") == table.catalog]
-            found[table] = own[0] if len(own) == 1 else _ambiguous(table, own) if own else _no_cache(table)
+    if not open_questions:
+        return found
+    ids = {status.catalog_id for candidates in open_questions.values() for status in candidates}
+    try:
+        names = catalogs.of(client, ids)
+    except PeakaError as error:
+        return {**found, **dict.fromkeys(open_questions, error)}
+    for table, candidates in open_questions.items():
+        own = [status for status in candidates if names[status.catalog_id] == table.catalog]
+        found[table] = own[0] if len(own) == 1 else _ambiguous(table, own) if own else _no_cache(table)
     return found
 
 

@@ -14,7 +14,7 @@ import dagster as dg
 from pydantic import ValidationError
 
 from dagster_peaka.caches.names import few
-from dagster_peaka.declared import upstream_sensor_metadata
+from dagster_peaka.declared import requested_assets, upstream_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.sensors.overlap import left_to_others
 from dagster_peaka.sensors.updates import Newest, Rules, State, decide, run_key, short
@@ -157,7 +157,7 @@ def build_peaka_upstream_sensor(
         now = time.time()
         last = _left_by_the_last_tick(context)
         state = last or State(evaluated_at=context.last_sensor_start_time or now)
-        left = watch.left(left_to_others(context, name, watch.requested_keys))
+        left = watch.left(left_to_others(context, name, watch.requested_keys, requested_assets))
         for other in sorted(set(left.values())):
             shared = [key for cache in left if left[cache] == other for key in watch.keys[cache]]
             context.log.warning(

@@ -24,9 +24,13 @@ class Watch:
     instance: dg.DagsterInstance
     cursor: str | None = None
     skipped: str | None = None
-    """Why the last tick had no events."""
-    warnings: list[str] = field(default_factory=list[str])
-    """What the last tick warned of."""
+    """The reason that Dagster's UI shows beside the last tick."""
+    logged: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """What the last tick logged, each line with its level."""
+    started_at: float | None = None
+    """When it was switched on."""
+    definitions: dg.Definitions | None = None
+    """The code location that the sensor is of, with other sensors in it."""
 
     def tick(self, *, dies_after: int | None = None, drops_events: bool = False) -> list[Any]:
         """One tick; the events that it had. It dies after it has stored so many of them, its cursor is lost then.
@@ -34,9 +38,13 @@ class Watch:
         With ``drops_events`` the cursor is stored and the events are not, as of a preview that is committed.
         """
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"peaka": self.peaka}
+            instance=self.instance,
+            cursor=self.cursor,
+            resources={"peaka": self.peaka},
+            definitions=self.definitions,
+            last_sensor_start_time=self.started_at,
         )
-        with warnings_of(context.log) as self.warnings:
+        with lines_of(context.log) as self.logged:
             data = self.sensor.evaluate_tick(context)
         events = list(data.asset_events)
         self.skipped = data.skip_message
@@ -46,17 +54,22 @@ class Watch:
             self.cursor = data.cursor
         return events
 
+    @property
+    def warnings(self) -> list[str]:
+        """What the last tick warned of."""
+        return [line for level, line in self.logged if level >= logging.WARNING]
+
 
 @contextmanager
-def warnings_of(log: logging.Logger) -> Generator[list[str], None, None]:
-    """The warnings that are logged inside the block."""
-    lines: list[str] = []
+def lines_of(log: logging.Logger) -> Generator[list[tuple[int, str]], None, None]:
+    """The lines that are logged inside the block, each with its level."""
+    lines: list[tuple[int, str]] = []
 
     class Keep(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(record.getMessage())
+            lines.append((record.levelno, record.getMessage()))
 
-    handler = Keep(logging.WARNING)
+    handler = Keep()
     log.addHandler(handler)
     try:
         yield lines

@@ -14,7 +14,7 @@ from dagster_peaka import PeakaConfigError, build_peaka_cache_asset
 from dagster_peaka.declared import polled_assets
 from dagster_peaka.errors import PeakaAuthenticationError
 from dagster_peaka.sandbox import PeakaSandbox
-from dagster_peaka.sensors import polling as polling_module
+from dagster_peaka.sensors import tick as tick_module
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from tests.materializing import acting_when, clock_of_syncs, is_followed, peaka_for, run_of, triggers
 from tests.sensors.polling import Watch, completed, recorded, requests_of, sync_by_others
@@ -54,7 +54,7 @@ def test_the_first_tick_reports_nothing(watch: Watch, sandbox: PeakaSandbox) -> 
     """What had completed before the sensor began is not reported, neither by its first tick nor by the next."""
     assert completed(sandbox, T)
     assert watch.tick() == []
-    assert "No sync has ended" in (watch.skipped or "")
+    assert "Recorded nothing" in (watch.skipped or "")
     assert recorded(watch.instance, KEY_T) == []
 
 
@@ -98,7 +98,7 @@ def test_a_sync_that_the_first_tick_saw_running_is_recorded_at_its_end(
         watch = Watch(build_peaka_polling_sensor(assets), peaka_for(sandbox), instance)
         watch.tick()
     assert watch.tick() == []
-    assert "1 executions are unfinished" in (watch.skipped or "")
+    assert "1 execution unfinished" in (watch.skipped or "")
     sandbox.release(T)
     sandbox.wait_idle()
     watch.tick()
@@ -144,7 +144,7 @@ def test_what_a_run_records_is_left_to_it(
         run_of(assets[0], watch.peaka, instance=watch.instance)
     seen.extend(watch.tick())
     assert seen == []
-    assert "1 executions are unfinished" in str(reasons)
+    assert "1 execution unfinished" in str(reasons)
     assert recorded(watch.instance, KEY_T) == [sandbox.executions(T)[-1].id]
 
 
@@ -303,7 +303,7 @@ def test_a_backfill_of_many_ticks_repeats_nothing(
     run_of(assets[0], peaka_for(sandbox), instance=instance)
     sync_by_others(sandbox, [T])
     expected = sorted(completed(sandbox, T))
-    monkeypatch.setattr(polling_module, "TOLD_AT_MOST", 1)
+    monkeypatch.setattr(tick_module, "REPORTED_AT_MOST", 1)
     moment = time.time
     monkeypatch.setattr(time, "time", lambda: moment() + 86_400)
     watch = Watch(build_peaka_polling_sensor(assets, backfill=True), peaka_for(sandbox), instance)

@@ -114,16 +114,30 @@ def test_an_asset_goes_on_with_the_sensor_that_is_left(instance: dg.DagsterInsta
 # Two polling sensors
 
 
-@pytest.fixture
-def watches(sandbox: PeakaSandbox, instance: dg.DagsterInstance) -> tuple[Watch, Watch]:
+def two_polling_sensors(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance, *, one_location: bool
+) -> tuple[Watch, Watch]:
     """Two polling sensors over one asset, which have had their first tick."""
     asset = build_peaka_cache_asset(table=T, last_sync_check=True)
     peaka = peaka_for(sandbox)
     first, second = (
         Watch(build_peaka_polling_sensor([asset], name=name), peaka, instance) for name in ("one", "other")
     )
+    if one_location:
+        sensors = [first.sensor, second.sensor]
+        first.definitions = second.definitions = dg.Definitions(
+            assets=[asset], sensors=sensors, resources={"peaka": peaka}
+        )
     assert (first.tick(), second.tick()) == ([], [])
     return first, second
+
+
+@pytest.fixture(params=[True, False], ids=["in one code location", "in two"])
+def watches(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance, request: pytest.FixtureRequest
+) -> tuple[Watch, Watch]:
+    """Two polling sensors over one asset, of one code location or of two."""
+    return two_polling_sensors(sandbox, instance, one_location=request.param)
 
 
 def test_what_others_synced_is_recorded_once_by_two_polling_sensors(
@@ -134,7 +148,7 @@ def test_what_others_synced_is_recorded_once_by_two_polling_sensors(
     started: list[str] = []
     for turn in [(first, second), (second, first), (first, first, second)]:
         started += sync_by_others(sandbox, [T])
-        for watch in turn:
+        for watch in (*turn, first):
             watch.tick()
     assert recorded(first.instance, KEY_T) == started
 
@@ -177,19 +191,64 @@ def test_what_nobody_waits_for_is_recorded_once_by_two_polling_sensors(
     assert recorded(first.instance, KEY_T) == completed(sandbox, T)[len(before) :]
 
 
-def test_ticks_that_overlap_record_an_execution_twice_with_one_version(
-    watches: tuple[Watch, Watch], sandbox: PeakaSandbox
-) -> None:
-    """A tick that has read the event log before the other one's events are stored records them as well."""
-    first, second = watches
-    (execution,) = sync_by_others(sandbox, [T])
-    read = first.tick(dies_after=0)  # its events are stored after the other sensor's whole tick
+def overlapping_ticks(first: Watch, second: Watch) -> None:
+    """A tick of the first sensor whose events are stored after a whole tick of the second one, and two more."""
+    read = first.tick(dies_after=0)
     second.tick()
     for event in read:
         first.instance.report_runless_asset_event(event)
     first.tick()
     second.tick()
-    records = first.instance.fetch_materializations(KEY_T, limit=10).records
-    assert recorded(first.instance, KEY_T) == [execution, execution]
+
+
+def test_ticks_that_overlap_record_an_execution_once(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
+) -> None:
+    """In one code location, whichever of the two is first."""
+    first, second = two_polling_sensors(sandbox, instance, one_location=True)
+    started = sync_by_others(sandbox, [T])
+    overlapping_ticks(first, second)
+    started += sync_by_others(sandbox, [T])
+    overlapping_ticks(second, first)
+    assert recorded(instance, KEY_T) == started
+
+
+def test_ticks_that_overlap_in_two_code_locations_record_one_version(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
+) -> None:
+    """These sensors do not know of each other: an execution may be recorded twice."""
+    first, second = two_polling_sensors(sandbox, instance, one_location=False)
+    (execution,) = sync_by_others(sandbox, [T])
+    overlapping_ticks(first, second)
+    records = instance.fetch_materializations(KEY_T, limit=10).records
+    assert recorded(instance, KEY_T) == [execution, execution]
     events = [record.asset_materialization for record in records]
     assert {event.tags["dagster/data_version"] for event in events if event and event.tags} == {execution}
+
+
+def test_an_asset_goes_on_with_the_polling_sensor_that_is_left(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
+) -> None:
+    """When the first sensor is gone, the second one records what is new, and what it had left to the first."""
+    first, second = two_polling_sensors(sandbox, instance, one_location=True)
+    started = sync_by_others(sandbox, [T])
+    assert second.tick() == []
+    first.tick()
+    started += sync_by_others(sandbox, [T])
+    assert second.tick() == []
+    second.definitions = None
+    second.tick()
+    started += sync_by_others(sandbox, [T])
+    second.tick()
+    assert recorded(instance, KEY_T) == started
+
+
+def test_the_second_polling_sensor_says_who_records_the_asset(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
+) -> None:
+    """Each of its ticks warns: it names both sensors, the asset, and what to do."""
+    first, second = two_polling_sensors(sandbox, instance, one_location=True)
+    (line,) = second.warnings
+    assert "Sensors one and other both poll" in line
+    assert "give each asset to one polling sensor: ops/public/t" in line
+    assert first.warnings == []

@@ -464,7 +464,7 @@ class Story:
             self._status(as_old_as),
             last.marks.get(ADDRESS) if last else None,
             Start.EVERYTHING if self.backfill else Start.SILENT if last is None else Start.SINCE,
-            since=date - timedelta(seconds=looked_at - last.looked_at) if last else None,
+            since=date - timedelta(seconds=looked_at - last.reported_until(ADDRESS)) if last else None,
             now=date,
             our_now=int(looked_at),
         )
@@ -507,8 +507,8 @@ class Story:
         marks = dict(last.marks) if last else {}
         if verdict.mark is not None:
             marks[ADDRESS] = verdict.mark
-        told_until = int(looked_at) if verdict.complete or last is None else last.looked_at
-        self.cursor = PollingCursor(told_until, 0, marks).encode()
+        behind = {} if verdict.complete or last is None else {ADDRESS: last.reported_until(ADDRESS)}
+        self.cursor = PollingCursor(int(looked_at), 0, marks, behind).encode()
         self.at_rest = self.at_rest + 1 if last is not None and marks == last.marks else 0
 
     def _last_cursor(self) -> PollingCursor | None:
