@@ -50,8 +50,8 @@ any       ``poll_timeout`` since the start            fail
 FOLLOW    ``stuck_timeout`` without any change        fail
 ========  ==========================================  ===========================================================
 
-Capitals in the last column name the next state, and *fail* is DONE. A failure never cancels anything. Whether an execution may be cancelled when a run is terminated is answered by
-:func:`dagster_peaka.sync.stopping.may_cancel`.
+Capitals in the last column name the next state, and *fail* is DONE. A failure never cancels anything. Whether an
+execution may be cancelled when a run is terminated is answered by :func:`dagster_peaka.sync.stopping.may_cancel`.
 """
 
 from __future__ import annotations
