@@ -99,6 +99,7 @@ class Copier:
             self._db.execute(f"DROP TABLE IF EXISTS {old}")
             self._db.execute(f"ALTER TABLE {new} RENAME TO {old}")
             self._remember_shape(job)
+        self._store.changed(job.cache_id)
 
     def discard(self, job: Job) -> None:
         """Forget what `full_refresh` built."""
@@ -233,6 +234,8 @@ class Copier:
                 counts.cached + inserted - deleted,
             )
             self._remember_counts(job, counts)
+        if inserted or updated or deleted:
+            self._store.changed(job.cache_id)
         return counts
 
     def _append(self, job: Job, table: Table, aside: str, counts: Counts) -> Counts:

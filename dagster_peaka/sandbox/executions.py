@@ -15,13 +15,13 @@ import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan, Plans
 from dagster_peaka.sandbox.caches import Cache, Execution, ExecutionRecord, Origin, Schedule
 from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
 from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
+from dagster_peaka.sandbox.sql import Place
 from dagster_peaka.sandbox.store import Counts, Store, copy_name
 
 T = TypeVar("T")
@@ -213,12 +213,13 @@ class Engine:
         deleted = self.deleted_at.get(name)
         return deleted is not None and time.time() < deleted + self.behaviour.deletion_seconds
 
-    def columns_of(self, name: TableName) -> tuple[Path, str, tuple[tuple[str, str], ...]] | None:
-        """Where a cached table's copy is: the file, the table in it, its columns with their Trino types."""
+    def copy_of(self, name: TableName) -> Place | None:
+        """Where a cached table's copy is, and as which version."""
         cache = self.by_table.get(name)
         if cache is None or cache.copied is None:
             return None
-        return self._store.path, copy_name(cache.id), cache.copied
+        version = self._store.version(cache.id)
+        return Place(str(self._store.path), copy_name(cache.id), cache.copied, version=version)
 
     # Executions
 

@@ -10,7 +10,9 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import uuid
 import weakref
+from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -94,6 +96,8 @@ class Store:
         self.sources = self.path.with_name(f"{self.path.name}-sources")
         """The folder of the databases that the sandbox has made itself."""
         self.writing = threading.Lock()
+        self._token = uuid.uuid4().hex
+        self._changes: Counter[str] = Counter()
         self._open: list[sqlite3.Connection] = []
         try:
             if self.kept:
@@ -151,6 +155,14 @@ class Store:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+
+    def changed(self, cache_id: str) -> None:
+        """Note that a copy's rows have changed, once that is committed."""
+        self._changes[cache_id] += 1
+
+    def version(self, cache_id: str) -> str:
+        """What tells a copy's rows, as they are now, from all that any copy has ever held."""
+        return f"{self._token} {cache_id} {self._changes[cache_id]}"
 
     def load(self) -> tuple[list[dict[str, Any]], list[SavedExecution], dict[str, dict[str, Any]]]:
         """Caches and executions, each in the order of their creation, and the shapes of the copies."""

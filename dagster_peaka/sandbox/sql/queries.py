@@ -1,43 +1,39 @@
-"""Queries: SELECT, WITH, set operations and VALUES become SQLite's SQL around the compiled expressions.
+"""Queries: SELECT, WITH, set operations and VALUES become DuckDB's SQL around the compiled expressions.
 
-Every query gives its columns as o0, o1, … A grouped query is two layers: the inner one computes its keys k0, k1, …
-and aggregates a0, a1, …, the outer one everything made of them. So SQLite's own lenience about columns beside
-aggregates, about names and about GROUP BY never comes into play. Tables are read through one WITH entry each
-(`Scan`), which checks that the stored values are of the declared types.
+Every query gives its columns as o0, o1, …, so that no name of the statement's stands in the SQL.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sqlglot import exp
 
-from dagster_peaka.sandbox.trino_expressions import (
+from dagster_peaka.sandbox.sql.expressions import (
     Expressions,
-    Grouping,
     Statement,
+    bare_names,
     check_arguments,
     contains_aggregate,
     describe,
     direction,
     position,
 )
-from dagster_peaka.sandbox.trino_scope import Field, Output, Place, Query, Scan, Scope, TableRef
-from dagster_peaka.sandbox.trino_types import (
-    UNKNOWN,
-    SqlError,
-    Value,
-    coerce,
-    common_type,
-    parse_type,
-    read_column,
-)
+from dagster_peaka.sandbox.sql.kinds import BIGINT, SqlError, Type, Value, coerce, coerces, common_type
+from dagster_peaka.sandbox.sql.scope import Field, Output, Place, Query, Scope, TableRef
+from dagster_peaka.sandbox.sql.windows import window
 
 MOST_TABLES = 60
 """Tables that a statement may name, those of each WITH entry counted at every use of it."""
+MOST_COLUMNS = 5_000
+DEEPEST_RECURSION = 10
+"""Rounds of a WITH RECURSIVE: Trino's own default."""
 
 Resolve = Callable[[TableRef], Place | None]
+Load = Callable[[Place, TableRef, str], tuple[str, list[Field]]]
+"""(place, name, alias) -> the SQL that reads a table, and its columns under that alias."""
 
 
 @dataclass(frozen=True)
@@ -68,44 +64,21 @@ class _Around:
 
 
 class Queries:
-    """Compiles one statement. Afterwards `sql(query)` is the whole text, `paths` the files that it reads."""
+    """Compiles one statement."""
 
-    def __init__(self, resolve: Resolve, statement: Statement) -> None:
+    def __init__(self, resolve: Resolve, load: Load, statement: Statement) -> None:
         self._resolve = resolve
+        self._load = load
         self._statement = statement
         self._tables = 0
-        self._scans: dict[tuple[str, str], Scan] = {}
-        self._with: list[tuple[str, str]] = []
-
-    @property
-    def paths(self) -> list[str]:
-        """The SQLite files to attach, as s0, s1, …"""
-        return list(dict.fromkeys(scan.place.path for scan in self._scans.values()))
+        self._with: list[str] = []
+        self._recursive = False
 
     def compile(self, tree: exp.Expr) -> Query:
         """The whole statement's query."""
-        return self._query(tree, _Around({}, None))
-
-    def sql(self, query: Query) -> str:
-        """The query with all that it reads."""
-        # Once read, a table that is joined is kept, so that SQLite can index it; a lone one is streamed.
-        kept = "MATERIALIZED" if self._tables > 1 else "NOT MATERIALIZED"
-        scans = [f"{scan.name} AS {kept} ({self._scan_sql(scan)})" for scan in self._scans.values()]
-        entries = [*scans, *(f"{name} AS ({text})" for name, text in self._with)]
-        return f"WITH {', '.join(entries)} {query.sql}" if entries else query.sql
-
-    def _scan_sql(self, scan: Scan) -> str:
-        columns = [
-            f"{read_column('s.' + quote(name), parse_type(kind), name)} AS c{index}"
-            for index, (name, kind) in enumerate(scan.place.columns)
-            if index in scan.used
-        ]
-        schema = f"s{self.paths.index(scan.place.path)}"
-        limit = "" if scan.place.most_rows is None else f" LIMIT {scan.place.most_rows}"
-        return f"SELECT {', '.join(columns or ['1'])} FROM {schema}.{quote(scan.place.table)} AS s{limit}"
-
-    def _name(self, letter: str) -> str:
-        return self._statement.name(letter)
+        query = self._query(tree, _Around({}, None))
+        word = "WITH RECURSIVE" if self._recursive else "WITH"
+        return replace(query, sql=f"{word} {', '.join(self._with)} {query.sql}") if self._with else query
 
     # --- Any query
 
@@ -116,7 +89,8 @@ class Queries:
         if isinstance(node, (exp.Union, exp.Except, exp.Intersect)):
             return self._set_operation(node, around)
         if isinstance(node, exp.Subquery):
-            return self._in_parentheses(node, around)
+            check_arguments(node, frozenset({"this", "with_", "order", "limit", "offset"}))
+            return self._ordered(self._query(node.this, around), node, around)
         if isinstance(node, exp.Values):
             check_arguments(node, frozenset({"expressions", "with_", "order", "limit", "offset"}))
             return self._ordered(self._values(node, around), node, around)
@@ -126,41 +100,59 @@ class Queries:
         clause = node.args.get("with_")
         if clause is None:
             return around
-        check_arguments(clause, frozenset({"expressions"}))
+        check_arguments(clause, frozenset({"expressions", "recursive"}))
         named, here = dict(around.named), set[str]()
         for entry in clause.expressions:
             check_arguments(entry, frozenset({"this", "alias"}))
-            before = self._tables
-            # An entry sees no columns of the query around it, so it can stand in the statement's own WITH.
-            query = _renamed(self._query(entry.this, _Around(named, None)), entry.args["alias"])
-            sql_name = self._name("w")
-            self._with.append((sql_name, query.sql))
-            if entry.alias.lower() in here:
+            key = entry.alias.lower()
+            if key in here:
                 raise SqlError(f"WITH query name '{entry.alias}' specified more than once")
-            here.add(entry.alias.lower())
-            named[entry.alias.lower()] = _Named(sql_name, query, self._tables - before)
+            here.add(key)
+            before, sql_name = self._tables, self._statement.name("w")
+            if clause.args.get("recursive") and _mentions(entry.this, key):
+                query = self._recursion(entry, named, sql_name)
+            else:
+                # An entry sees no columns of the query around it, so it can stand in the statement's own WITH.
+                query = _renamed(self._query(entry.this, _Around(named, None)), entry.args["alias"])
+                self._with.append(f"{sql_name} AS ({query.sql})")
+            named[key] = _Named(sql_name, query, self._tables - before)
         return _Around(named, around.outer)
 
-    def _in_parentheses(self, node: exp.Expr, around: _Around) -> Query:
-        check_arguments(node, frozenset({"this", "with_", "order", "limit", "offset"}))
-        inner = self._query(node.this, around)
-        return self._ordered(inner, node, around)
+    def _recursion(self, entry: exp.Expr, named: Mapping[str, _Named], sql_name: str) -> Query:
+        node, alias = entry.this, entry.args["alias"]
+        if not isinstance(node, exp.Union) or node.args.get("distinct") or node.args.get("order"):
+            raise SqlError("WITH RECURSIVE is a start UNION ALL a step in this sandbox")
+        if not alias.args.get("columns"):
+            raise SqlError("WITH RECURSIVE needs the names of its columns")
+        self._recursive = True
+        start = _renamed(self._query(node.this, _Around(named, None)), alias)
+        inside = {**named, entry.alias.lower(): _Named(sql_name, start, 1)}
+        step = self._query(node.expression, _Around(inside, None))
+        for have, want in zip(step.outputs, start.outputs, strict=False):
+            if len(step.outputs) != len(start.outputs) or not coerces(have.type, want.type):
+                raise SqlError(f"WITH RECURSIVE: the step's {have.type} is not the start's {want.type}")
+        columns = ", ".join(f"o{index}" for index in range(len(start.outputs)))
+        deeper = f"(SELECT max(depth) FROM {sql_name}) + 1"
+        message = f"Recursion depth limit exceeded ({DEEPEST_RECURSION})"
+        depth = f"CASE WHEN {deeper} > {DEEPEST_RECURSION} THEN error('{message}') ELSE {deeper} END"
+        self._with.append(
+            f"{sql_name} AS (SELECT {columns}, 0 AS depth FROM ({start.sql})"
+            f" UNION ALL SELECT {columns}, {depth} AS depth FROM ({_as_types(step, start.outputs)}))"
+        )
+        return start
 
     def _set_operation(self, node: exp.Expr, around: _Around) -> Query:
         check_arguments(
             node, frozenset({"this", "expression", "distinct", "with_", "order", "limit", "offset"})
         )
         word = type(node).__name__.upper()
-        if not node.args.get("distinct"):
-            if word != "UNION":
-                raise SqlError(f"{word} ALL is not supported by this sandbox")
-            word = "UNION ALL"
         if isinstance(node.expression, exp.SetOperation) or (
             word == "INTERSECT"
             and isinstance(node.this, exp.SetOperation)
             and not isinstance(node.this, exp.Intersect)
         ):  # a parser that does not bind INTERSECT more tightly than the others
             raise SqlError(f"{word} beside other set operations needs parentheses")
+        word += "" if node.args.get("distinct") else " ALL"
         left, right = self._query(node.this, around), self._query(node.expression, around)
         if len(left.outputs) != len(right.outputs):
             raise SqlError(
@@ -174,15 +166,16 @@ class Queries:
             )
             for index, (a, b) in enumerate(zip(left.outputs, right.outputs, strict=True), 1)
         )
-        both = f"{_as_types(left, outputs)} {word} {_as_types(right, outputs)}"
+        _check_comparable([output.type for output in outputs] if "ALL" not in word else [], word)
+        both = f"({_as_types(left, outputs)}) {word} ({_as_types(right, outputs)})"
         return self._ordered(Query(both, outputs), node, around)
 
     def _ordered(self, query: Query, node: exp.Expr, around: _Around) -> Query:
         """A query of several, or in parentheses, with its ORDER BY, OFFSET and LIMIT, which see its columns only."""
         order, limits = node.args.get("order"), _limits(node)
-        if order is None and not limits:
+        if order is None and limits == _NO_LIMITS:
             return query
-        name = self._name("q")
+        name = self._statement.name("q")
         scope = Scope(query.fields(name), around.outer)
         expressions = Expressions(self._statement, scope, self._subquery(around), "ORDER BY")
         items: list[str] = []
@@ -205,17 +198,18 @@ class Queries:
         if clause is None:
             return "", []
         check_arguments(clause, frozenset({"this"}))
-        sql, fields = self._relation(clause.this, around)
+        sql, fields = self._relation(clause.this, around, [])
         done: list[Field] = []
         joins: Sequence[exp.Expr] = node.args.get("joins") or ()
         commas = any(_is_comma(join) for join in joins)
         for join in joins:
             if _is_comma(join):  # binds less than JOIN: the tables before it are out of sight of later ONs
                 done, fields = [*done, *fields], []
-            sql, fields = self._join(sql, fields, join, around, commas)
+            sql, fields = self._join(sql, done, fields, join, around, commas)
         return f" FROM {sql}", [*done, *fields]
 
-    def _relation(self, node: exp.Expr, around: _Around) -> tuple[str, list[Field]]:
+    def _relation(self, node: exp.Expr, around: _Around, before: Sequence[Field]) -> tuple[str, list[Field]]:
+        """A table of FROM; `before` are the columns that a lateral one sees."""
         if isinstance(node, exp.Table):
             return self._table(node, around)
         if isinstance(node, exp.Subquery) and not isinstance(node.this, exp.Table):
@@ -225,18 +219,58 @@ class Queries:
         if isinstance(node, exp.Values):
             check_arguments(node, frozenset({"expressions", "alias"}))
             return self._derived(self._values(node, around), node.args.get("alias"))
+        scope = Scope(before, around.outer)
+        if isinstance(node, exp.Unnest):
+            return self._unnest(node, Expressions(self._statement, scope, self._subquery(around), "UNNEST"))
+        if isinstance(node, exp.Lateral) and isinstance(node.this, exp.Subquery):
+            check_arguments(node, frozenset({"this", "alias", "view", "outer"}))
+            inner = self._query(node.this, _Around(around.named, scope))
+            sql, fields = self._derived(inner, node.args.get("alias"))
+            return f"LATERAL {sql}", fields
         raise SqlError(f"FROM: {describe(node)} is not supported by this sandbox")
 
     def _derived(self, query: Query, alias: exp.Expr | None) -> tuple[str, list[Field]]:
-        name = self._name("r")
+        name = self._statement.name("r")
         fields = _renamed(query, alias).fields(name, *([alias.name] if alias and alias.name else []))
         return f"({query.sql}) AS {name}", fields
+
+    def _unnest(self, node: exp.Expr, expressions: Expressions) -> tuple[str, list[Field]]:
+        check_arguments(node, frozenset({"expressions", "alias", "offset"}))
+        lists: list[Value] = []
+        for value in (expressions.value(one) for one in node.expressions):
+            if value.type.name == "map":
+                parts = zip(("map_keys", "map_values"), value.type.of, strict=True)
+                lists += [
+                    Value(f"{function}({value.sql})", Type("array", of=(kind,))) for function, kind in parts
+                ]
+            elif value.type.name == "array" and value.type.of[0].name == "row":
+                for at, kind in enumerate(value.type.of[0].of, 1):
+                    part = f"list_transform({value.sql}, lambda e: struct_extract(e, 'f{at}'))"
+                    lists.append(Value(part, Type("array", of=(kind,))))
+            elif value.type.name == "array":
+                lists.append(value)
+            else:
+                raise SqlError(f"Cannot unnest type: {value.type}")
+        if node.args.get("offset"):
+            lengths = ", ".join(f"len({value.sql})" for value in lists)
+            lists.append(Value(f"range(1, greatest({lengths}) + 1)", Type("array", of=(BIGINT,))))
+        columns = ", ".join(f"unnest({value.sql}) AS o{index}" for index, value in enumerate(lists))
+        query = Query(
+            f"SELECT {columns}",
+            tuple(Output(f"_col{index}", value.type.of[0]) for index, value in enumerate(lists)),
+        )
+        alias, offset = node.args.get("alias"), node.args.get("offset")
+        if alias is not None and isinstance(offset, exp.Identifier) and alias.args.get("columns"):
+            alias = alias.copy()  # sqlglot keeps the ordinality's name apart
+            alias.append("columns", offset.copy())
+        sql, fields = self._derived(query, alias)
+        return f"LATERAL {sql}", fields
 
     def _table(self, node: exp.Expr, around: _Around) -> tuple[str, list[Field]]:
         check_arguments(node, frozenset({"this", "db", "catalog", "alias"}))
         if not isinstance(node.this, exp.Identifier):
             raise SqlError(f"FROM: {describe(node)} is not supported by this sandbox")
-        alias, name = node.args.get("alias"), self._name("r")
+        alias, name = node.args.get("alias"), self._statement.name("r")
         parts = [node.args[part].name for part in ("catalog", "db", "this") if node.args.get(part)]
         known = around.named.get(parts[0].lower()) if len(parts) == 1 else None
         if known is not None:
@@ -244,30 +278,23 @@ class Queries:
             shown = alias.name if alias and alias.name else parts[0]
             return f"{known.sql_name} AS {name}", _renamed(known.query, alias).fields(name, shown)
         self._count_tables(1)
-        scan, ref = self._scan(parts, position(node))
-        fields = _table_fields(scan, ref, name)
-        if alias is not None:
-            fields = _renamed_fields(fields, alias)
-        return f"{scan.name} AS {name}", fields
+        sql, fields = self._scan(parts, position(node), name)
+        return sql, fields if alias is None else _renamed_fields(fields, alias)
 
     def _count_tables(self, tables: int) -> None:
         self._tables += max(1, tables)
         if self._tables > MOST_TABLES:
             raise SqlError(f"The statement reads more than the {MOST_TABLES} tables that this sandbox joins")
 
-    def _scan(self, parts: Sequence[str], at: str) -> tuple[Scan, TableRef]:
+    def _scan(self, parts: Sequence[str], at: str, name: str) -> tuple[str, list[Field]]:
         shown = ".".join(parts)
         if len(parts) != 3:
             raise SqlError(f'{at}Table \'{shown}\' needs its full name here: "catalog"."schema"."table"')
-        ref = TableRef(*parts)
-        place = self._resolve(ref)
-        if place is None:
-            ref = TableRef(*(part.lower() for part in parts))
+        for ref in dict.fromkeys((TableRef(*parts), TableRef(*(part.lower() for part in parts)))):
             place = self._resolve(ref)
-        if place is None:
-            raise SqlError(f"{at}Table '{shown}' does not exist")
-        key = (place.path, place.table)
-        return self._scans.setdefault(key, Scan(place, f"t{len(self._scans)}")), ref
+            if place is not None:
+                return self._load(place, ref, name)
+        raise SqlError(f"{at}Table '{shown}' does not exist")
 
     def _values(self, node: exp.Expr, around: _Around) -> Query:
         expressions = Expressions(self._statement, Scope((), around.outer), self._subquery(around), "VALUES")
@@ -283,14 +310,14 @@ class Queries:
             f"({', '.join(coerce(cell, kind).sql for cell, kind in zip(row, kinds, strict=True))})"
             for row in rows
         )
-        columns = ", ".join(f"column{index + 1} AS o{index}" for index in range(width))
+        columns = ", ".join(f"o{index}" for index in range(width))
         return Query(
-            f"SELECT {columns} FROM (VALUES {lines})",
+            f"SELECT * FROM (VALUES {lines}) AS {self._statement.name('v')}({columns})",
             tuple(Output(f"_col{index}", kind) for index, kind in enumerate(kinds)),
         )
 
     def _join(
-        self, sql: str, fields: list[Field], join: exp.Expr, around: _Around, commas: bool
+        self, sql: str, done: list[Field], fields: list[Field], join: exp.Expr, around: _Around, commas: bool
     ) -> tuple[str, list[Field]]:
         check_arguments(join, frozenset({"this", "side", "kind", "on", "using"}))
         side, kind = join.text("side").upper(), join.text("kind").upper()
@@ -298,58 +325,67 @@ class Queries:
         if (kind and unknown) or (commas and side in ("RIGHT", "FULL")):
             beside = " beside a comma" if commas else ""
             raise SqlError(f"{side} {kind} JOIN{beside} is not supported by this sandbox".strip())
-        right, right_fields = self._relation(join.this, around)
+        right, right_fields = self._relation(join.this, around, [*done, *fields])
+        if right.startswith("LATERAL") and side in ("RIGHT", "FULL"):
+            raise SqlError(f"{side} JOIN of a lateral table is not supported")
         word = f"{side} JOIN".strip()
         on, using = join.args.get("on"), join.args.get("using")
         if kind == "CROSS" or _is_comma(join):
             if on is not None or using:
                 raise SqlError("A CROSS JOIN has no ON and no USING")
-            return f"{sql} JOIN {right}", [*fields, *right_fields]
+            return f"{sql} CROSS JOIN {right}", [*fields, *right_fields]
         if using:
             test, fields = _using([column.name for column in using], fields, right_fields, side)
             return f"{sql} {word} {right} ON {test}", fields
         if on is None:
             raise SqlError(f"{word} needs ON or USING")
         fields = [*fields, *right_fields]
-        scope = Scope(fields, around.outer)
-        test = Expressions(self._statement, scope, self._subquery(around), "JOIN ON").condition(on).sql
-        return f"{sql} {word} {right} ON {test}", fields
+        test = Expressions(
+            self._statement, Scope(fields, around.outer), self._subquery(around), "JOIN ON"
+        ).condition(on)
+        return f"{sql} {word} {right} ON {test.sql}", fields
 
     # --- SELECT
 
     def _select(self, node: exp.Select, around: _Around) -> Query:
-        understood = "expressions from_ joins where group having order limit offset distinct with_"
+        understood = "expressions from_ joins where group having order limit offset distinct with_ windows"
         check_arguments(node, frozenset(understood.split()))
         if distinct := node.args.get("distinct"):
             check_arguments(distinct, frozenset())
         if not node.expressions:
             raise SqlError("SELECT needs at least one column")
         source, fields = self._from(node, around)
-        rows = self._expressions(Scope(fields, around.outer), around, "WHERE")
+        scope = Scope(fields, around.outer)
+        inside = self._subquery(around)
+        rows = Expressions(self._statement, scope, inside, "WHERE")
         if where := node.args.get("where"):
             source += f" WHERE {rows.condition(where.this).sql}"
-        grouped = self._expressions(rows.scope, around, "A GROUP BY or an aggregate")
-        grouping = self._grouping(node, grouped) if _is_grouped(node) else None
-        scope = rows.scope if grouping is None else _grouped_scope(rows.scope, grouping)
-        select = self._expressions(scope, around, "SELECT", grouping=grouping, windows=True)
+        grouped = _is_grouped(node)
+        source += _group_by(node, rows.inside("A GROUP BY")) if grouped else ""
+        named = {one.name.lower(): one for one in node.args.get("windows") or ()}
+        over = partial(window, named=named)
+        select = Expressions(self._statement, scope, inside, "SELECT", aggregates=grouped, windows=over)
         items = _select_list(node, select, self._statement)
-        having = ""
+        if distinct:
+            _check_comparable([item.value.type for item in items], "DISTINCT")
         if clause := node.args.get("having"):
-            test = self._expressions(scope, around, "HAVING", grouping=grouping).condition(clause.this)
-            having = f" WHERE {test.sql}"
-        hidden: list[Value] = []
-        order: list[str] = []
-        name = self._name("q")
-        if clause := node.args.get("order"):
-            sorting = self._expressions(
-                scope, around, "ORDER BY", grouping=grouping, windows=True, aliases=_aliases(items)
+            test = Expressions(self._statement, scope, inside, "HAVING", aggregates=True).condition(
+                clause.this
             )
-            order = [
-                direction(item, f"{name}.{_sort_column(item.this, items, sorting, hidden, bool(distinct))}")
-                for item in clause.expressions
-            ]
-        if grouping is not None:
-            source = f" FROM ({_groups(grouping, source)}) AS {grouping.alias}{having}"
+            source += f" HAVING {test.sql}"
+        hidden, order, name = list[Value](), list[str](), self._statement.name("q")
+        if clause := node.args.get("order"):
+            aliases = _aliases(items)
+            sorting = Expressions(
+                self._statement, scope, inside, "ORDER BY", aggregates=grouped, windows=over, aliases=aliases
+            )
+            for item in clause.expressions:
+                column = _sort_column(item.this, items, sorting, hidden, bool(distinct))
+                order.append(direction(item, f"{name}.{column}"))
+        if len(items) > MOST_COLUMNS:
+            raise SqlError(
+                f"The statement selects more than the {MOST_COLUMNS} columns that this sandbox shows"
+            )
         columns = [f"{item.value.sql} AS o{index}" for index, item in enumerate(items)]
         columns += [f"{value.sql} AS h{index}" for index, value in enumerate(hidden)]
         sql = f"SELECT {'DISTINCT ' if distinct else ''}{', '.join(columns)}{source}"
@@ -357,36 +393,7 @@ class Queries:
             sql, tuple(Output(item.name, item.value.type, item.source, item.weight) for item in items)
         )
         limits = _limits(node)
-        return _sorted(query, name, order, limits) if order else Query(f"{sql}{limits}", query.outputs)
-
-    def _expressions(
-        self,
-        scope: Scope,
-        around: _Around,
-        place: str,
-        *,
-        grouping: Grouping | None = None,
-        windows: bool = False,
-        aliases: Mapping[str, Value] | None = None,
-    ) -> Expressions:
-        inside = self._subquery(around)
-        return Expressions(
-            self._statement, scope, inside, place, grouping=grouping, windows=windows, aliases=aliases
-        )
-
-    def _grouping(self, node: exp.Select, rows: Expressions) -> Grouping:
-        grouping = Grouping(self._name("g"), rows)
-        clause = node.args.get("group")
-        if clause is None:
-            return grouping
-        check_arguments(clause, frozenset({"expressions"}))
-        for key in clause.expressions:
-            ordinal = _ordinal(key, len(node.expressions), "GROUP BY")
-            chosen = key if ordinal is None else node.expressions[ordinal].unalias()
-            if contains_aggregate(chosen) or chosen.find(exp.Window, exp.Query):
-                raise SqlError(f"GROUP BY cannot contain {describe(chosen)}")
-            grouping.add_key(rows.value(chosen))
-        return grouping
+        return _sorted(query, name, order, limits) if order or limits != _NO_LIMITS else query
 
 
 # --- The parts of a SELECT
@@ -398,23 +405,41 @@ def _is_grouped(node: exp.Select) -> bool:
     return bool(node.args.get("group") or node.args.get("having")) or any(map(contains_aggregate, places))
 
 
-def _grouped_scope(scope: Scope, grouping: Grouping) -> Scope:
-    """The columns as they are seen from outside of aggregates: the keys, and the others as an error."""
-    seen: list[Field] = []
-    for one in scope.fields:
-        key = None if one.problem else grouping.keys.get(one.sql)
-        problem = one.problem or f"'{one.name}' must be an aggregate expression or appear in GROUP BY clause"
-        seen.append(
-            replace(one, problem=problem) if key is None else replace(one, sql=key.sql, origin=None, weight=1)
-        )
-    return Scope(seen, scope.outer)
+def _group_by(node: exp.Select, rows: Expressions) -> str:
+    clause = node.args.get("group")
+    if clause is None:
+        return ""
+    check_arguments(clause, frozenset({"expressions"}))
+
+    def key(one: exp.Expr) -> str:
+        ordinal = _ordinal(one, len(node.expressions), "GROUP BY")
+        chosen = one if ordinal is None else node.expressions[ordinal].unalias()
+        if contains_aggregate(chosen) or chosen.find(exp.Window, exp.Query):
+            raise SqlError(f"GROUP BY cannot contain {describe(chosen)}")
+        value = rows.value(chosen)
+        _check_comparable([value.type], "GROUP BY")
+        return value.sql
+
+    def keys(one: exp.Expr) -> str:
+        return f"({', '.join(map(key, one.expressions if isinstance(one, exp.Tuple) else [one.unnest()]))})"
+
+    parts: list[str] = []
+    for one in clause.expressions:
+        if isinstance(one, (exp.Rollup, exp.Cube, exp.GroupingSets)):
+            check_arguments(one, frozenset({"expressions"}))
+            word = "GROUPING SETS" if isinstance(one, exp.GroupingSets) else type(one).__name__.upper()
+            parts.append(f"{word} ({', '.join(map(keys, one.expressions))})")
+        elif isinstance(one, exp.Tuple):
+            parts += map(key, one.expressions)
+        else:
+            parts.append(key(one))
+    return f" GROUP BY {', '.join(parts) or '()'}"
 
 
-def _groups(grouping: Grouping, source: str) -> str:
-    columns = [f"{sql} AS k{index}" for index, sql in enumerate(grouping.keys)]
-    columns += [f"{sql} AS a{index}" for index, sql in enumerate(grouping.aggregates)]
-    by = ", ".join(str(index + 1) for index in range(len(grouping.keys)))
-    return f"SELECT {', '.join(columns) or 'count(*)'}{source}{' GROUP BY ' + by if by else ''}"
+def _check_comparable(types: Sequence[Type], place: str) -> None:
+    for kind in types:
+        if any(part.name in ("map",) for part in kind.parts):
+            raise SqlError(f"{place} of {kind} is not supported by this sandbox")
 
 
 def _select_list(node: exp.Select, select: Expressions, statement: Statement) -> list[_Item]:
@@ -423,13 +448,14 @@ def _select_list(node: exp.Select, select: Expressions, statement: Statement) ->
         if isinstance(expression, exp.Star) or isinstance(expression.this, exp.Star):
             for one in _starred(expression, select.scope):
                 statement.carry(one.weight)
+                statement.columns[one.sql] = one.name
                 items.append(_Item(one.name, one.use(), one.source, one.weight))
             continue
         name, plain = f"_col{len(items)}", expression
         if isinstance(expression, exp.Alias):
             check_arguments(expression, frozenset({"this", "alias"}))
             name, plain = expression.alias, expression.this
-        elif isinstance(expression, exp.Column):
+        elif isinstance(expression, (exp.Column, exp.Dot)):
             name = expression.name
         before = statement.weight
         value = select.value(plain)
@@ -454,7 +480,10 @@ def _source(node: exp.Expr, scope: Scope) -> TableRef | None:
     if not isinstance(node, exp.Column):
         return None
     qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
-    return scope.find(node.name, qualifier, node.name).source
+    try:
+        return scope.find(node.name, qualifier, node.name).source
+    except SqlError:  # a row's field
+        return None
 
 
 def _aliases(items: Sequence[_Item]) -> dict[str, Value]:
@@ -471,11 +500,11 @@ def _sort_column(
     ordinal = _ordinal(node, len(items), "ORDER BY")
     if ordinal is not None:
         return f"o{ordinal}"
-    for column in node.find_all(exp.Column):
-        meant = {item.value.sql for item in items if item.name.lower() == column.name.lower()}
-        if not column.args.get("table") and len(meant) > 1:
-            raise SqlError(f"ORDER BY: Column '{column.name}' is ambiguous")
+    for name in bare_names(node):
+        if len({item.value.sql for item in items if item.name.lower() == name}) > 1:
+            raise SqlError(f"ORDER BY: Column '{name}' is ambiguous")
     value = sorting.value(node)
+    _check_comparable([value.type], "ORDER BY")
     shown = [item.value.sql for item in items]
     if value.sql in shown:
         return f"o{shown.index(value.sql)}"
@@ -485,10 +514,19 @@ def _sort_column(
     return f"h{len(hidden) - 1}"
 
 
-def _sorted(query: Query, name: str, order: Sequence[str], limits: str) -> Query:
+def _sorted(query: Query, name: str, order: Sequence[str], limits: tuple[str, str, bool]) -> Query:
     columns = ", ".join(f"{name}.o{index} AS o{index}" for index in range(len(query.outputs)))
     by = f" ORDER BY {', '.join(order)}" if order else ""
-    return Query(f"SELECT {columns} FROM ({query.sql}) AS {name}{by}{limits}", query.outputs)
+    count, offset, ties = limits
+    if ties:
+        if not order or offset:
+            raise SqlError("FETCH FIRST … WITH TIES needs an ORDER BY, and no OFFSET in this sandbox")
+        return Query(
+            f"SELECT {columns} FROM ({query.sql}) AS {name} QUALIFY rank() OVER ({by}) <= {count}{by}",
+            query.outputs,
+        )
+    limit = (f" LIMIT {count}" if count else "") + (f" OFFSET {offset}" if offset else "")
+    return Query(f"SELECT {columns} FROM ({query.sql}) AS {name}{by}{limit}", query.outputs)
 
 
 def _ordinal(node: exp.Expr, width: int, place: str) -> int | None:
@@ -500,21 +538,28 @@ def _ordinal(node: exp.Expr, width: int, place: str) -> int | None:
     return int(node.this) - 1
 
 
-def _limits(node: exp.Expr) -> str:
+_NO_LIMITS = ("", "", False)
+
+
+def _limits(node: exp.Expr) -> tuple[str, str, bool]:
+    """How many rows, from which on, and whether with ties."""
     limit, offset = node.args.get("limit"), node.args.get("offset")
-    if limit is None and offset is None:
-        return ""
-    count = "-1"
-    if limit is not None:
-        if not isinstance(limit, exp.Limit):
-            raise SqlError(f"{describe(limit)} is not supported by this sandbox; use LIMIT")
+    count, ties = "", False
+    if isinstance(limit, exp.Fetch):
+        check_arguments(limit, frozenset({"direction", "count", "limit_options"}))
+        options = limit.args.get("limit_options")
+        ties = bool(options and options.args.get("with_ties"))
+        if options and options.args.get("percent"):
+            raise SqlError("FETCH FIRST … PERCENT is not in Trino")
+        count = _row_count(limit.args["count"], "FETCH FIRST") if limit.args.get("count") else "1"
+    elif limit is not None:
         check_arguments(limit, frozenset({"expression"}))
         is_all = isinstance(limit.expression, exp.Var) and limit.expression.name.upper() == "ALL"
-        count = "-1" if is_all else _row_count(limit.expression, "LIMIT")
+        count = "" if is_all else _row_count(limit.expression, "LIMIT")
     if offset is None:
-        return f" LIMIT {count}"
+        return count, "", ties
     check_arguments(offset, frozenset({"expression"}))
-    return f" LIMIT {count} OFFSET {_row_count(offset.expression, 'OFFSET')}"
+    return count, _row_count(offset.expression, "OFFSET"), ties
 
 
 def _row_count(node: exp.Expr, word: str) -> str:
@@ -528,35 +573,17 @@ def _row_count(node: exp.Expr, word: str) -> str:
 # --- The parts of FROM
 
 
-def quote(name: str) -> str:
-    """A name as SQLite's identifier."""
-    return '"' + name.replace('"', '""') + '"'
+def _mentions(node: exp.Expr, name: str) -> bool:
+    return any(table.name.lower() == name and not table.args.get("db") for table in node.find_all(exp.Table))
 
 
 def _is_comma(join: exp.Expr) -> bool:
     return not any(join.args.get(part) for part in ("side", "kind", "on", "using", "method"))
 
 
-def _table_fields(scan: Scan, ref: TableRef, alias: str) -> list[Field]:
-    fields: list[Field] = []
-    under = (ref.catalog.lower(), ref.schema.lower(), ref.table.lower())
-    for index, (name, declared) in enumerate(scan.place.columns):
-        kind, problem = UNKNOWN, ""
-        try:
-            kind = parse_type(declared)
-        except SqlError as error:
-            problem = f"Column '{name}' of {ref}: {error}"
-        fields.append(Field(name, f"{alias}.c{index}", kind, under, ref, problem, origin=(scan, index)))
-    return fields
-
-
 def _renamed(query: Query, alias: exp.Expr | None) -> Query:
     """The query with the column names that an alias such as t(a, b) gives."""
-    names = _alias_columns(alias, len(query.outputs))
-    if not names:
-        return query
-    outputs = (replace(output, name=name) for output, name in zip(query.outputs, names, strict=True))
-    return Query(query.sql, tuple(outputs))
+    return query.renamed(_alias_columns(alias, len(query.outputs)))
 
 
 def _renamed_fields(fields: Sequence[Field], alias: exp.Expr) -> list[Field]:
