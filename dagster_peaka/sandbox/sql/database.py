@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy  # noqa: F401  # pyright: ignore[reportUnusedImport] - DuckDB calls functions by it: missed at once, if it is missing
 
 from dagster_peaka.sandbox.sql import formats, udfs
 from dagster_peaka.sandbox.sql.catalogue import MACROS
@@ -46,7 +47,7 @@ MEMORY = "2GB"
 """What DuckDB may take: more is an error of the statement."""
 
 _LOCK_PATIENCE = 5.0  # seconds to wait for a writer of a source file
-_LONGEST_LINE = 1 << 28  # bytes of a row on its way from SQLite
+_LONGEST_LINE = 1 << 26  # bytes of a row on its way from SQLite
 _MOST_WATCHED = 64
 
 assert formats, "its functions are registered by its import"
@@ -113,7 +114,7 @@ class Database:
                     known for known, one in self._tables.items() if known[:2] == key[:2] and not one.uses
                 ]:
                     self._drop(old)
-                table = self._tables[*key, version] = self._read(place, files)
+                table = self._tables[(*key, version)] = self._read(place, files)
             self._tables.move_to_end((*key, version))
             table.uses += 1
             for old in [known for known, one in self._tables.items() if not one.uses]:
@@ -161,18 +162,18 @@ class Database:
         with tempfile.NamedTemporaryFile("w", suffix=".csv", newline="", encoding="utf-8") as file:
             _write(place, [(index, kinds[index]) for index in used], files, file)
             file.flush()
-            listed = ", ".join(["'n': 'VARCHAR'", *(f"'r{index}': 'VARCHAR'" for index in used)])
-            options = f"header=false, delim=',', quote='\"', escape='\"', max_line_size={_LONGEST_LINE}, auto_detect=false"
-            read = f"read_csv({text_literal(file.name)}, {options}, new_line='\\r\\n', columns={{{listed}}})"
+            marker = ["'n': 'VARCHAR'"] if not used else []
+            listed = ", ".join([*marker, *(f"'r{index}': 'VARCHAR'" for index in used)])
+            longest = min(max(file.tell(), 1 << 16), _LONGEST_LINE)  # no more room than there may be need for
+            options = f"header=false, auto_detect=false, delim=',', quote='\"', escape='\"', new_line='\\r\\n'"
+            options += f", max_line_size={longest}, buffer_size={2 * longest}"
+            read = f"read_csv({text_literal(file.name)}, {options}, columns={{{listed}}})"
             self.connection.execute(f"CREATE TABLE {raw} AS SELECT * FROM {read}")
         try:
             typed = {index: _typed(f"r{index}", kinds[index]) for index in used}
             bad = {index: f"(r{index} IS NOT NULL AND ({sql}) IS NULL)" for index, sql in typed.items()}
-            counts = ", ".join(f"count(*) FILTER (WHERE {test})" for test in bad.values())
-            rows, *found = self.connection.execute(
-                f"SELECT count(*){', ' if counts else ''}{counts} FROM {raw}"
-            ).fetchone() or (0,)
-            flawed = frozenset(index for index, count in zip(used, found, strict=True) if count)
+            (rows,) = self.connection.execute(f"SELECT count(*) FROM {raw}").fetchone() or (0,)
+            flawed = frozenset(self._flawed(raw, bad))
             columns = [f"{sql} AS c{index}" for index, sql in typed.items()]
             columns += [
                 f"CASE WHEN {bad[index]} THEN ltrim(r{index}, '!') END AS b{index}" for index in flawed
@@ -181,6 +182,20 @@ class Database:
         finally:
             self.connection.execute(f"DROP TABLE {raw}")
         return _Table(name, rows * max(1, len(columns)), tuple(kinds), tuple(problems), flawed)
+
+
+    def _flawed(self, raw: str, tests: Mapping[int, str]) -> list[int]:
+        """The columns whose test is true of some row. Halved until they are few: DuckDB takes long for many at once."""
+        if not tests:
+            return []
+        some = f"SELECT 1 FROM {raw} WHERE {' OR '.join(tests.values())} LIMIT 1"
+        if self.connection.execute(some).fetchone() is None:
+            return []
+        if len(tests) == 1:
+            return list(tests)
+        listed = list(tests.items())
+        half = len(listed) // 2
+        return self._flawed(raw, dict(listed[:half])) + self._flawed(raw, dict(listed[half:]))
 
 
 class Session:
@@ -201,6 +216,9 @@ class Session:
                 self._taken[place] = self._database.take(place, self._files)
             except sqlite3.Error as error:
                 raise _unreadable(place.path, error) from None
+            except duckdb.Error as error:
+                said = str(error).partition("\n")[0][:200]
+                raise SqlError(f"The rows of {ref} cannot be taken over by this sandbox: {said}") from None
         table = self._taken[place]
         fields: list[Field] = []
         for index, ((name, _), kind) in enumerate(zip(place.columns, table.kinds, strict=True)):
@@ -292,11 +310,10 @@ def _write(
         files[place.path] = connect(place.path)
         files[place.path].execute("BEGIN")
     connection = files[place.path]
-    listed = ", ".join(
-        ["'1'", *(_cell(f"s.{_quoted(place.columns[index][0])}", kind) for index, kind in columns)]
-    )
+    names = ", ".join(f"s.{_quoted(place.columns[index][0])} AS c{index}" for index, _ in columns)
+    listed = ", ".join(_cell(f"c{index}", kind) for index, kind in columns) or "'1'"
     limit = "" if place.most_rows is None else f" LIMIT {place.most_rows}"
-    sql = f"SELECT {listed} FROM {_quoted(place.table)} AS s{limit}"
+    sql = f"SELECT {listed} FROM (SELECT {names or '1'} FROM {_quoted(place.table)} AS s){limit}"
     start = file.tell()
     try:
         csv.writer(file).writerows(connection.execute(sql))
