@@ -68,7 +68,9 @@ def _greeting(base_url: str, project_id: str, key: str | None) -> str:
         f"  export PEAKA_BASE_URL={base_url}",
         f"  export PEAKA_PROJECT_ID={project_id}",
     ]
-    lines.append(f"  export PEAKA_API_KEY={key}" if key else "  PEAKA_API_KEY is the key that it was started with.")
+    lines.append(
+        f"  export PEAKA_API_KEY={key}" if key else "  PEAKA_API_KEY is the key that it was started with."
+    )
     return "\n".join([*lines, "", "Ctrl-C ends it."])
 
 

@@ -301,7 +301,9 @@ def _explained(job: Job, steps: Steps[None]) -> Steps[None]:
         raise CopyError(str(error)) from None
     except sqlite3.Error as error:
         if "disk is full" in str(error):  # while rows of the source are put aside: SQLite's temporary file
-            raise CopyError(f"The disk has no room for the temporary files of copying {job.table}: {error}.") from None
+            raise CopyError(
+                f"The disk has no room for the temporary files of copying {job.table}: {error}."
+            ) from None
         raise CopyError(f"Reading {job.table} from {job.source} failed: {error}.") from None
 
 

@@ -6,8 +6,8 @@ mostly sleeps; only its copying takes a seat, and each of its steps goes through
     trigger, schedule, stranger -> QUEUED --(its lane is free)--> RUNNING --> COMPLETED | FAILED | CANCELLED
 
 A lane is a cache and a mode. The store gets to know of changes in batches, in the background; whoever has to be sure
-waits for `written`: an execution before its first step, a request that changes something before its answer, `close()`
-for the last one. An execution that is not finished then goes on, under the same id, when a sandbox opens that store again.
+waits for `written`: an execution before its first step, a request that changes something before its answer, and
+`close()`. An execution that is not finished then goes on, under the same id, when a sandbox opens that store again.
 """
 
 import asyncio

@@ -230,8 +230,14 @@ class Store:
 
     def _sweep(self) -> None:
         """Drop the copies of caches that were forgotten by a process that then had no time left."""
-        known = {name(cache_id) for (cache_id,) in self._keep.execute("SELECT id FROM peaka_cache") for name in (copy_name, aside_name)}
-        tables = self._keep.execute("SELECT name FROM sqlite_master WHERE name GLOB 'copy_*' OR name GLOB 'aside_*'")
+        known = {
+            name(cache_id)
+            for (cache_id,) in self._keep.execute("SELECT id FROM peaka_cache")
+            for name in (copy_name, aside_name)
+        }
+        tables = self._keep.execute(
+            "SELECT name FROM sqlite_master WHERE name GLOB 'copy_*' OR name GLOB 'aside_*'"
+        )
         for (name,) in tables.fetchall():
             if name not in known:
                 self._keep.execute(f"DROP TABLE IF EXISTS {quoted(name)}")

@@ -245,7 +245,9 @@ def test_as_a_process_it_says_no_more_than_that(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["uvicorn", "duckdb", "sqlglot", "numpy"])
 def test_without_its_extra_it_says_which_to_install(tmp_path: Path, name: str) -> None:
     """Where a part of the extra is missing, one sentence names the extra."""
-    (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('No module named {name}', name='{name}')")
+    (tmp_path / f"{name}.py").write_text(
+        f"raise ModuleNotFoundError('No module named {name}', name='{name}')"
+    )
     done = subprocess.run(
         command("--source", "ops=x.db"),
         check=False,
@@ -263,9 +265,18 @@ def test_without_its_extra_it_says_which_to_install(tmp_path: Path, name: str) -
 def test_a_table_fails_with_the_reason_that_is_given(source: sqlite3.Connection, tmp_path: Path) -> None:
     """--fail TABLE=REASON: every execution of its cache ends FAILED and says why, and no other cache's does."""
     options = ["--source", f"ops.public={tmp_path / 'ops.db'}", "--cache", "ops.public.[fa]*"]
-    options += ["--fail", "ops.public.flights=the disk = full", "--profile", "documented", "--execution-seconds", "0"]
+    options += [
+        "--fail",
+        "ops.public.flights=the disk = full",
+        "--profile",
+        "documented",
+        "--execution-seconds",
+        "0",
+    ]
     with running(*options) as (_, url, _):
-        client = httpx.Client(base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"})
+        client = httpx.Client(
+            base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"}
+        )
         found: dict[str, Any] = {}
         while len(found) < 2:
             for status in client.get("cache/status").json():

@@ -431,8 +431,12 @@ def test_a_full_refresh_of_rows_that_are_being_replaced(
 def test_a_table_may_have_two_thousand_columns(ops: Any, source: sqlite3.Connection) -> None:
     """As many as SQLite lets one have: copied, changed, queried and told apart by their fingerprint."""
     names = [f"c{number}" for number in range(2_000)]
-    source.execute(f"CREATE TABLE wide (c0 INTEGER PRIMARY KEY, {', '.join(f'{name} INTEGER' for name in names[1:])})")
-    source.execute(f"INSERT INTO wide SELECT {', '.join('1' for _ in names)} UNION ALL SELECT {', '.join('2' for _ in names)}")
+    source.execute(
+        f"CREATE TABLE wide (c0 INTEGER PRIMARY KEY, {', '.join(f'{name} INTEGER' for name in names[1:])})"
+    )
+    source.execute(
+        f"INSERT INTO wide SELECT {', '.join('1' for _ in names)} UNION ALL SELECT {', '.join('2' for _ in names)}"
+    )
     with PeakaSandbox(ops, ["ops.public.wide"], profile="documented") as sandbox:
         sandbox.wait_idle()
         api = Api(sandbox)
@@ -450,7 +454,9 @@ def test_a_table_may_have_two_thousand_columns(ops: Any, source: sqlite3.Connect
         assert sandbox.executions()[-1].status == "COMPLETED"
 
 
-@pytest.mark.parametrize("definition", ["k TEXT PRIMARY KEY", "k PRIMARY KEY", "k TEXT PRIMARY KEY COLLATE NOCASE"])
+@pytest.mark.parametrize(
+    "definition", ["k TEXT PRIMARY KEY", "k PRIMARY KEY", "k TEXT PRIMARY KEY COLLATE NOCASE"]
+)
 def test_keys_may_be_texts_that_are_no_utf8(
     ops: Any, source: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, definition: str
 ) -> None:
@@ -470,4 +476,6 @@ def test_keys_may_be_texts_that_are_no_utf8(
         assert (first.status, first.inserted) == ("COMPLETED", len(keys)), first.error
         assert (delta.inserted, delta.updated, delta.deleted) == (0, 1, 1)
         assert (refresh.status, refresh.inserted) == ("COMPLETED", len(keys) - 1)
-        assert Api(sandbox).query("SELECT count(*), sum(n) FROM ops.public.odd") == [[18, sum(range(19)) - 8 + 100]]
+        assert Api(sandbox).query("SELECT count(*), sum(n) FROM ops.public.odd") == [
+            [18, sum(range(19)) - 8 + 100]
+        ]

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def store(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def served(folder: Path, store: Path) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def served(folder: Path, store: Path) -> Generator[tuple[subprocess.Popen[str], httpx.Client]]:
     """The command in a process of its own, with a client of its project."""
     command = [sys.executable, "-m", "dagster_peaka.sandbox", "--source", f"ops.public={folder / 'ops.db'}"]
     command += ["--store", str(store), "--port", "0", "--profile", "documented", "--cache", FLIGHTS]
@@ -48,9 +48,13 @@ def _changed(source: sqlite3.Connection, chance: random.Random) -> None:
     """Thousands of rows come, change and go."""
     (last,) = source.execute("SELECT max(id) FROM flights").fetchone()
     source.execute("BEGIN")
-    source.executemany("INSERT INTO flights VALUES (?, 'XX', 1, NULL)", [(last + at,) for at in range(1, 12_000)])
+    source.executemany(
+        "INSERT INTO flights VALUES (?, 'XX', 1, NULL)", [(last + at,) for at in range(1, 12_000)]
+    )
     source.execute("UPDATE flights SET delay = delay + 1 WHERE id % 7 = ?", (chance.randrange(7),))
-    source.execute("DELETE FROM flights WHERE id > 3 AND (id <= ? OR id % 11 = ?)", (last - 4_000, chance.randrange(11)))
+    source.execute(
+        "DELETE FROM flights WHERE id > 3 AND (id <= ? OR id % 11 = ?)", (last - 4_000, chance.randrange(11))
+    )
     source.execute("COMMIT")
 
 
@@ -79,7 +83,9 @@ def test_a_process_that_is_killed_loses_no_accepted_execution(
             _check_counts(truth, source)
             sandbox.start_execution(FLIGHTS)
             sandbox.wait_idle()
-            expected = source.execute("SELECT count(*), sum(id), sum(CAST(round(delay) AS INTEGER)) FROM flights")
+            expected = source.execute(
+                "SELECT count(*), sum(id), sum(CAST(round(delay) AS INTEGER)) FROM flights"
+            )
             assert Api(sandbox).query(SUMMARY) == [list(expected.fetchone())]
 
 
@@ -101,7 +107,9 @@ def _check_counts(truth: list[Any], source: sqlite3.Connection) -> None:
 def _overlap(execution: Any, truth: list[Any]) -> bool:
     """Whether a full refresh ran beside it, so that what both copied cannot be told apart."""
     others = [one for one in truth if one.mode == "FULL_REFRESH"]
-    return any(one.started_at < execution.finished_at and execution.started_at < one.finished_at for one in others)
+    return any(
+        one.started_at < execution.finished_at and execution.started_at < one.finished_at for one in others
+    )
 
 
 def test_an_execution_is_in_the_store_before_its_trigger_is_answered(ops: Any, store: Path) -> None:
@@ -116,7 +124,9 @@ def test_an_execution_is_in_the_store_before_its_trigger_is_answered(ops: Any, s
                 assert connection.execute("SELECT count(*) FROM peaka_execution").fetchone() == (number + 1,)
 
 
-def test_a_cancel_outlives_a_process_that_is_killed(ops: Any, store: Path, source: sqlite3.Connection, tmp_path: Path) -> None:
+def test_a_cancel_outlives_a_process_that_is_killed(
+    ops: Any, store: Path, source: sqlite3.Connection, tmp_path: Path
+) -> None:
     """A cancel that was answered 200 stays one: the execution does not run on."""
     _changed(source, random.Random(1))
     with served(tmp_path, store) as (process, client):
@@ -133,7 +143,7 @@ def test_a_cancel_outlives_a_process_that_is_killed(ops: Any, store: Path, sourc
 
 
 @pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
+def full(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     """Stores that have no room for another page once `full["now"]` is set."""
     state = {"now": False}
     connect = Store.connect
@@ -142,17 +152,16 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bool]]:
         connection = connect(store)
         if state["now"]:
             connection.execute("PRAGMA max_page_count = 1")  # SQLite takes the pages that there are
-            connection.execute("PRAGMA query_only = ON") if state.get("hard") else None
         return connection
 
     monkeypatch.setattr(Store, "connect", limited)
-    yield state
+    return state
 
 
 def test_a_full_store_blames_itself_and_accepts_nothing(
     ops: Any, store: Path, full: dict[str, bool], source: sqlite3.Connection
 ) -> None:
-    """A copying that has no room fails with words about the store; a trigger that cannot be kept is not answered 200."""
+    """A copying without room fails with words about the store; a trigger that cannot be kept is not answered 200."""
     with PeakaSandbox(ops, [FLIGHTS], store=store, profile="documented") as sandbox:
         sandbox.wait_idle()
         _changed(source, random.Random(2))
@@ -173,7 +182,9 @@ def test_a_full_store_blames_itself_and_accepts_nothing(
         full["now"] = False
 
 
-def test_a_deletion_that_cannot_be_stored_is_refused_and_undone(ops: Any, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deletion_that_cannot_be_stored_is_refused_and_undone(
+    ops: Any, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It is answered 500 with words about the store, and the cache is there, now and after a restart."""
     with PeakaSandbox(ops, [FLIGHTS], store=store, profile="documented") as sandbox:
         sandbox.wait_idle()

@@ -241,11 +241,15 @@ def test_long_chains_of_conditions_work() -> None:
     assert found.rows == [(1,)]
 
 
-def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_read_again_only_when_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The rows of a table that nobody has written to are still there for the next statement."""
     read: list[str] = []
     write = database._write
-    monkeypatch.setattr(database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest)))
+    monkeypatch.setattr(
+        database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest))
+    )
     place = _file(tmp_path / "x.db", 1, 2)
     for _ in range(3):
         assert _ask("SELECT count(*) FROM a.b.c", a=place).rows == [(2,)]
@@ -257,11 +261,15 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path, monkeypat
     assert read == ["t", "t"]
 
 
-def test_a_version_is_read_once_whatever_else_its_file_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_is_read_once_whatever_else_its_file_gets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A copy says itself when it has changed: the store's other writes do not count."""
     read: list[str] = []
     write = database._write
-    monkeypatch.setattr(database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest)))
+    monkeypatch.setattr(
+        database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest))
+    )
     place = _file(tmp_path / "x.db", 1)
     for version in ("one", "one", "two"):
         with closing(sqlite3.connect(place.path)) as writer, writer:

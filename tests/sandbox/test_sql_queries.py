@@ -324,7 +324,7 @@ REFUSED = {
     f"SELECT * FROM {F} f, {A} a JOIN {A} b ON f.carrier = b.carrier": "cannot be resolved",
     f"SELECT * FROM ({F} JOIN {A} ON TRUE)": "not supported",
     f"SELECT * FROM {F} FOR VERSION AS OF 1": "not supported",
-    "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT * FROM r": "Recursion depth limit exceeded (10)",
+    "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT * FROM r": "depth limit exceeded (10)",
     "TABLE ops.public.flights": "TABLE",
     "SELECT id FROM ops.public.flights WHERE id IN ()": "",
     "SELECT": "at least one column",

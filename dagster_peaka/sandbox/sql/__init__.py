@@ -1,14 +1,14 @@
 """Trino's SQL on DuckDB: the part of it that the sandbox answers, exactly, or not at all.
 
-sqlglot reads the statement (`parsing`); `queries`, `expressions`, `windows` and `functions` write new SQL from the
-nodes that they know, with the types that Trino would give (`kinds`) and the functions of `catalogue`, `udfs` and
-`formats`; `database` reads the tables and runs it. What is not on those lists is a SqlError that names it: nothing is
-passed on as it came. What a result's columns are computed as is checked once more against the types that they
-should have.
+sqlglot reads the statement (`parsing`). `queries` and `clauses`, `expressions` (with `leaves`, `predicates`, `calls`,
+`windows`) and `functions` (with `operators`, `casts`, `moments`) write new SQL from the nodes that they know, with the
+types that Trino would give (`kinds`) and the functions of `catalogue`, `udfs` and `formats`; `database` reads the
+tables and runs it. What is not on those lists is a SqlError that names it: nothing is passed on as it came. What the
+columns of a result are computed as is checked once more against the types that they should have.
 
-Statements   one SELECT, with WITH and WITH RECURSIVE, or VALUES; SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS; DESCRIBE
+Statements   one SELECT, with WITH [RECURSIVE], or VALUES; SHOW CATALOGS, SCHEMAS, TABLES, COLUMNS; DESCRIBE
 FROM         "catalog"."schema"."table" (always all three parts), "catalog".information_schema.tables, columns and
-             schemata, subqueries, VALUES, UNNEST [WITH ORDINALITY], LATERAL, aliases with columns; all joins but NATURAL
+             schemata, subqueries, VALUES, UNNEST [WITH ORDINALITY], LATERAL, aliases; all joins but NATURAL
 Clauses      all but MATCH_RECOGNIZE and TABLESAMPLE; GROUP BY with ROLLUP, CUBE and GROUPING SETS, WINDOW, FETCH FIRST
 Expressions  operators, CASE, IF, CAST, TRY_CAST, EXTRACT, EXISTS, IN, ANY, ALL, LIKE, BETWEEN, AT TIME ZONE, ARRAY[…],
              ROW(…), subscripts, fields, lambdas, scalar subqueries, intervals
@@ -41,8 +41,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
+from dagster_peaka.sandbox.sql import calls, leaves, predicates
 from dagster_peaka.sandbox.sql.builder import query_builder_to_sql
 from dagster_peaka.sandbox.sql.database import Database
 from dagster_peaka.sandbox.sql.expressions import Statement
@@ -65,6 +66,10 @@ class QueryResult:
 
     columns: list[Column]
     rows: list[tuple[Cell, ...]]
+
+
+COMPILERS = {**leaves.NODES, **predicates.NODES, **calls.NODES}
+"""The allow-list of expressions."""
 
 
 @lru_cache(maxsize=1)
@@ -102,7 +107,7 @@ def run(
                     f"Incorrect number of parameters: expected {len(order)} but found {len(bindings)}"
                 )
             now = datetime.now(timezone.utc).replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
-            whole = Statement(order, now)
+            whole = Statement(order, now, COMPILERS)
             query = Queries(resolve, session.load, whole).compile(tree)
         except RecursionError:
             raise SqlError("The statement is nested too deeply for this sandbox") from None
@@ -139,7 +144,7 @@ def _show(value: Any, kind: Type) -> Cell:
         return [_show(one, kind.of[0]) for one in value]
     if kind.name == "map":
         return {str(_show(key, kind.of[0])): _show(one, kind.of[1]) for key, one in value.items()}
-    fields = value.values() if isinstance(value, dict) else value
+    fields: list[Any] = list(cast("dict[str, Any]", value).values()) if isinstance(value, dict) else value
     return [_show(one, part) for one, part in zip(fields, kind.of, strict=True)]
 
 

@@ -8,18 +8,17 @@ newer ones are read, or when there are too many values.
 from __future__ import annotations
 
 import csv
-import os
 import re
 import sqlite3
 import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import numpy  # noqa: F401  # pyright: ignore[reportUnusedImport] - DuckDB calls functions by it: missed at once, if it is missing
@@ -86,16 +85,12 @@ class Database:
         for line in MACROS.strip().splitlines():
             self.connection.execute(f"CREATE MACRO {line}")
         for name, (arguments, result, function) in udfs.UDFS.items():
-            self.connection.create_function(  # a NULL may come of what was none, so DuckDB is not to guess
-                name,
-                function,
-                [duckdb.sqltype(kind) for kind in arguments],
-                duckdb.sqltype(result),
-                null_handling="special",
-            )  # pyright: ignore
+            create: Any = getattr(self.connection, "create_function")  # noqa: B009 - its types are not complete
+            kinds = [duckdb.sqltype(kind) for kind in arguments]
+            create(name, function, kinds, duckdb.sqltype(result), null_handling="special")
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
+    def session(self) -> Generator[Session]:
         """What one statement reads."""
         session = Session(self)
         try:
@@ -134,7 +129,7 @@ class Database:
     def _version(self, path: str) -> object:
         """What changes whenever a file does: SQLite tells it to a connection that stays open."""
         try:
-            found = os.stat(path)
+            found = Path(path).stat()
         except OSError as error:
             raise SqlError(f"The source file {path} cannot be opened: {error.strerror}") from None
         same = (found.st_dev, found.st_ino)
@@ -165,7 +160,7 @@ class Database:
             marker = ["'n': 'VARCHAR'"] if not used else []
             listed = ", ".join([*marker, *(f"'r{index}': 'VARCHAR'" for index in used)])
             longest = min(max(file.tell(), 1 << 16), _LONGEST_LINE)  # no more room than there may be need for
-            options = f"header=false, auto_detect=false, delim=',', quote='\"', escape='\"', new_line='\\r\\n'"
+            options = "header=false, auto_detect=false, delim=',', quote='\"', escape='\"', new_line='\\r\\n'"
             options += f", max_line_size={longest}, buffer_size={2 * longest}"
             read = f"read_csv({text_literal(file.name)}, {options}, columns={{{listed}}})"
             self.connection.execute(f"CREATE TABLE {raw} AS SELECT * FROM {read}")
@@ -182,7 +177,6 @@ class Database:
         finally:
             self.connection.execute(f"DROP TABLE {raw}")
         return _Table(name, rows * max(1, len(columns)), tuple(kinds), tuple(problems), flawed)
-
 
     def _flawed(self, raw: str, tests: Mapping[int, str]) -> list[int]:
         """The columns whose test is true of some row. Halved until they are few: DuckDB takes long for many at once."""
@@ -340,8 +334,9 @@ def _quoted(name: str) -> str:
 
 
 def _cell(sql: str, kind: Type) -> str:
-    """SQLite's SQL for a column's text. SQLite lets any value into any column; a text in a bigint must not count as 0."""
-    shown = f"CASE typeof({sql}) WHEN 'blob' THEN 'a BLOB of ' || length({sql}) || ' bytes' WHEN 'text' THEN quote(substr({sql}, 1, 100)) ELSE {sql} END"
+    """SQLite's SQL for a column's text. SQLite lets any value into any column; a text in a bigint must not be 0."""
+    said = f"WHEN 'blob' THEN 'a BLOB of ' || length({sql}) || ' bytes' WHEN 'text' THEN quote(substr({sql}, 1, 100))"
+    shown = f"CASE typeof({sql}) {said} ELSE {sql} END"
     bad = f"'!' || ({shown})"
     if kind == VARCHAR or kind.name == "json":
         return f"CASE typeof({sql}) WHEN 'text' THEN 'x' || {sql} WHEN 'null' THEN NULL ELSE {bad} END"
@@ -351,7 +346,8 @@ def _cell(sql: str, kind: Type) -> str:
         fits = f" AND {sql} IN (0, 1)" if kind == BOOLEAN else ""
         return f"CASE WHEN {sql} IS NULL OR (typeof({sql}) = 'integer'{fits}) THEN {sql} ELSE {bad} END"
     if kind == DOUBLE:
-        return f"CASE WHEN {sql} IS NULL OR (typeof({sql}) IN ('integer', 'real') AND abs({sql}) <= 1.7976931348623157e308) THEN {sql} ELSE {bad} END"
+        fits = f"typeof({sql}) IN ('integer', 'real') AND abs({sql}) <= 1.7976931348623157e308"
+        return f"CASE WHEN {sql} IS NULL OR ({fits}) THEN {sql} ELSE {bad} END"
     if kind.name == "decimal":
         return f"CASE typeof({sql}) WHEN 'blob' THEN {bad} ELSE {sql} END"
     return f"CASE WHEN {sql} IS NULL OR typeof({sql}) = 'text' THEN {sql} ELSE {bad} END"
@@ -368,9 +364,11 @@ def _typed(raw: str, kind: Type) -> str:
     if kind.name == "varbinary":
         return f"CASE WHEN starts_with({raw}, 'x') THEN unhex(substr({raw}, 2)) END"
     if kind == DATE:
-        return f"CASE WHEN regexp_full_match({raw}, '{_DAY}') AND NOT starts_with({raw}, '0000') THEN TRY_CAST({raw} AS DATE) END"
+        real = f"regexp_full_match({raw}, '{_DAY}') AND NOT starts_with({raw}, '0000')"
+        return f"CASE WHEN {real} THEN TRY_CAST({raw} AS DATE) END"
     if kind.is_timestamp:
-        plain = rf"regexp_replace(regexp_replace(replace({raw}, 'T', ' '), '(Z|[+-]00:?00)$', ''), '( \d\d:\d\d)$', '\1:00')"
+        bare = f"regexp_replace(replace({raw}, 'T', ' '), '(Z|[+-]00:?00)$', '')"
+        plain = rf"regexp_replace({bare}, '( \d\d:\d\d)$', '\1:00')"
         moment = f"TRY_CAST({plain} AS TIMESTAMP)"
         return (
             f"CASE WHEN regexp_full_match({raw}, '{_MOMENT}') AND NOT starts_with({raw}, '0000')"
@@ -390,9 +388,7 @@ def _fetched(cursor: duckdb.DuckDBPyConnection, max_rows: int | None) -> list[tu
     size = 0
     while block := cursor.fetchmany(1000 if max_rows is None else min(1000, max_rows - len(rows))):
         rows += block
-        size += sum(
-            len(cell) if isinstance(cell, (str, bytes, list, dict)) else 1 for row in block for cell in row
-        )
+        size += sum(_size(cell) for row in block for cell in row)
         if size > LARGEST_RESULT:
             raise SqlError(
                 f"The result is larger than this sandbox's {LARGEST_RESULT:,} values and characters; use LIMIT"
@@ -400,6 +396,10 @@ def _fetched(cursor: duckdb.DuckDBPyConnection, max_rows: int | None) -> list[tu
         if max_rows is not None and len(rows) >= max_rows:
             break
     return rows
+
+
+def _size(cell: Any) -> int:
+    return len(cast("Sized", cell)) if isinstance(cell, (str, bytes, list, dict)) else 1
 
 
 def _check_types(cursor: duckdb.DuckDBPyConnection, kinds: Sequence[Type]) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from dagster_peaka.sandbox.sql.kinds import SqlError
@@ -16,7 +16,8 @@ from dagster_peaka.sandbox.sql.udfs import java_double, udf
 
 _DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
 _TIMESTAMP = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?(?: ?(Z|[+-]\d\d:\d\d|[A-Za-z_]+(?:/[A-Za-z_]+)*))?",
+    r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?"
+    r"(?: ?(Z|[+-]\d\d:\d\d|[A-Za-z_]+(?:/[A-Za-z_]+)*))?",
     re.ASCII,
 )
 _DATELIKE = re.compile(r"\s*[+-]?\d+-\d+-\d+.*", re.DOTALL)
@@ -98,7 +99,7 @@ def timestamp_text(moment: datetime, precision: int) -> str:
 
 
 @udf("TIMESTAMP, BIGINT -> VARCHAR")
-def t_timestamp_to_text(moment: datetime, precision: int) -> str:
+def t_timestamp_to_text(moment: datetime | str, precision: int) -> str:
     """A timestamp as CAST writes it."""
     if not isinstance(moment, datetime):  # DuckDB gives a text for what Python cannot hold
         raise SqlError("A date became one outside of the years 1 to 9999")
@@ -318,10 +319,8 @@ def dump_json(value: Any) -> str:
 
 
 def _javas(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _javas(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_javas(inner) for inner in value]
+    if isinstance(value, (dict, list)):
+        return _each(value, _javas)
     if isinstance(value, float) and java_double(value) != repr(value):
         raise SqlError(f"The JSON number {value!r} has a form that this sandbox does not write")
     return value
@@ -330,13 +329,16 @@ def _javas(value: Any) -> Any:
 def _found(text: str, path: str) -> Any:
     value = load_json(text)
     for step in _path(path):
-        if isinstance(value, dict) and isinstance(step, str) and step in value:
-            value = value[step]
-        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
-            value = value[step]
-        else:
+        if isinstance(value, list) != isinstance(step, int) or not isinstance(value, (dict, list)):
             raise LookupError
+        value = cast("dict[Any, Any]", value)[
+            step
+        ]  # a list's index or an object's name; LookupError where it is not
     return value
+
+
+def _length(value: Any) -> int | None:
+    return len(cast("Sized", value)) if isinstance(value, (dict, list)) else None
 
 
 @udf("VARCHAR, VARCHAR -> VARCHAR")
@@ -367,7 +369,7 @@ def t_json_size(text: str, path: str) -> int | None:
         value = _found(text, path)
     except (LookupError, ValueError):
         return None
-    return len(value) if isinstance(value, (dict, list)) else 0
+    return _length(value) or 0
 
 
 @udf("VARCHAR -> BIGINT")
@@ -377,7 +379,7 @@ def t_json_array_length(text: str) -> int | None:
         value = load_json(text)
     except ValueError:
         return None
-    return len(value) if isinstance(value, list) else None
+    return _length(value) if isinstance(value, list) else None
 
 
 @udf("VARCHAR -> VARCHAR")
@@ -391,8 +393,15 @@ def t_json_parse(text: str) -> str:
 
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _sorted(value[name]) for name in sorted(value)}
-    return [_sorted(inner) for inner in value] if isinstance(value, list) else value
+        value = dict(sorted(cast("dict[str, Any]", value).items()))
+    return _each(value, _sorted)
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A JSON value with all that it holds changed."""
+    if isinstance(value, dict):
+        return {name: change(inner) for name, inner in cast("dict[str, Any]", value).items()}
+    return [change(inner) for inner in cast("list[Any]", value)] if isinstance(value, list) else value
 
 
 @udf("VARCHAR -> VARCHAR")
@@ -421,4 +430,4 @@ def t_json_elements(text: str) -> list[str] | None:
         return None
     if not isinstance(value, list):
         raise SqlError(f"Cannot cast the JSON {text[:60]} to an array")
-    return [dump_json(inner) for inner in value]
+    return [dump_json(inner) for inner in cast("list[Any]", value)]

@@ -1,4 +1,4 @@
-"""Which function a call means, by `catalogue`'s lines; operators, casts, and functions whose types need code."""
+"""Which function a call means, by `catalogue`'s lines; and functions whose types need code."""
 
 from __future__ import annotations
 
@@ -8,20 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from dagster_peaka.sandbox.sql import catalogue
-from dagster_peaka.sandbox.sql.formats import in_utc, read_timestamp, zone_of
+from dagster_peaka.sandbox.sql.casts import cast, to_text
 from dagster_peaka.sandbox.sql.kinds import (
     BIGINT,
-    BOOLEAN,
     DATE,
     DOUBLE,
-    INTEGER,
-    JSON,
-    MONTHS,
-    SECONDS,
-    TIMESTAMP,
     UNKNOWN,
+    VARBINARY,
     VARCHAR,
-    ZONED,
     SqlError,
     Type,
     Value,
@@ -32,26 +26,25 @@ from dagster_peaka.sandbox.sql.kinds import (
     decimal,
     parse_type,
     text_literal,
+    wrong,
 )
+from dagster_peaka.sandbox.sql.moments import (
+    FIELDS,
+    at_timezone,
+    date_add,
+    date_diff,
+    date_field,
+    date_trunc,
+    from_unixtime,
+    local,
+    to_iso8601,
+    with_timezone,
+)
+from dagster_peaka.sandbox.sql.operators import arithmetic, compare, concat, row
 
 Lambda = Callable[[Sequence[Type]], Value]
 """A lambda expression: of its parameters' types, its SQL with the type of what it gives."""
 Argument = Value | Lambda
-
-VARBINARY = Type("varbinary")
-BITS = {"tinyint": 7, "smallint": 15, "integer": 31, "bigint": 63}
-UNITS = {
-    **{"millisecond": 1, "second": 1000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000},
-    **{"week": 604_800_000, "month": 0, "quarter": 0, "year": 0},
-}
-"""Units of dates, with the milliseconds of those that have always as many."""
-_OF_DATES = ("day", "week", "month", "quarter", "year")
-
-
-def wrong(name: str, arguments: Sequence[Argument], expected: str) -> SqlError:
-    """The error of a call whose arguments do not fit."""
-    given = ", ".join(str(value.type) if isinstance(value, Value) else "function" for value in arguments)
-    return SqlError(f"Unexpected parameters ({given}) for function {name}. Expected: {expected}")
 
 
 # --- The catalogue
@@ -221,9 +214,8 @@ def _same_zone(values: Sequence[Value]) -> None:
         raise SqlError("Values of several time zones are not supported here by this sandbox")
 
 
-AGGREGATES = frozenset({*_AGGREGATES, "checksum", "listagg"}) - {
-    name for name in list(_AGGREGATES)[list(_AGGREGATES).index("row_number") :]
-}
+_NAMES = list(_AGGREGATES)
+AGGREGATES = frozenset({*_NAMES[: _NAMES.index("row_number")], "checksum", "listagg"})
 WINDOWED = frozenset(_AGGREGATES)
 """Aggregates, and the functions that a window may have."""
 RANKINGS = frozenset(
@@ -242,294 +234,6 @@ def encoded(values: Sequence[Value]) -> str:
         kind = text_literal(f"{value.type} ")
         parts.append(f"{kind} || coalesce(length({text}) || ' ' || {text}, 'NULL ')")
     return f"concat({', '.join(parts)})"
-
-
-# --- Operators
-
-
-def arithmetic(symbol: str, a: Value, b: Value) -> Value:
-    """A symbol b for + - * / %, typed and checked as in Trino."""
-    if a.type.is_moment or b.type.is_moment or a.type.is_interval or b.type.is_interval:
-        return _of_moments(symbol, a, b)
-    kind = common_type((a.type, b.type), f"Cannot apply operator {symbol}")
-    if kind == UNKNOWN:
-        kind = BIGINT
-    if not kind.is_number:
-        raise SqlError(f"Cannot apply operator: {a.type} {symbol} {b.type}")
-    if kind.name == "decimal":
-        return _decimals(symbol, a, b)
-    left, right = coerce(a, kind).sql, coerce(b, kind).sql
-    if kind == DOUBLE:
-        return Value(f"t_finite({left} {symbol} {right})", kind)
-    if symbol in "/%":
-        return Value(f"{'t_div' if symbol == '/' else 't_mod'}({left}, {right})", kind)
-    return Value(f"({left} {symbol} {right})", kind)
-
-
-def _decimals(symbol: str, a: Value, b: Value) -> Value:
-    a, b = (
-        coerce(value, decimal(1, 0) if value.type == UNKNOWN else value.type.as_decimal) for value in (a, b)
-    )
-    (p, s), (q, t) = (a.type.precision, a.type.scale), (b.type.precision, b.type.scale)
-    scale = max(s, t)
-    if symbol == "*":
-        kind = decimal(p + q, s + t)
-    elif symbol == "/":
-        kind = decimal(p + t + max(t - s, 0), scale)
-    else:
-        digits = min(p - s, q - t) if symbol == "%" else max(p - s, q - t) + 1
-        kind = decimal(digits + scale, scale)
-    if symbol in "/%":
-        texts = f"CAST({a.sql} AS VARCHAR), CAST({b.sql} AS VARCHAR)"
-        text = f"t_decimal_div({texts}, {scale})" if symbol == "/" else f"t_decimal_mod({texts})"
-        return Value(f"CAST({text} AS {kind.stored})", kind)
-    if symbol != "*":
-        wide = decimal(38, scale).stored if kind.precision == 38 else kind.stored
-        a, b = (Value(f"CAST({value.sql} AS {wide})", value.type) for value in (a, b))
-    return Value(f"CAST({a.sql} {symbol} {b.sql} AS {kind.stored})", kind)
-
-
-def _of_moments(symbol: str, a: Value, b: Value) -> Value:
-    if a.type.is_interval and b.type.is_moment and symbol == "+":
-        a, b = b, a
-    refused = SqlError(f"Cannot apply operator: {a.type} {symbol} {b.type}")
-    if a.type.is_interval and (b.type == a.type or b.type.is_integer):
-        if (symbol in "+-") != (b.type == a.type) or symbol in "/%":
-            raise refused
-        return Value(f"({a.sql} {symbol} {b.sql})", a.type)
-    if a.type.is_integer and b.type.is_interval and symbol == "*":
-        return Value(f"({a.sql} * {b.sql})", b.type)
-    if a.type.is_moment and b.type.is_moment and symbol == "-":
-        kind = common_type((a.type, b.type), "-")
-        if DATE in (a.type, b.type) and kind != DATE:
-            raise refused
-        days = f"CAST(date_diff('day', {b.sql}, {a.sql}) AS BIGINT) * 86400000"
-        micros = f"(epoch_ms({a.sql}) - epoch_ms({b.sql}))"
-        return Value(f"({days})" if kind == DATE else micros, SECONDS)
-    if not a.type.is_moment or not b.type.is_interval or symbol not in "+-":
-        raise refused
-    amount = b.sql if symbol == "+" else f"(-{b.sql})"
-    if b.type == MONTHS:
-        step = f"to_months(CAST({amount} AS INTEGER))"
-    else:
-        step = f"t_whole_days({amount})" if a.type == DATE else f"to_milliseconds({amount})"
-    if a.type.is_timestamp and b.type == SECONDS:  # so much time, whatever the zone's clocks do meanwhile
-        return shifted(f"{a.sql} + {step}", Type("timestamp", max(3, a.type.precision), zone=a.type.zone))
-    return shifted(_zoned(a, f"{{}} + {step}"), a.type)
-
-
-def _zoned(moment: Value, sql: str) -> str:
-    """`sql` of {} as the clocks of the value's zone show it, and back."""
-    if moment.type.zone in ("", "UTC"):
-        return sql.format(moment.sql)
-    return to_utc(sql.format(local(moment).sql), moment.type.zone)
-
-
-def shifted(sql: str, kind: Type) -> Value:
-    """A computed date or timestamp, within the years that there are."""
-    return Value(f"t_in_years(CAST({sql} AS {kind.stored}))", kind)
-
-
-def local(moment: Value) -> Value:
-    """A moment as its zone's clocks show it."""
-    zone = moment.type.zone
-    if zone == "several":
-        raise SqlError("Values of several time zones are not supported here by this sandbox")
-    plain = Type("timestamp", moment.type.precision) if zone else moment.type
-    if zone in ("", "UTC"):
-        return Value(moment.sql, plain)
-    return Value(f"timezone({text_literal(zone)}, timezone('UTC', {moment.sql}))", plain)
-
-
-def to_utc(sql: str, zone: str) -> str:
-    """A zone's timestamp as UTC's."""
-    return sql if zone == "UTC" else f"timezone('UTC', timezone({text_literal(zone)}, {sql}))"
-
-
-def negate(value: Value) -> Value:
-    """-value"""
-    if not value.type.is_number and not value.type.is_interval:
-        raise SqlError(f"Cannot negate {value.type}")
-    constant = None if value.constant is None else -value.constant
-    return Value(f"CAST(-{value.sql} AS {value.type.stored})", value.type, constant)
-
-
-COMPARED = ("=", "<>", "IS DISTINCT FROM", "IS NOT DISTINCT FROM")
-
-
-def compare(symbol: str, a: Value, b: Value) -> Value:
-    """A symbol b for = <> < <= > >= IS [NOT] DISTINCT FROM, of types that Trino compares."""
-    kind = common_type((a.type, b.type), f"Cannot apply operator {symbol}")
-    if kind.name == "map" or (kind == JSON and symbol not in COMPARED):
-        raise SqlError(f"Cannot apply operator: {a.type} {symbol} {b.type} in this sandbox")
-    return Value(f"({coerce(a, kind).sql} {symbol} {coerce(b, kind).sql})", BOOLEAN)
-
-
-def concat(name: str, values: Sequence[Value]) -> Value:
-    """Texts, varbinaries or arrays put together; NULL when one of them is."""
-    arrays = [value.type for value in values if value.type.name == "array"]
-    kind = VARCHAR if not arrays else common_type(arrays, name)
-    if not arrays and all(value.type.name == "varbinary" for value in values):
-        kind = VARBINARY
-    if arrays:  # an element beside an array counts as an array of one
-        values = [
-            value if value.type.name == "array" or value.type == UNKNOWN
-            else Value(f"[{value.sql}]", array_of(value.type)) for value in values
-        ]  # fmt: skip
-        kind = common_type((value.type for value in values), name)
-    if len(values) < 2 or any(not coerces(value.type, kind) for value in values):
-        raise wrong(name, values, "varchar, varchar")
-    return Value(f"({' || '.join(coerce(value, kind).sql for value in values)})", kind)
-
-
-def like(value: Value, pattern: Value, escape: Value | None) -> Value:
-    """Value LIKE pattern, by characters and case-sensitive."""
-    texts = [value, pattern] if escape is None else [value, pattern, escape]
-    if any(not coerces(text.type, VARCHAR) for text in texts):
-        raise wrong("LIKE", texts, "varchar, varchar")
-    if escape is None:
-        return Value(f"({coerce(value, VARCHAR).sql} LIKE {coerce(pattern, VARCHAR).sql})", BOOLEAN)
-    if escape.text == "":
-        raise SqlError("LIKE: the escape string must be a single character")
-    return Value(f"t_like({', '.join(coerce(text, VARCHAR).sql for text in texts)})", BOOLEAN)
-
-
-# --- Casts
-
-
-def cast(value: Value, target: Type, lenient: bool, length: int | None = None) -> Value:
-    """CAST, or TRY_CAST when `lenient`; `length` is that of varchar(length)."""
-    source = value.type
-    if source == UNKNOWN or (source == target and length is None):
-        return Value(f"CAST({value.sql} AS {target.stored})", target) if source == UNKNOWN else value
-    if target == VARCHAR:
-        if length is not None and source != VARCHAR:
-            raise SqlError(
-                f"CAST of {source} to varchar({length}) is not supported by this sandbox; use varchar"
-            )
-        text = _to_text(value)
-        return Value(text if length is None else f"left({text}, {length})", VARCHAR)
-    if JSON in (source, target):
-        return _json_cast(value, target)
-    word = "TRY_CAST" if lenient else "CAST"
-    plain = Value(f"{word}({value.sql} AS {target.stored})", target)
-    if source == VARCHAR:
-        return _from_text(value, target, lenient)
-    if target.is_integer and source.is_number:
-        rounded = f"round({value.sql})" if source == DOUBLE else value.sql
-        return Value(f"{word}({rounded} AS {target.stored})", target)
-    if target.name == "decimal" and source == DOUBLE:
-        text = f"t_double_to_decimal({value.sql}, {target.precision}, {target.scale})"
-        return Value(f"{word}({text} AS {target.stored})", target)
-    if (target.name == "decimal" and source.is_exact) or (target.is_integer and source == BOOLEAN):
-        return plain
-    if target == BOOLEAN and source.is_number:
-        return Value(f"({value.sql} <> 0)", BOOLEAN)
-    if source.is_timestamp and (target == DATE or target.is_timestamp):
-        return _recast(value, target)
-    if target.is_timestamp and source == DATE:
-        return coerce(value, target)
-    if coerces(source, target):
-        return coerce(value, target)
-    if source.name == target.name and len(source.of) == len(target.of) and source.name in ("array", "row"):
-        return _inner(value, target, lenient)
-    raise SqlError(f"Cannot cast {source} to {target} in this sandbox")
-
-
-def _inner(value: Value, target: Type, lenient: bool) -> Value:
-    if target.name == "array":
-        inner = cast(Value("e", value.type.of[0]), target.of[0], lenient)
-        return Value(f"list_transform({value.sql}, lambda e: {inner.sql})", target)
-    parts = (
-        f"f{at} := {cast(Value(f'struct_extract({value.sql}, {chr(39)}f{at}{chr(39)})', have), want, lenient).sql}"
-        for at, (have, want) in enumerate(zip(value.type.of, target.of, strict=True), 1)
-    )
-    return Value(f"CASE WHEN {value.sql} IS NOT NULL THEN struct_pack({', '.join(parts)}) END", target)
-
-
-def _recast(value: Value, target: Type) -> Value:
-    if target == DATE:
-        return Value(f"CAST({local(value).sql} AS DATE)", DATE)
-    sql = value.sql if target.zone else local(value).sql
-    zone = value.type.zone or "UTC" if target.zone else ""
-    if target.precision < value.type.precision:
-        sql = f"t_round_time({sql}, {10 ** (6 - target.precision)})"
-    return Value(sql, Type("timestamp", target.precision, zone=zone))
-
-
-def _to_text(value: Value) -> str:
-    kind = value.type
-    if kind == VARCHAR:
-        return value.sql
-    if kind == DOUBLE:
-        return f"t_double_to_text({value.sql})"
-    if kind == DATE:
-        return f"CAST(t_in_years({value.sql}) AS VARCHAR)"
-    if kind.is_timestamp:
-        text = f"t_timestamp_to_text({local(value).sql}, {kind.precision})"
-        return f"({text} || {text_literal(f' {kind.zone}')})" if kind.zone else text
-    if kind.name == "decimal" and kind.precision == kind.scale < 38:  # DuckDB writes .05
-        return f"CAST(CAST({value.sql} AS {decimal(kind.precision + 1, kind.scale).stored}) AS VARCHAR)"
-    if kind.is_exact or kind == BOOLEAN:
-        return f"CAST({value.sql} AS VARCHAR)"
-    if kind == JSON:
-        return f"t_json_scalar({value.sql}, 'varchar')"
-    raise SqlError(f"Cannot cast {kind} to varchar in this sandbox")
-
-
-def _from_text(value: Value, target: Type, lenient: bool) -> Value:
-    flag = "true" if lenient else "false"
-    if target.is_timestamp and value.text is not None and target.zone:
-        return timestamp_literal(value.text)
-    if target.is_integer:
-        return Value(
-            f"CAST(t_text_to_integer({value.sql}, {BITS[target.name]}, {flag}) AS {target.stored})", target
-        )
-    if target.name == "decimal":
-        text = f"t_text_to_decimal({value.sql}, {target.precision}, {target.scale}, {flag})"
-        return Value(f"CAST({text} AS {target.stored})", target)
-    if target.is_timestamp and not target.zone:
-        return Value(f"t_text_to_timestamp({value.sql}, {target.precision}, {flag})", target)
-    if target in (DOUBLE, BOOLEAN, DATE):
-        return Value(f"t_text_to_{target}({value.sql}, {flag})", target)
-    if target == VARBINARY:
-        return Value(f"encode({value.sql})", target)
-    raise SqlError(f"Cannot cast varchar to {target} in this sandbox")
-
-
-def _json_cast(value: Value, target: Type) -> Value:
-    source = value.type
-    if target == JSON:
-        if source in (VARCHAR, DATE) or source.is_timestamp:
-            return Value(f"t_text_to_json({_to_text(value)})", JSON)
-        if source.is_integer or source == BOOLEAN:
-            return Value(f"CAST({value.sql} AS VARCHAR)", JSON)
-        if source.name == "array":
-            inner = _json_cast(Value("e", source.of[0]), JSON) if source.of[0] != JSON else Value("e", JSON)
-            items = f"list_transform({value.sql}, lambda e: coalesce({inner.sql}, 'null'))"
-            return Value(f"('[' || array_to_string({items}, ',') || ']')", JSON)
-        raise SqlError(f"Cannot cast {source} to json in this sandbox")
-    if target.name == "array":
-        inner = cast(Value("e", JSON), target.of[0], lenient=False)
-        return Value(f"list_transform(t_json_elements({value.sql}), lambda e: {inner.sql})", target)
-    if target.is_integer or target in (DOUBLE, BOOLEAN):
-        return Value(f"CAST(t_json_scalar({value.sql}, '{target}') AS {target.stored})", target)
-    raise SqlError(f"Cannot cast json to {target} in this sandbox")
-
-
-def timestamp_literal(text: str) -> Value:
-    """TIMESTAMP '…', whose digits and zone are its type's."""
-    read = read_timestamp(text)
-    if read is None or "T" in text.partition(" ")[0]:
-        raise SqlError(
-            f"Cannot cast {text[:60]!r} to timestamp (this sandbox reads YYYY-MM-DD HH:MM:SS and up to 6 digits of a second)"
-        )
-    moment, digits, zone = read
-    zone = "UTC" if zone == "Z" else zone
-    moment = in_utc(moment, zone) if zone else moment
-    return Value(
-        f"CAST('{moment.isoformat(sep=' ')}' AS TIMESTAMP)", Type("timestamp", digits, zone=zone), text=text
-    )
 
 
 # --- Functions whose types need code
@@ -634,7 +338,7 @@ def _format(values: Sequence[Value]) -> Value | None:
     texts = [
         f"CAST({value.sql} AS VARCHAR)"
         if value.type == DOUBLE
-        else _to_text(value)
+        else to_text(value)
         if value.type != UNKNOWN
         else "NULL"
         for value in listed
@@ -659,134 +363,8 @@ def _array_join(values: Sequence[Value]) -> Value | None:
     )
 
 
-# --- Dates and times
-
-
-def _instant(name: str, value: Value) -> Value:
-    if value.type == UNKNOWN:
-        return coerce(value, TIMESTAMP)
-    if not value.type.is_moment:
-        raise SqlError(f"Unexpected parameter {value.type} for {name}. Expected: a date or a timestamp")
-    return value
-
-
-def _unit(name: str, value: Value, kind: Type) -> str:
-    if value.text is None:
-        raise SqlError(f"{name}: this sandbox takes the unit as a string literal only")
-    unit = value.text.lower()
-    if unit not in UNITS or (kind == DATE and unit not in _OF_DATES):
-        raise SqlError(f"'{value.text[:40]}' is not a valid {kind} unit for {name}")
-    return unit
-
-
-FIELDS = {
-    **{name: name for name in ("year", "quarter", "month", "week", "day", "hour", "minute", "second")},
-    **dict.fromkeys(("day_of_week", "dow"), "isodow"),
-    **dict.fromkeys(("day_of_year", "doy"), "dayofyear"),
-    **dict.fromkeys(("year_of_week", "yow"), "isoyear"),
-    "day_of_month": "day",
-    "week_of_year": "week",
-    "millisecond": "millisecond",
-}
-"""Names of calendar fields, as functions and (but week_of_year and millisecond) in EXTRACT, with DuckDB's names."""
-
-
-def date_field(name: str, values: Sequence[Value]) -> Value | None:
-    """EXTRACT(name FROM value) and the functions of the fields' names."""
-    if len(values) != 1:
-        return None
-    if values[0].type == SECONDS and (unit := UNITS.get(name)) and name != "week":
-        larger = {"day": 1 << 62, "hour": 24, "minute": 60, "second": 60, "millisecond": 1000}[name]
-        return Value(f"(({values[0].sql} // {unit}) % {larger})", BIGINT)
-    moment = _instant(name, values[0])
-    field = FIELDS[name]
-    if moment.type == DATE and field in ("hour", "minute", "second", "millisecond"):
-        raise SqlError(f"A date has no {name}")
-    sql = f"{field}({local(moment).sql})"
-    return Value(
-        f"CAST({sql} % 1000 AS BIGINT)" if field == "millisecond" else f"CAST({sql} AS BIGINT)", BIGINT
-    )
-
-
-def _date_trunc(values: Sequence[Value]) -> Value | None:
-    if len(values) != 2:
-        return None
-    moment = _instant("date_trunc", values[1])
-    unit = _unit("date_trunc", values[0], moment.type)
-    sql = _zoned(moment, f"date_trunc('{unit}', {{}})")
-    if (
-        moment.type.zone and unit not in _OF_DATES
-    ):  # an hour that the clocks show twice stays the one that it is
-        clock = local(moment).sql
-        sql = f"{moment.sql} - ({clock} - date_trunc('{unit}', {clock}))"
-    return Value(f"CAST({sql} AS {moment.type.stored})", moment.type)
-
-
-def _date_add(values: Sequence[Value]) -> Value | None:
-    if len(values) != 3 or not coerces(values[1].type, BIGINT):
-        return None
-    moment = _instant("date_add", values[2])
-    unit = _unit("date_add", values[0], moment.type)
-    if unit == "millisecond" and moment.type.precision < 3:
-        raise SqlError(
-            "Adding milliseconds to a timestamp of less than 3 digits is not supported by this sandbox"
-        )
-    amount = coerce(values[1], BIGINT).sql
-    if unit in ("month", "quarter", "year"):
-        step = f"to_months(CAST({amount} * {dict(month=1, quarter=3, year=12)[unit]} AS INTEGER))"
-    elif moment.type == DATE:
-        step = f"to_days(CAST({amount} * {UNITS[unit] // 86_400_000} AS INTEGER))"
-    else:
-        step = f"to_milliseconds({amount} * {UNITS[unit]})"
-    if unit not in _OF_DATES:
-        return shifted(f"{moment.sql} + {step}", moment.type)
-    return shifted(_zoned(moment, f"{{}} + {step}"), moment.type)
-
-
-def _date_diff(values: Sequence[Value]) -> Value | None:
-    if len(values) != 3:
-        return None
-    start, end = (_instant("date_diff", value) for value in values[1:])
-    kind = common_type((start.type, end.type), "date_diff")
-    unit = _unit("date_diff", values[0], kind)
-    both = [coerce(value, kind) for value in (start, end)]
-    sides = [(local(value) if unit in _OF_DATES else value).sql for value in both]
-    if kind.is_timestamp and kind.precision > 3:
-        sides = [f"date_trunc('millisecond', {sql})" for sql in sides]
-    return Value(f"date_sub('{unit}', {', '.join(sides)})", BIGINT)
-
-
 def _date(values: Sequence[Value]) -> Value | None:
     return cast(values[0], DATE, lenient=False) if len(values) == 1 else None
-
-
-def _from_unixtime(values: Sequence[Value]) -> Value | None:
-    if len(values) not in (1, 2) or not coerces(values[0].type, DOUBLE):
-        return None
-    millis = f"CAST(floor({coerce(values[0], DOUBLE).sql} * 1000 + 0.5) AS BIGINT)"
-    found = shifted(f"make_timestamp({millis} * 1000)", ZONED)
-    return found if len(values) == 1 else at_zone(found, values[1])
-
-
-def at_zone(value: Value, zone: Value) -> Value:
-    """AT TIME ZONE."""
-    if zone.text is None:
-        raise SqlError("This sandbox takes a time zone as a string literal only")
-    zone_of(zone.text)
-    if not value.type.is_timestamp:
-        raise SqlError(f"AT TIME ZONE does not take a {value.type}")
-    return Value(value.sql, Type("timestamp", value.type.precision, zone=zone.text))
-
-
-def _with_timezone(values: Sequence[Value]) -> Value | None:
-    if len(values) != 2 or not values[0].type.is_timestamp or values[0].type.zone:
-        return None
-    found = at_zone(*values)
-    return Value(to_utc(found.sql, found.type.zone), found.type)
-
-
-def _at_timezone(values: Sequence[Value]) -> Value | None:
-    return at_zone(*values) if len(values) == 2 and values[0].type.zone else None
 
 
 def _zones_clock(name: str, values: Sequence[Value]) -> Value | None:
@@ -794,54 +372,6 @@ def _zones_clock(name: str, values: Sequence[Value]) -> Value | None:
     if not values or not values[0].type.zone or values[0].type.zone == "UTC":
         return None
     return call(name, [local(values[0]), *values[1:]])
-
-
-def _to_iso8601(values: Sequence[Value]) -> Value | None:
-    if len(values) != 1 or not values[0].type.is_timestamp:
-        return None
-    if values[0].type.zone not in ("", "UTC"):
-        raise SqlError("to_iso8601 of other zones than UTC is not supported by this sandbox")
-    text = f"replace(t_timestamp_to_text({values[0].sql}, {values[0].type.precision}), ' ', 'T')"
-    return Value(f"({text} || 'Z')" if values[0].type.zone else text, VARCHAR)
-
-
-# --- Rows and arrays
-
-
-def row(values: Sequence[Value], names: Sequence[str] = ()) -> Value:
-    """ROW(a, b, …)."""
-    if not values:
-        raise SqlError("ROW needs at least one field")
-    kind = Type("row", of=tuple(value.type for value in values), names=tuple(names) or ("",) * len(values))
-    return Value(
-        f"struct_pack({', '.join(f'f{at} := {value.sql}' for at, value in enumerate(values, 1))})", kind
-    )
-
-
-def array(values: Sequence[Value]) -> Value:
-    """ARRAY[a, b, …]."""
-    kind = common_type((value.type for value in values), "ARRAY")
-    listed = ", ".join(coerce(value, kind).sql for value in values)
-    return Value(f"CAST([{listed}] AS {kind.stored}[])", array_of(kind))
-
-
-def subscript(value: Value, index: Value) -> Value:
-    """value[index]."""
-    if value.type.name == "array" and coerces(index.type, BIGINT):
-        return Value(f"t_at({value.sql}, {coerce(index, BIGINT).sql})", value.type.of[0])
-    if value.type.name == "map":
-        return Value(
-            f"t_key({value.sql}, {coerce(index, common_type((value.type.of[0], index.type), '[]')).sql})",
-            value.type.of[1],
-        )
-    if value.type.name == "row" and index.constant is not None and 1 <= index.constant <= len(value.type.of):
-        return field(value, int(index.constant))
-    raise SqlError(f"Cannot use {index.type} for subscript of {value.type}")
-
-
-def field(value: Value, number: int) -> Value:
-    """A row's field, from 1."""
-    return Value(f"struct_extract({value.sql}, 'f{number}')", value.type.of[number - 1])
 
 
 _Builder = Callable[[Sequence[Value]], Value | None]
@@ -864,13 +394,13 @@ _BUILDERS: dict[str, _Builder] = {
     "array_join": _array_join,
     **{name: partial(date_field, name) for name in FIELDS},
     "date": _date,
-    "date_trunc": _date_trunc,
-    "date_add": _date_add,
-    "date_diff": _date_diff,
-    "from_unixtime": _from_unixtime,
-    "with_timezone": _with_timezone,
-    "at_timezone": _at_timezone,
-    "to_iso8601": _to_iso8601,
+    "date_trunc": date_trunc,
+    "date_add": date_add,
+    "date_diff": date_diff,
+    "from_unixtime": from_unixtime,
+    "with_timezone": with_timezone,
+    "at_timezone": at_timezone,
+    "to_iso8601": to_iso8601,
     **{name: partial(_zones_clock, name) for name in ("date_format", "last_day_of_month")},
     "row": row,
 }

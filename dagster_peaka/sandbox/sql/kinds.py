@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -77,7 +77,7 @@ class Type:
 
     @property
     def parts(self) -> Iterator[Type]:
-        """This type and all types in it."""
+        """It and all types in it."""
         yield self
         for part in self.of:
             yield from part.parts
@@ -115,6 +115,7 @@ DATE = Type("date")
 TIMESTAMP = Type("timestamp", 3)
 ZONED = Type("timestamp", 3, zone="UTC")
 JSON = Type("json")
+VARBINARY = Type("varbinary")
 SECONDS = Type("interval day to second")
 MONTHS = Type("interval year to month")
 
@@ -295,3 +296,9 @@ def coerce(value: Value, target: Type) -> Value:
     if target.name in ("map", "row") and target.stored == source.stored:
         return replace(value, type=target)
     return Value(f"CAST({value.sql} AS {target.stored})", target, value.constant, value.text)
+
+
+def wrong(name: str, arguments: Sequence[object], expected: str) -> SqlError:
+    """The error of a call whose arguments do not fit."""
+    given = ", ".join(str(value.type) if isinstance(value, Value) else "function" for value in arguments)
+    return SqlError(f"Unexpected parameters ({given}) for function {name}. Expected: {expected}")

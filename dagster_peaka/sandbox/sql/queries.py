@@ -11,17 +11,27 @@ from functools import partial
 
 from sqlglot import exp
 
-from dagster_peaka.sandbox.sql.expressions import (
-    Expressions,
-    Statement,
-    bare_names,
-    check_arguments,
-    contains_aggregate,
-    describe,
-    direction,
-    position,
+from dagster_peaka.sandbox.sql.clauses import (
+    NO_LIMITS,
+    aliases_of,
+    as_types,
+    check_comparable,
+    group_by,
+    is_comma,
+    is_grouped,
+    joined_using,
+    limits_of,
+    mentions,
+    ordinal_of,
+    renamed,
+    renamed_fields,
+    select_list,
+    sort_column,
+    sorted_query,
 )
+from dagster_peaka.sandbox.sql.expressions import Expressions, Statement
 from dagster_peaka.sandbox.sql.kinds import BIGINT, SqlError, Type, Value, coerce, coerces, common_type
+from dagster_peaka.sandbox.sql.nodes import check_arguments, describe, direction, position
 from dagster_peaka.sandbox.sql.scope import Field, Output, Place, Query, Scope, TableRef
 from dagster_peaka.sandbox.sql.windows import window
 
@@ -43,16 +53,6 @@ class _Named:
     sql_name: str
     query: Query
     tables: int
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One column of a select list."""
-
-    name: str
-    value: Value
-    source: TableRef | None
-    weight: int
 
 
 @dataclass(frozen=True)
@@ -109,11 +109,11 @@ class Queries:
                 raise SqlError(f"WITH query name '{entry.alias}' specified more than once")
             here.add(key)
             before, sql_name = self._tables, self._statement.name("w")
-            if clause.args.get("recursive") and _mentions(entry.this, key):
+            if clause.args.get("recursive") and mentions(entry.this, key):
                 query = self._recursion(entry, named, sql_name)
             else:
                 # An entry sees no columns of the query around it, so it can stand in the statement's own WITH.
-                query = _renamed(self._query(entry.this, _Around(named, None)), entry.args["alias"])
+                query = renamed(self._query(entry.this, _Around(named, None)), entry.args["alias"])
                 self._with.append(f"{sql_name} AS ({query.sql})")
             named[key] = _Named(sql_name, query, self._tables - before)
         return _Around(named, around.outer)
@@ -125,7 +125,7 @@ class Queries:
         if not alias.args.get("columns"):
             raise SqlError("WITH RECURSIVE needs the names of its columns")
         self._recursive = True
-        start = _renamed(self._query(node.this, _Around(named, None)), alias)
+        start = renamed(self._query(node.this, _Around(named, None)), alias)
         inside = {**named, entry.alias.lower(): _Named(sql_name, start, 1)}
         step = self._query(node.expression, _Around(inside, None))
         for have, want in zip(step.outputs, start.outputs, strict=False):
@@ -137,7 +137,7 @@ class Queries:
         depth = f"CASE WHEN {deeper} > {DEEPEST_RECURSION} THEN error('{message}') ELSE {deeper} END"
         self._with.append(
             f"{sql_name} AS (SELECT {columns}, 0 AS depth FROM ({start.sql})"
-            f" UNION ALL SELECT {columns}, {depth} AS depth FROM ({_as_types(step, start.outputs)}))"
+            f" UNION ALL SELECT {columns}, {depth} AS depth FROM ({as_types(step, start.outputs)}))"
         )
         return start
 
@@ -166,24 +166,24 @@ class Queries:
             )
             for index, (a, b) in enumerate(zip(left.outputs, right.outputs, strict=True), 1)
         )
-        _check_comparable([output.type for output in outputs] if "ALL" not in word else [], word)
-        both = f"({_as_types(left, outputs)}) {word} ({_as_types(right, outputs)})"
+        check_comparable([output.type for output in outputs] if "ALL" not in word else [], word)
+        both = f"({as_types(left, outputs)}) {word} ({as_types(right, outputs)})"
         return self._ordered(Query(both, outputs), node, around)
 
     def _ordered(self, query: Query, node: exp.Expr, around: _Around) -> Query:
         """A query of several, or in parentheses, with its ORDER BY, OFFSET and LIMIT, which see its columns only."""
-        order, limits = node.args.get("order"), _limits(node)
-        if order is None and limits == _NO_LIMITS:
+        order, limits = node.args.get("order"), limits_of(node)
+        if order is None and limits == NO_LIMITS:
             return query
         name = self._statement.name("q")
         scope = Scope(query.fields(name), around.outer)
         expressions = Expressions(self._statement, scope, self._subquery(around), "ORDER BY")
         items: list[str] = []
         for item in order.expressions if order else ():
-            ordinal = _ordinal(item.this, len(query.outputs), "ORDER BY")
+            ordinal = ordinal_of(item.this, len(query.outputs), "ORDER BY")
             sql = f"{name}.o{ordinal}" if ordinal is not None else expressions.value(item.this).sql
             items.append(direction(item, sql))
-        return _sorted(query, name, items, limits)
+        return sorted_query(query, name, items, limits)
 
     def _subquery(self, around: _Around) -> Callable[[exp.Expr, Scope], Query]:
         def compile_inside(node: exp.Expr, scope: Scope) -> Query:
@@ -201,9 +201,9 @@ class Queries:
         sql, fields = self._relation(clause.this, around, [])
         done: list[Field] = []
         joins: Sequence[exp.Expr] = node.args.get("joins") or ()
-        commas = any(_is_comma(join) for join in joins)
+        commas = any(is_comma(join) for join in joins)
         for join in joins:
-            if _is_comma(join):  # binds less than JOIN: the tables before it are out of sight of later ONs
+            if is_comma(join):  # binds less than JOIN: the tables before it are out of sight of later ONs
                 done, fields = [*done, *fields], []
             sql, fields = self._join(sql, done, fields, join, around, commas)
         return f" FROM {sql}", [*done, *fields]
@@ -231,7 +231,7 @@ class Queries:
 
     def _derived(self, query: Query, alias: exp.Expr | None) -> tuple[str, list[Field]]:
         name = self._statement.name("r")
-        fields = _renamed(query, alias).fields(name, *([alias.name] if alias and alias.name else []))
+        fields = renamed(query, alias).fields(name, *([alias.name] if alias and alias.name else []))
         return f"({query.sql}) AS {name}", fields
 
     def _unnest(self, node: exp.Expr, expressions: Expressions) -> tuple[str, list[Field]]:
@@ -276,10 +276,10 @@ class Queries:
         if known is not None:
             self._count_tables(known.tables)
             shown = alias.name if alias and alias.name else parts[0]
-            return f"{known.sql_name} AS {name}", _renamed(known.query, alias).fields(name, shown)
+            return f"{known.sql_name} AS {name}", renamed(known.query, alias).fields(name, shown)
         self._count_tables(1)
         sql, fields = self._scan(parts, position(node), name)
-        return sql, fields if alias is None else _renamed_fields(fields, alias)
+        return sql, fields if alias is None else renamed_fields(fields, alias)
 
     def _count_tables(self, tables: int) -> None:
         self._tables += max(1, tables)
@@ -330,12 +330,12 @@ class Queries:
             raise SqlError(f"{side} JOIN of a lateral table is not supported")
         word = f"{side} JOIN".strip()
         on, using = join.args.get("on"), join.args.get("using")
-        if kind == "CROSS" or _is_comma(join):
+        if kind == "CROSS" or is_comma(join):
             if on is not None or using:
                 raise SqlError("A CROSS JOIN has no ON and no USING")
             return f"{sql} CROSS JOIN {right}", [*fields, *right_fields]
         if using:
-            test, fields = _using([column.name for column in using], fields, right_fields, side)
+            test, fields = joined_using([column.name for column in using], fields, right_fields, side)
             return f"{sql} {word} {right} ON {test}", fields
         if on is None:
             raise SqlError(f"{word} needs ON or USING")
@@ -360,14 +360,14 @@ class Queries:
         rows = Expressions(self._statement, scope, inside, "WHERE")
         if where := node.args.get("where"):
             source += f" WHERE {rows.condition(where.this).sql}"
-        grouped = _is_grouped(node)
-        source += _group_by(node, rows.inside("A GROUP BY")) if grouped else ""
+        grouped = is_grouped(node)
+        source += group_by(node, rows.inside("A GROUP BY")) if grouped else ""
         named = {one.name.lower(): one for one in node.args.get("windows") or ()}
         over = partial(window, named=named)
         select = Expressions(self._statement, scope, inside, "SELECT", aggregates=grouped, windows=over)
-        items = _select_list(node, select, self._statement)
+        items = select_list(node, select, self._statement)
         if distinct:
-            _check_comparable([item.value.type for item in items], "DISTINCT")
+            check_comparable([item.value.type for item in items], "DISTINCT")
         if clause := node.args.get("having"):
             test = Expressions(self._statement, scope, inside, "HAVING", aggregates=True).condition(
                 clause.this
@@ -375,12 +375,12 @@ class Queries:
             source += f" HAVING {test.sql}"
         hidden, order, name = list[Value](), list[str](), self._statement.name("q")
         if clause := node.args.get("order"):
-            aliases = _aliases(items)
+            aliases = aliases_of(items)
             sorting = Expressions(
                 self._statement, scope, inside, "ORDER BY", aggregates=grouped, windows=over, aliases=aliases
             )
             for item in clause.expressions:
-                column = _sort_column(item.this, items, sorting, hidden, bool(distinct))
+                column = sort_column(item.this, items, sorting, hidden, bool(distinct))
                 order.append(direction(item, f"{name}.{column}"))
         if len(items) > MOST_COLUMNS:
             raise SqlError(
@@ -392,237 +392,5 @@ class Queries:
         query = Query(
             sql, tuple(Output(item.name, item.value.type, item.source, item.weight) for item in items)
         )
-        limits = _limits(node)
-        return _sorted(query, name, order, limits) if order or limits != _NO_LIMITS else query
-
-
-# --- The parts of a SELECT
-
-
-def _is_grouped(node: exp.Select) -> bool:
-    order = node.args.get("order")
-    places = [*node.expressions, *(order.expressions if order else ())]
-    return bool(node.args.get("group") or node.args.get("having")) or any(map(contains_aggregate, places))
-
-
-def _group_by(node: exp.Select, rows: Expressions) -> str:
-    clause = node.args.get("group")
-    if clause is None:
-        return ""
-    check_arguments(clause, frozenset({"expressions"}))
-
-    def key(one: exp.Expr) -> str:
-        ordinal = _ordinal(one, len(node.expressions), "GROUP BY")
-        chosen = one if ordinal is None else node.expressions[ordinal].unalias()
-        if contains_aggregate(chosen) or chosen.find(exp.Window, exp.Query):
-            raise SqlError(f"GROUP BY cannot contain {describe(chosen)}")
-        value = rows.value(chosen)
-        _check_comparable([value.type], "GROUP BY")
-        return value.sql
-
-    def keys(one: exp.Expr) -> str:
-        return f"({', '.join(map(key, one.expressions if isinstance(one, exp.Tuple) else [one.unnest()]))})"
-
-    parts: list[str] = []
-    for one in clause.expressions:
-        if isinstance(one, (exp.Rollup, exp.Cube, exp.GroupingSets)):
-            check_arguments(one, frozenset({"expressions"}))
-            word = "GROUPING SETS" if isinstance(one, exp.GroupingSets) else type(one).__name__.upper()
-            parts.append(f"{word} ({', '.join(map(keys, one.expressions))})")
-        elif isinstance(one, exp.Tuple):
-            parts += map(key, one.expressions)
-        else:
-            parts.append(key(one))
-    return f" GROUP BY {', '.join(parts) or '()'}"
-
-
-def _check_comparable(types: Sequence[Type], place: str) -> None:
-    for kind in types:
-        if any(part.name in ("map",) for part in kind.parts):
-            raise SqlError(f"{place} of {kind} is not supported by this sandbox")
-
-
-def _select_list(node: exp.Select, select: Expressions, statement: Statement) -> list[_Item]:
-    items: list[_Item] = []
-    for expression in node.expressions:
-        if isinstance(expression, exp.Star) or isinstance(expression.this, exp.Star):
-            for one in _starred(expression, select.scope):
-                statement.carry(one.weight)
-                statement.columns[one.sql] = one.name
-                items.append(_Item(one.name, one.use(), one.source, one.weight))
-            continue
-        name, plain = f"_col{len(items)}", expression
-        if isinstance(expression, exp.Alias):
-            check_arguments(expression, frozenset({"this", "alias"}))
-            name, plain = expression.alias, expression.this
-        elif isinstance(expression, (exp.Column, exp.Dot)):
-            name = expression.name
-        before = statement.weight
-        value = select.value(plain)
-        items.append(_Item(name, value, _source(plain, select.scope), 1 + statement.weight - before))
-    return items
-
-
-def _starred(node: exp.Expr, scope: Scope) -> Sequence[Field]:
-    if isinstance(node, exp.Star):
-        check_arguments(node, frozenset())
-        if not scope.fields:
-            raise SqlError("SELECT * not allowed in queries without FROM clause")
-        return scope.fields
-    if not isinstance(node, exp.Column):
-        raise SqlError(f"{describe(node)} is not supported by this sandbox")
-    check_arguments(node.this, frozenset())
-    qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
-    return scope.of_table(qualifier, f"{position(node)}{'.'.join(qualifier)}.*")
-
-
-def _source(node: exp.Expr, scope: Scope) -> TableRef | None:
-    if not isinstance(node, exp.Column):
-        return None
-    qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
-    try:
-        return scope.find(node.name, qualifier, node.name).source
-    except SqlError:  # a row's field
-        return None
-
-
-def _aliases(items: Sequence[_Item]) -> dict[str, Value]:
-    found: dict[str, Value] = {}
-    for item in items:
-        found.setdefault(item.name.lower(), item.value)
-    return found
-
-
-def _sort_column(
-    node: exp.Expr, items: Sequence[_Item], sorting: Expressions, hidden: list[Value], distinct: bool
-) -> str:
-    """The column of the inner query to sort by: one of the select list, or a further one, put into `hidden`."""
-    ordinal = _ordinal(node, len(items), "ORDER BY")
-    if ordinal is not None:
-        return f"o{ordinal}"
-    for name in bare_names(node):
-        if len({item.value.sql for item in items if item.name.lower() == name}) > 1:
-            raise SqlError(f"ORDER BY: Column '{name}' is ambiguous")
-    value = sorting.value(node)
-    _check_comparable([value.type], "ORDER BY")
-    shown = [item.value.sql for item in items]
-    if value.sql in shown:
-        return f"o{shown.index(value.sql)}"
-    if distinct:
-        raise SqlError("For SELECT DISTINCT, ORDER BY expressions must appear in select list")
-    hidden.append(value)
-    return f"h{len(hidden) - 1}"
-
-
-def _sorted(query: Query, name: str, order: Sequence[str], limits: tuple[str, str, bool]) -> Query:
-    columns = ", ".join(f"{name}.o{index} AS o{index}" for index in range(len(query.outputs)))
-    by = f" ORDER BY {', '.join(order)}" if order else ""
-    count, offset, ties = limits
-    if ties:
-        if not order or offset:
-            raise SqlError("FETCH FIRST … WITH TIES needs an ORDER BY, and no OFFSET in this sandbox")
-        return Query(
-            f"SELECT {columns} FROM ({query.sql}) AS {name} QUALIFY rank() OVER ({by}) <= {count}{by}",
-            query.outputs,
-        )
-    limit = (f" LIMIT {count}" if count else "") + (f" OFFSET {offset}" if offset else "")
-    return Query(f"SELECT {columns} FROM ({query.sql}) AS {name}{by}{limit}", query.outputs)
-
-
-def _ordinal(node: exp.Expr, width: int, place: str) -> int | None:
-    """The place in the select list, from 0, that a bare integer means."""
-    if not isinstance(node, exp.Literal) or node.args.get("is_string") or not node.this.isdecimal():
-        return None
-    if not 1 <= int(node.this[:9]) <= width:
-        raise SqlError(f"{place} position {node.this[:20]} is not in select list")
-    return int(node.this) - 1
-
-
-_NO_LIMITS = ("", "", False)
-
-
-def _limits(node: exp.Expr) -> tuple[str, str, bool]:
-    """How many rows, from which on, and whether with ties."""
-    limit, offset = node.args.get("limit"), node.args.get("offset")
-    count, ties = "", False
-    if isinstance(limit, exp.Fetch):
-        check_arguments(limit, frozenset({"direction", "count", "limit_options"}))
-        options = limit.args.get("limit_options")
-        ties = bool(options and options.args.get("with_ties"))
-        if options and options.args.get("percent"):
-            raise SqlError("FETCH FIRST … PERCENT is not in Trino")
-        count = _row_count(limit.args["count"], "FETCH FIRST") if limit.args.get("count") else "1"
-    elif limit is not None:
-        check_arguments(limit, frozenset({"expression"}))
-        is_all = isinstance(limit.expression, exp.Var) and limit.expression.name.upper() == "ALL"
-        count = "" if is_all else _row_count(limit.expression, "LIMIT")
-    if offset is None:
-        return count, "", ties
-    check_arguments(offset, frozenset({"expression"}))
-    return count, _row_count(offset.expression, "OFFSET"), ties
-
-
-def _row_count(node: exp.Expr, word: str) -> str:
-    if not isinstance(node, exp.Literal) or node.args.get("is_string") or not node.this.isdecimal():
-        raise SqlError(f"{word} takes a whole number")
-    if len(node.this) > 18:
-        raise SqlError(f"{word} {node.this[:30]} is too large")
-    return node.this
-
-
-# --- The parts of FROM
-
-
-def _mentions(node: exp.Expr, name: str) -> bool:
-    return any(table.name.lower() == name and not table.args.get("db") for table in node.find_all(exp.Table))
-
-
-def _is_comma(join: exp.Expr) -> bool:
-    return not any(join.args.get(part) for part in ("side", "kind", "on", "using", "method"))
-
-
-def _renamed(query: Query, alias: exp.Expr | None) -> Query:
-    """The query with the column names that an alias such as t(a, b) gives."""
-    return query.renamed(_alias_columns(alias, len(query.outputs)))
-
-
-def _renamed_fields(fields: Sequence[Field], alias: exp.Expr) -> list[Field]:
-    names = _alias_columns(alias, len(fields)) or [one.name for one in fields]
-    under = (alias.name.lower(),)
-    return [replace(one, name=name, qualifier=under) for one, name in zip(fields, names, strict=True)]
-
-
-def _alias_columns(alias: exp.Expr | None, width: int) -> list[str]:
-    if alias is None:
-        return []
-    check_arguments(alias, frozenset({"this", "columns"}))
-    names = [column.name for column in alias.args.get("columns") or ()]
-    if names and len(names) != width:
-        raise SqlError(f"Column alias list has {len(names)} entries but '{alias.name}' has {width} columns")
-    return names
-
-
-def _using(
-    names: Sequence[str], left: Sequence[Field], right: Sequence[Field], side: str
-) -> tuple[str, list[Field]]:
-    """The join's condition, and its columns: those of USING once, in front, then the others of both sides."""
-    tests: list[str] = []
-    merged: list[Field] = []
-    gone: set[str] = set()
-    for name in names:
-        a, b = (Scope(fields).find(name, (), f"Column '{name}' of USING") for fields in (left, right))
-        kind = common_type((a.type, b.type), f"USING ({name})")
-        x, y = coerce(a.use(), kind).sql, coerce(b.use(), kind).sql
-        tests.append(f"{x} = {y}")
-        sql = {"": x, "LEFT": x, "RIGHT": y}.get(side, f"coalesce({x}, {y})")
-        merged.append(Field(a.name, sql, kind, source=a.source if sql == a.sql else None))
-        gone |= {a.sql, b.sql}
-    return " AND ".join(tests), [*merged, *(one for one in (*left, *right) if one.sql not in gone)]
-
-
-def _as_types(query: Query, outputs: Sequence[Output]) -> str:
-    columns = ", ".join(
-        f"{coerce(Value(f'o{index}', have.type), want.type).sql} AS o{index}"
-        for index, (have, want) in enumerate(zip(query.outputs, outputs, strict=True))
-    )
-    return f"SELECT {columns} FROM ({query.sql})"
+        limits = limits_of(node)
+        return sorted_query(query, name, order, limits) if order or limits != NO_LIMITS else query

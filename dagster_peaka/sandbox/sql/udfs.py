@@ -36,12 +36,38 @@ _EXACT = Context(prec=200)
 
 
 # DuckDB counts a function's parameters, so each has to have as many as it takes.
-_OF: dict[int, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
-    1: lambda call: lambda a: call(a),
-    2: lambda call: lambda a, b: call(a, b),
-    3: lambda call: lambda a, b, c: call(a, b, c),
-    4: lambda call: lambda a, b, c, d: call(a, b, c, d),
-}
+_Call = Callable[..., Any]
+
+
+def _one(call: _Call) -> _Call:
+    def of(a: Any) -> Any:
+        return call(a)
+
+    return of
+
+
+def _two(call: _Call) -> _Call:
+    def of(a: Any, b: Any) -> Any:
+        return call(a, b)
+
+    return of
+
+
+def _three(call: _Call) -> _Call:
+    def of(a: Any, b: Any, c: Any) -> Any:
+        return call(a, b, c)
+
+    return of
+
+
+def _four(call: _Call) -> _Call:
+    def of(a: Any, b: Any, c: Any, d: Any) -> Any:
+        return call(a, b, c, d)
+
+    return of
+
+
+_OF = {1: _one, 2: _two, 3: _three, 4: _four}
 
 
 def udf(signature: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
@@ -144,12 +170,6 @@ def _scientific(number: float) -> str:
 
 
 # --- Text
-
-
-def _long_enough(text: str) -> str:
-    if len(text) > LONGEST_TEXT:
-        raise SqlError(f"A text grew beyond {LONGEST_TEXT} characters")
-    return text
 
 
 def _one_to_one(character: str, changed: str) -> str:
@@ -261,10 +281,10 @@ def t_like(text: str, pattern: str, escape: str) -> bool:
     characters = iter(pattern)
     for character in characters:
         if character == escape:
-            character = next(characters, "")
-            if character not in ("%", "_", escape):
+            literal = next(characters, "")
+            if literal not in ("%", "_", escape):
                 raise SqlError("LIKE: the escape character must be followed by %, _ or itself")
-            runs[-1] += re.escape(character)
+            runs[-1] += re.escape(literal)
         elif character == "%":
             runs.append("")
         else:

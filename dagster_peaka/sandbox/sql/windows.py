@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from sqlglot import exp
 
 from dagster_peaka.sandbox.sql import functions
-from dagster_peaka.sandbox.sql.expressions import Expressions, check_arguments, describe, function_name, shown
-from dagster_peaka.sandbox.sql.kinds import DATE, MONTHS, SECONDS, SqlError, Value
+from dagster_peaka.sandbox.sql.calls import aggregated, ordering
+from dagster_peaka.sandbox.sql.expressions import Expressions
+from dagster_peaka.sandbox.sql.kinds import DATE, MONTHS, SECONDS, SqlError, Value, coerce, common_type
+from dagster_peaka.sandbox.sql.nodes import check_arguments, describe, function_name, shown
 
 _PARTS = ("partition_by", "order", "spec")
 
@@ -24,18 +27,19 @@ def window(expressions: Expressions, node: exp.Expr, named: Mapping[str, exp.Exp
     name = function_name(function) if isinstance(function, exp.Anonymous) else ""
     if name not in functions.WINDOWED:
         raise SqlError(f"{describe(function)} is not supported in a window by this sandbox")
-    keys = ", ".join(inner.value(key).sql for key in given["partition_by"] or [])
-    order = given["order"]
+    partition: list[exp.Expr] = given["partition_by"] or []
+    keys = ", ".join(inner.value(key).sql for key in partition)
+    order: exp.Expr | None = given["order"]
     if order is None and name in functions.RANKINGS - {"row_number"}:
         raise SqlError(f"{name} needs an ORDER BY in its window")
-    by = f"ORDER BY {inner.ordering(order)} " if order is not None else ""
+    by = f"ORDER BY {ordering(inner, order)} " if order is not None else ""
     frame = _frame(given["spec"], name, order, inner)
     over = f" OVER ({f'PARTITION BY {keys} ' if keys else ''}{by}{frame})"
     called = node.this.this if isinstance(node.this, exp.RespectNulls) else node.this
-    return inner.aggregated(called, over)
+    return aggregated(inner, called, over)
 
 
-def _resolved(node: exp.Expr, named: Mapping[str, exp.Expr]) -> dict[str, exp.Expr | list[exp.Expr] | None]:
+def _resolved(node: exp.Expr, named: Mapping[str, exp.Expr]) -> dict[str, Any]:
     """The parts of a window, those of the WINDOW that it names among them."""
     own = {part: node.args.get(part) for part in _PARTS}
     if node.args.get("alias") is None:
@@ -99,7 +103,7 @@ def _distance(bound: exp.Expr, order: exp.Expr | None, inner: Expressions) -> st
         and distance.constant is not None
         and distance.constant >= 0
     ):
-        return functions.coerce(distance, functions.common_type((key.type, distance.type), "RANGE")).sql
+        return coerce(distance, common_type((key.type, distance.type), "RANGE")).sql
     if key.type.is_moment and distance.type == MONTHS:
         return f"to_months(CAST({distance.sql} AS INTEGER))"
     if key.type.is_moment and distance.type == SECONDS:

@@ -45,7 +45,10 @@ def _serve(processes: Processes, state: State, port: int) -> None:
     environment, description = peaka(processes, state, 0 if _busy(PEAKA_PORT) else PEAKA_PORT)
     print(description, flush=True)
     if environment:
-        print("For a shell of your own:\n", *(f"  export {name}={value}\n" for name, value in environment.items()))
+        print(
+            "For a shell of your own:\n",
+            *(f"  export {name}={value}\n" for name, value in environment.items()),
+        )
     dagster = processes.start(
         "Dagster",
         [
