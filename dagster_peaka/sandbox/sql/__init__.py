@@ -111,6 +111,13 @@ def run(
             query = Queries(resolve, session.load, whole).compile(tree)
         except RecursionError:
             raise SqlError("The statement is nested too deeply for this sandbox") from None
+        except (
+            LookupError,
+            AttributeError,
+            TypeError,
+            ValueError,
+        ) as error:  # a tree that nobody has thought of
+            raise SqlError(f"The sandbox trips over this statement: {type(error).__name__}") from None
         kinds = [output.type for output in query.outputs]
         found = session.execute(query.sql, bindings, kinds, whole.columns, deadline, max_rows)
     shown = _show_text if texts else _show

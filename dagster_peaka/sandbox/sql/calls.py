@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from sqlglot import exp
 
-from dagster_peaka.sandbox.sql import functions
+from dagster_peaka.sandbox.sql import functions, operators
 from dagster_peaka.sandbox.sql.expressions import Compilers, Expressions
 from dagster_peaka.sandbox.sql.kinds import (
     BIGINT,
@@ -197,7 +197,12 @@ def _listagg(here: Expressions, values: Sequence[Value], native: functions.Nativ
 
 def ordering(here: Expressions, order: exp.Expr) -> str:
     """The items of an ORDER BY inside of an aggregate or a window."""
-    return ", ".join(direction(item, here.value(item.this).sql) for item in order.expressions)
+    values = [here.value(item.this) for item in order.expressions]
+    for value in values:
+        operators.scalar(value.type, "ORDER BY")
+    return ", ".join(
+        direction(item, value.sql) for item, value in zip(order.expressions, values, strict=True)
+    )
 
 
 def _check_offset(name: str, values: Sequence[Value]) -> None:

@@ -1,8 +1,8 @@
 """The allow-list of functions: Trino's names and types, each with what DuckDB computes for it.
 
 A line is NAME(PARAMETERS) RESULT: SQL, where {0}, {1} … are the arguments, coerced to the parameters' types. Capital
-letters stand for any type, N for any number, and lambda(T, U) for a function from T to U. Of several lines with one
-name the first that fits is taken. In aggregates, <<…>> is the call that DISTINCT, ORDER BY, FILTER and OVER belong to.
+letters stand for any type, N for any number, E for any but arrays, maps and rows (in which NULLs compare otherwise
+here), and lambda(T, U) for a function from T to U. Of several lines with one name the first that fits is taken. In aggregates, <<…>> is the call that DISTINCT, ORDER BY, FILTER and OVER belong to.
 What needs more than a line is in `functions`.
 """
 
@@ -58,10 +58,7 @@ translate(varchar, varchar, varchar) varchar: t_translate({0}, {1}, {2})
 chr(bigint) varchar: chr(CAST({0} AS INTEGER))
 codepoint(varchar) integer: CAST(unicode({0}) AS INTEGER)
 concat_ws(varchar, varchar...) varchar: concat_ws({*})
-regexp_like(varchar, varchar) boolean: regexp_matches({0}, {1})
 concat_ws(varchar, array(varchar)) varchar: CASE WHEN {0} IS NOT NULL THEN array_to_string({1}, {0}) END
-regexp_split(varchar, varchar) array(varchar): regexp_split_to_array({0}, {1})
-regexp_count(varchar, varchar) bigint: len(regexp_extract_all({0}, {1}))
 to_hex(varbinary) varchar: upper(hex({0}))
 from_hex(varchar) varbinary: unhex({0})
 to_utf8(varchar) varbinary: encode({0})
@@ -93,17 +90,17 @@ cardinality(array(T)) bigint: len({0})
 cardinality(map(K, V)) bigint: CAST(cardinality({0}) AS BIGINT)
 element_at(array(T), bigint) T: CASE WHEN {1} = 0 THEN error('SQL array indices start at 1') ELSE list_extract({0}, {1}) END
 element_at(map(K, V), K) V: map_extract_value({0}, {1})
-contains(array(T), T) boolean: t_any(list_transform({0}, lambda e: e = {1}))
-array_position(array(T), T) bigint: CASE WHEN {0} IS NOT NULL AND {1} IS NOT NULL THEN CAST(coalesce(list_position({0}, {1}), 0) AS BIGINT) END
+contains(array(E), E) boolean: t_any(list_transform({0}, lambda e: e = {1}))
+array_position(array(E), E) bigint: CASE WHEN {0} IS NOT NULL AND {1} IS NOT NULL THEN CAST(coalesce(list_position({0}, {1}), 0) AS BIGINT) END
 array_distinct(array(T)) array(T): t_distinct({0})
 array_union(array(T), array(T)) array(T): t_distinct(list_concat({0}, {1}) || CASE WHEN {0} IS NULL OR {1} IS NULL THEN NULL ELSE [] END)
 array_intersect(array(T), array(T)) array(T): CASE WHEN {1} IS NOT NULL THEN list_filter(t_distinct({0}), lambda e: t_has({1}, e)) END
 array_except(array(T), array(T)) array(T): CASE WHEN {1} IS NOT NULL THEN list_filter(t_distinct({0}), lambda e: NOT t_has({1}, e)) END
-array_remove(array(T), T) array(T): list_filter({0}, lambda e: e IS NULL OR e <> {1})
-array_max(array(T)) T: CASE WHEN NOT t_has({0}, NULL) THEN list_max({0}) END
-array_min(array(T)) T: CASE WHEN NOT t_has({0}, NULL) THEN list_min({0}) END
-array_sort(array(T)) array(T): list_sort({0}, 'ASC', 'NULLS LAST')
-arrays_overlap(array(T), array(T)) boolean: t_any(list_transform({0}, lambda e: t_any(list_transform({1}, lambda g: e = g))))
+array_remove(array(E), E) array(E): list_filter({0}, lambda e: e IS NULL OR e <> {1})
+array_max(array(E)) E: CASE WHEN NOT t_has({0}, NULL) THEN list_max({0}) END
+array_min(array(E)) E: CASE WHEN NOT t_has({0}, NULL) THEN list_min({0}) END
+array_sort(array(E)) array(E): list_sort({0}, 'ASC', 'NULLS LAST')
+arrays_overlap(array(E), array(E)) boolean: t_any(list_transform({0}, lambda e: t_any(list_transform({1}, lambda g: e = g))))
 slice(array(T), bigint, bigint) array(T): CASE WHEN {1} = 0 OR {2} < 0 THEN error('slice: the start is not 0, the length not below 0') WHEN {1} + len({0}) < 0 THEN [] ELSE list_slice({0}, CASE WHEN {1} > 0 THEN {1} ELSE len({0}) + {1} + 1 END, CASE WHEN {1} > 0 THEN {1} ELSE len({0}) + {1} + 1 END + {2} - 1) END
 flatten(array(array(T))) array(T): flatten({0})
 repeat(T, bigint) array(T): CASE WHEN {1} > 10000 THEN error('repeat: more than 10000 elements') ELSE list_transform(range({1}), lambda e: {0}) END
@@ -131,17 +128,17 @@ sum(bigint) bigint: CAST(<<sum({0})>> AS BIGINT)
 sum(double) double: <<sum({0})>>
 avg(double) double: <<avg({0})>>
 geometric_mean(double) double: <<geometric_mean({0})>>
-min(T) T: <<min({0})>>
-max(T) T: <<max({0})>>
-min(T, bigint) array(T): <<min({0}, {1})>>
-max(T, bigint) array(T): <<max({0}, {1})>>
-arbitrary(T) T: <<min({0})>>
-any_value(T) T: <<min({0})>>
+min(E) E: <<min({0})>>
+max(E) E: <<max({0})>>
+min(E, bigint) array(E): <<min({0}, {1})>>
+max(E, bigint) array(E): <<max({0}, {1})>>
+arbitrary(T) T: <<any_value({0})>>
+any_value(T) T: <<any_value({0})>>
 bool_and(boolean) boolean: <<bool_and({0})>>
 every(boolean) boolean: <<bool_and({0})>>
 bool_or(boolean) boolean: <<bool_or({0})>>
 approx_distinct(T) bigint: <<count(DISTINCT {0})>>
-approx_percentile(T, double) T: <<quantile_disc({0}, {1})>>
+approx_percentile(E, double) E: <<quantile_disc({0}, {1})>>
 stddev(double) double: <<stddev_samp({0})>>
 stddev_samp(double) double: <<stddev_samp({0})>>
 stddev_pop(double) double: <<stddev_pop({0})>>
@@ -153,8 +150,8 @@ covar_samp(double, double) double: <<covar_samp({0}, {1})>>
 covar_pop(double, double) double: <<covar_pop({0}, {1})>>
 regr_slope(double, double) double: <<regr_slope({0}, {1})>>
 regr_intercept(double, double) double: <<regr_intercept({0}, {1})>>
-max_by(T, U) T: <<arg_max_null({0}, {1})>>
-min_by(T, U) T: <<arg_min_null({0}, {1})>>
+max_by(T, E) T: <<arg_max_null({0}, {1})>>
+min_by(T, E) T: <<arg_min_null({0}, {1})>>
 array_agg(T) array(T): <<array_agg({0})>>
 bitwise_and_agg(bigint) bigint: <<bit_and({0})>>
 bitwise_or_agg(bigint) bigint: <<bit_or({0})>>
@@ -192,6 +189,8 @@ t_distinct(l) AS list_filter(l, lambda d, i: len(list_filter(list_slice(l, 1, i 
 t_at(l, i) AS CASE WHEN i = 0 THEN error('SQL array indices start at 1') WHEN i < 0 THEN error('Array subscript is negative: ' || i) WHEN i > len(l) THEN error('Array subscript must be less than or equal to array length: ' || i || ' > ' || len(l)) ELSE list_extract(l, i) END
 t_key(m, k) AS CASE WHEN m IS NULL OR map_contains(m, k) THEN map_extract_value(m, k) ELSE error('Key not present in map: ' || k) END
 t_sequence(a, b, s) AS CASE WHEN s = 0 OR (s > 0 AND a > b) OR (s < 0 AND a < b) THEN error('sequence stop value should be greater than or equal to start value if step is greater than zero otherwise stop should be less than or equal to start') WHEN (b - a) // s >= 10000 THEN error('result of sequence function must not have more than 10000 entries') ELSE generate_series(a, b, s) END
+t_ascii(text) AS CASE WHEN text IS NULL OR strlen(text) = length(text) THEN text ELSE error('This sandbox applies classes as \\w and \\d of a pattern to ASCII texts only') END
+t_line(text) AS CASE WHEN ends_with(text, chr(10)) THEN error('This sandbox applies $ to no text that ends in a newline') ELSE text END
 t_hash(text) AS CAST(md5_number_lower(text) AS HUGEINT)
 t_checksum(total) AS unhex(printf('%016X', CAST(total % 18446744073709551616::HUGEINT AS UBIGINT)))
 """

@@ -11,6 +11,7 @@ from dagster_peaka.sandbox.sql.calls import contains_aggregate
 from dagster_peaka.sandbox.sql.expressions import Expressions, Statement
 from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value, coerce, common_type
 from dagster_peaka.sandbox.sql.nodes import bare_names, check_arguments, describe, position
+from dagster_peaka.sandbox.sql.operators import scalar
 from dagster_peaka.sandbox.sql.scope import Field, Output, Query, Scope, TableRef
 
 NO_LIMITS = ("", "", False)
@@ -136,7 +137,7 @@ def sort_column(
         if len({item.value.sql for item in items if item.name.lower() == name}) > 1:
             raise SqlError(f"ORDER BY: Column '{name}' is ambiguous")
     value = sorting.value(node)
-    check_comparable([value.type], "ORDER BY")
+    scalar(value.type, "ORDER BY")
     shown = [item.value.sql for item in items]
     if value.sql in shown:
         return f"o{shown.index(value.sql)}"
@@ -240,7 +241,7 @@ def joined_using(
     gone: set[str] = set()
     for name in names:
         a, b = (Scope(fields).find(name, (), f"Column '{name}' of USING") for fields in (left, right))
-        kind = common_type((a.type, b.type), f"USING ({name})")
+        kind = scalar(common_type((a.type, b.type), f"USING ({name})"), "USING")
         x, y = coerce(a.use(), kind).sql, coerce(b.use(), kind).sql
         tests.append(f"{x} = {y}")
         sql = {"": x, "LEFT": x, "RIGHT": y}.get(side, f"coalesce({x}, {y})")

@@ -11,6 +11,7 @@ from dagster_peaka.sandbox.sql import catalogue
 from dagster_peaka.sandbox.sql.casts import cast, to_text
 from dagster_peaka.sandbox.sql.kinds import (
     BIGINT,
+    BOOLEAN,
     DATE,
     DOUBLE,
     UNKNOWN,
@@ -40,7 +41,7 @@ from dagster_peaka.sandbox.sql.moments import (
     to_iso8601,
     with_timezone,
 )
-from dagster_peaka.sandbox.sql.operators import arithmetic, compare, concat, row
+from dagster_peaka.sandbox.sql.operators import arithmetic, compare, concat, row, scalar
 
 Lambda = Callable[[Sequence[Type]], Value]
 """A lambda expression: of its parameters' types, its SQL with the type of what it gives."""
@@ -102,7 +103,8 @@ def _bind(parameter: Type, given: Type, bound: dict[str, Type]) -> bool:
         except SqlError:
             return False
         bound[parameter.name] = both
-        return parameter.name != "N" or both.is_number or both == UNKNOWN
+        fits = {"N": both.is_number or both == UNKNOWN, "E": not both.of}
+        return fits.get(parameter.name, True)
     if given == UNKNOWN:
         return True
     if parameter.of:
@@ -284,7 +286,7 @@ def _mod(values: Sequence[Value]) -> Value | None:
 def _extreme(function: str, values: Sequence[Value]) -> Value:
     if not values:
         raise wrong(function, values, "at least 1 of one type")
-    kind = common_type((value.type for value in values), function)
+    kind = scalar(common_type((value.type for value in values), function), function)
     typed = [coerce(value, kind).sql for value in values]
     some = " OR ".join(f"{sql} IS NULL" for sql in typed)
     if len(typed) == 1:
@@ -307,12 +309,37 @@ def _nullif(values: Sequence[Value]) -> Value | None:
     return Value(f"CASE WHEN {same.sql} THEN NULL ELSE {first.sql} END", first.type)
 
 
+_OF_PATTERNS = {
+    "like": ("regexp_matches({}, {})", BOOLEAN),
+    "count": ("len(regexp_extract_all({}, {}))", BIGINT),
+    "split": ("regexp_split_to_array({}, {})", array_of(VARCHAR)),
+}
+
+
+def _matched(text: str, pattern: Value) -> tuple[str, str]:
+    """A text and a pattern such that RE2 finds in it what Trino's Joni finds. Raises SqlError where that is unsure."""
+    if pattern.text is None:
+        raise SqlError("regexp_…: this sandbox takes the pattern as a string literal only")
+    if re.search(r"&&|\\[hHRXGpPZ]|\[[^]]*\[", pattern.text):
+        raise SqlError(
+            f"The pattern {pattern.text[:60]} has what means something else, or nothing, in this sandbox"
+        )
+    if re.search(r"\\[wWdDsSbB]|\(\?[a-z]*i", pattern.text):
+        text = f"t_ascii({text})"
+    if "$" in pattern.text:
+        text = f"t_line({text})"
+    return text, pattern.sql
+
+
 def _regexp(name: str, values: Sequence[Value]) -> Value | None:
     """Functions of a pattern. DuckDB's patterns are RE2's, which have what Java's have but look-around."""
     if len(values) not in (2, 3) or any(not coerces(value.type, VARCHAR) for value in values[:2]):
         return None
-    text, pattern = (coerce(value, VARCHAR).sql for value in values[:2])
+    text, pattern = _matched(coerce(values[0], VARCHAR).sql, values[1])
     third = values[2] if len(values) == 3 else None
+    if name in _OF_PATTERNS and third is None:
+        sql, kind = _OF_PATTERNS[name]
+        return Value(sql.format(text, pattern), kind)
     if name == "replace":
         if third is None:
             return Value(f"regexp_replace({text}, {pattern}, '', 'g')", VARCHAR)
@@ -388,7 +415,10 @@ _BUILDERS: dict[str, _Builder] = {
     "coalesce": _coalesce,
     "nullif": _nullif,
     "concat": partial(concat, "concat"),
-    **{f"regexp_{name}": partial(_regexp, name) for name in ("replace", "extract", "extract_all")},
+    **{
+        f"regexp_{name}": partial(_regexp, name)
+        for name in (*_OF_PATTERNS, "replace", "extract", "extract_all")
+    },
     "format": _format,
     "typeof": _typeof,
     "array_join": _array_join,

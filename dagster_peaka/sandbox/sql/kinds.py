@@ -290,7 +290,7 @@ def coerce(value: Value, target: Type) -> Value:
         return Value(f"CAST(CAST({value.sql} AS VARCHAR) AS DOUBLE)", target)
     if source.is_timestamp and target.is_timestamp:
         return replace(value, type=target)
-    if target.name == "array" and source.of != target.of and source.of[0] != UNKNOWN:
+    if target.name == "array" and source.of and UNKNOWN not in source.of and source.of != target.of:
         inner = coerce(Value("e", source.of[0]), target.of[0])
         return Value(f"list_transform({value.sql}, lambda e: {inner.sql})", target)
     if target.name in ("map", "row") and target.stored == source.stored:

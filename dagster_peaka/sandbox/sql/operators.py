@@ -80,9 +80,34 @@ def negate(value: Value) -> Value:
 def compare(symbol: str, a: Value, b: Value) -> Value:
     """A symbol b for = <> < <= > >= IS [NOT] DISTINCT FROM, of types that Trino compares."""
     kind = common_type((a.type, b.type), f"Cannot apply operator {symbol}")
-    if kind.name == "map" or (kind == JSON and symbol not in COMPARED):
+    x, y = coerce(a, kind), coerce(b, kind)
+    if kind.of and symbol in ("=", "<>"):
+        return _same(symbol, x, y)
+    if kind.name == "map" or (symbol not in COMPARED and (kind == JSON or kind.of)):
         raise SqlError(f"Cannot apply operator: {a.type} {symbol} {b.type} in this sandbox")
-    return Value(f"({coerce(a, kind).sql} {symbol} {coerce(b, kind).sql})", BOOLEAN)
+    return Value(f"({x.sql} {symbol} {y.sql})", BOOLEAN)
+
+
+def _same(symbol: str, a: Value, b: Value) -> Value:
+    """= and <> of rows and arrays. DuckDB would take a NULL in them for a value."""
+    if a.type.name == "row":
+        pairs = ((field(a, at), field(b, at)) for at in range(1, len(a.type.of) + 1))
+        same = " AND ".join(compare("=", x, y).sql for x, y in pairs)
+        test = f"CASE WHEN {a.sql} IS NULL OR {b.sql} IS NULL THEN NULL ELSE {same} END"
+    elif a.type.name == "array" and not a.type.of[0].of:
+        nulls = f"t_has({a.sql}, NULL) OR t_has({b.sql}, NULL)"
+        error = "error('This sandbox compares no arrays that hold NULL')"
+        test = f"CASE WHEN {nulls} THEN {error} ELSE {a.sql} = {b.sql} END"
+    else:
+        raise SqlError(f"Cannot apply operator: {a.type} {symbol} {b.type} in this sandbox")
+    return Value(f"({test})" if symbol == "=" else f"(NOT {test})", BOOLEAN)
+
+
+def scalar(kind: Type, place: str) -> Type:
+    """The type, if it has no NULLs inside that would compare otherwise than in Trino. Raises SqlError."""
+    if kind.of:
+        raise SqlError(f"{place} of {kind} is not supported by this sandbox")
+    return kind
 
 
 def concat(name: str, values: Sequence[Value]) -> Value:

@@ -57,7 +57,9 @@ def _quantified(here: Expressions, symbol: str, left: Value, node: exp.Expr) -> 
     if not isinstance(node.this, (exp.Query, exp.Values)) or "DISTINCT" in symbol:
         raise SqlError(f"{shown(node)} is not supported by this sandbox")
     item, query = here.one_column(node.this)
-    kind = common_type((left.type, item.type), f"Cannot apply operator {symbol}")
+    kind = operators.scalar(
+        common_type((left.type, item.type), f"Cannot apply operator {symbol}"), "ANY and ALL"
+    )
     operators.compare(symbol, left, item)
     rows = f"SELECT {coerce(item, kind).sql} FROM ({query.sql}) AS {item.sql.partition('.')[0]}"
     return Value(f"({coerce(left, kind).sql} {symbol} {type(node).__name__.upper()} ({rows}))", BOOLEAN)
@@ -94,7 +96,7 @@ def _dpipe(here: Expressions, node: exp.Expr) -> Value:
 
 def _between(here: Expressions, node: exp.Expr) -> Value:
     value, low, high = (here.operand(node.args[part]) for part in ("this", "low", "high"))
-    kind = common_type((value.type, low.type, high.type), "BETWEEN")
+    kind = operators.scalar(common_type((value.type, low.type, high.type), "BETWEEN"), "BETWEEN")
     operators.compare("<", value, low)
     a, b, c = (coerce(one, kind).sql for one in (value, low, high))
     return Value(f"({a} BETWEEN {b} AND {c})", BOOLEAN)
@@ -110,7 +112,7 @@ def _in(here: Expressions, node: exp.Expr) -> Value:
     value = here.operand(node.this)
     if query := node.args.get("query"):
         item, rows = here.one_column(query)
-        kind = common_type((value.type, item.type), "IN")
+        kind = operators.scalar(common_type((value.type, item.type), "IN"), "IN")
         name = item.sql.partition(".")[0]
         return Value(
             f"({coerce(value, kind).sql} IN (SELECT {coerce(item, kind).sql} FROM ({rows.sql}) AS {name}))",
@@ -119,7 +121,7 @@ def _in(here: Expressions, node: exp.Expr) -> Value:
     listed = [here.value(item) for item in node.expressions]
     if not listed:
         raise SqlError("IN needs at least one value")
-    kind = common_type((value.type, *(item.type for item in listed)), "IN")
+    kind = operators.scalar(common_type((value.type, *(item.type for item in listed)), "IN"), "IN")
     return Value(
         f"({coerce(value, kind).sql} IN ({', '.join(coerce(i, kind).sql for i in listed)}))", BOOLEAN
     )
@@ -165,7 +167,7 @@ def _case_tests(
     if subject is None:
         return "", [here.term(test).sql for test in tests]
     value, compared = here.value(subject), [here.value(test) for test in tests]
-    kind = common_type((value.type, *(test.type for test in compared)), "CASE")
+    kind = operators.scalar(common_type((value.type, *(test.type for test in compared)), "CASE"), "CASE")
     return coerce(value, kind).sql, [coerce(test, kind).sql for test in compared]
 
 

@@ -32,6 +32,7 @@ from dagster_peaka.sandbox.sql.clauses import (
 from dagster_peaka.sandbox.sql.expressions import Expressions, Statement
 from dagster_peaka.sandbox.sql.kinds import BIGINT, SqlError, Type, Value, coerce, coerces, common_type
 from dagster_peaka.sandbox.sql.nodes import check_arguments, describe, direction, position
+from dagster_peaka.sandbox.sql.operators import scalar
 from dagster_peaka.sandbox.sql.scope import Field, Output, Place, Query, Scope, TableRef
 from dagster_peaka.sandbox.sql.windows import window
 
@@ -181,8 +182,9 @@ class Queries:
         items: list[str] = []
         for item in order.expressions if order else ():
             ordinal = ordinal_of(item.this, len(query.outputs), "ORDER BY")
-            sql = f"{name}.o{ordinal}" if ordinal is not None else expressions.value(item.this).sql
-            items.append(direction(item, sql))
+            value = expressions.value(item.this) if ordinal is None else query.value(name, ordinal)
+            scalar(value.type, "ORDER BY")
+            items.append(direction(item, value.sql))
         return sorted_query(query, name, items, limits)
 
     def _subquery(self, around: _Around) -> Callable[[exp.Expr, Scope], Query]:

@@ -133,6 +133,10 @@ class Query:
             for index, output in enumerate(self.outputs)
         ]
 
+    def value(self, alias: str, index: int) -> Value:
+        """The value of a column under the SQL name `alias`."""
+        return Value(f"{alias}.o{index}", self.outputs[index].type)
+
     def renamed(self, names: Sequence[str]) -> Query:
         """The query with other names for its columns."""
         outputs = (replace(output, name=name) for output, name in zip(self.outputs, names, strict=True))
