@@ -39,6 +39,7 @@ from dagster_peaka.sandbox.executions import (
 )
 from dagster_peaka.sandbox.requests import RequestLog
 from dagster_peaka.sandbox.sources import Table, TableName
+from dagster_peaka.sandbox.store import StoreFailed
 from dagster_peaka.sandbox.wire import Json, Wire
 
 PREFIX = "/api/v1"
@@ -91,6 +92,10 @@ class Operations:
         self._wire = wire
         self._behaviour = behaviour
         self._queries = ThreadPoolExecutor(2, "peaka-sandbox-query")
+
+    async def written(self) -> None:
+        """Returns once what was changed will outlive this process. Raises `StoreFailed`."""
+        await self._engine.written()
 
     def close(self) -> None:
         """End the threads of queries."""
@@ -239,7 +244,7 @@ class Operations:
 
     async def delete(self, call: Call) -> Response:
         """A cache gone for good."""
-        self._engine.delete(self._cache(call))
+        await self._engine.delete(self._cache(call))
         return Response()
 
     # Executions
@@ -396,6 +401,7 @@ class Front:
         self.faults: list[Fault] = []
         self.away = asyncio.Event()
         """Set while the server is away: no answer is waited for any longer."""
+        self._operations = operations
         self._routes = operations.routes()
         self._log = log
         self._behaviour = behaviour
@@ -478,7 +484,12 @@ class Front:
             if call.parameters.get("projectId", self._project_id) != self._project_id:
                 raise not_found(f"There is no project {ascii(call.parameters['projectId'])[:100]}.")
             operation: Operation = route.endpoint
-            return await operation(call)
+            found = await operation(call)
+            if call.request.method != "GET" and route.name != "executeQuery":
+                await self._operations.written()
+            return found
+        except StoreFailed as error:
+            return self._refused(server_error(str(error)))
         except ApiError as error:
             return self._refused(error)
         except ClientDisconnect:

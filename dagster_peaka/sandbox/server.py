@@ -32,7 +32,7 @@ from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
 from dagster_peaka.sandbox.executions import Engine, NotCacheable, of_tables
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
-from dagster_peaka.sandbox.store import Store
+from dagster_peaka.sandbox.store import Store, StoreFailed
 from dagster_peaka.sandbox.wire import Wire
 
 T = TypeVar("T")
@@ -51,7 +51,8 @@ class PeakaSandbox:
     answered request.
 
     `profile` says how Peaka is played: `observed`, as people saw the live service, or `documented`, as its document
-    promises. What `behaviour` sets counts over it, one field at a time.
+    promises. What `behaviour` sets counts over it, one field at a time. `fail` names tables, `catalog.schema.table`,
+    whose executions copy nothing and all end FAILED, each with the reason that is given for it.
 
     As a context manager it starts and closes itself. `stop()` and `start()` take the server away and back, on the
     same port, while executions go on.
@@ -78,6 +79,7 @@ class PeakaSandbox:
         port: int = 0,
         profile: Profile = DEFAULT_PROFILE,
         behaviour: Behaviour | None = None,
+        fail: Mapping[str, str] | None = None,
         on_request: Sink | None = None,
     ) -> None:
         _check_loopback(host)
@@ -91,6 +93,10 @@ class PeakaSandbox:
         self._behaviour.complete(profile)
         self._sources = Sources(sources)
         self._wanted = list(caches)
+        self._failing = {TableName.parse(table): reason for table, reason in (fail or {}).items()}
+        for table in self._failing:
+            if self._sources.file(table) is None:
+                raise SandboxError(f"fail {table}: no source could have this table.")
         self._store_path = store
         self._host, self._port = host, port
         self._log = RequestLog(on_request)
@@ -149,6 +155,8 @@ class PeakaSandbox:
             self._socket.close()
             raise
         self._engine = Engine(self._sources, self._store, self.behaviour)
+        for table, reason in self._failing.items():
+            self._engine.plans.add(table, Plan(times=None, fail=reason))
         wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
         self._operations = Operations(self._engine, wire, self.behaviour)
         self._connections = _Connections()
@@ -170,8 +178,11 @@ class PeakaSandbox:
             self._wait(self._engine.open())
             for pattern in self._wanted:
                 self._create_matching(pattern)
-        except BaseException:
+            self._wait(self._engine.written())
+        except BaseException as error:
             self.close()
+            if isinstance(error, StoreFailed):
+                raise SandboxError(f"store {self._store_path}: {error}") from None
             raise
 
     def _create_matching(self, pattern: str) -> None:
@@ -349,7 +360,8 @@ class PeakaSandbox:
 
     def delete_cache(self, cache: str) -> None:
         """Delete a cache beside the API."""
-        self._call(lambda: self._engine.delete(self._cache(cache)))
+        found = self._call(lambda: self._cache(cache))
+        self._wait(self._engine.delete(found))
 
     def start_execution(
         self, cache: str, mode: ModeName = "incremental", origin: Literal["stranger", "schedule"] = "stranger"

@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 # Hides what only the extras install, as in an environment without them.
 WITHOUT_EXTRAS = """
 import sys
-for name in ("anyio", "sqlglot", "starlette", "uvicorn"):
+for name in ("anyio", "duckdb", "numpy", "sqlglot", "starlette", "uvicorn"):
     sys.modules[name] = None
 """
 

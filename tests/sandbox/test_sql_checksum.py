@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_peaka.sandbox.trino import Place, SqlError, run
+from dagster_peaka.sandbox.sql import Place, SqlError, run
 from tests.sandbox.conftest import Api
 
 TWO = "(1, 'x'), (2, 'y')"
@@ -115,9 +115,12 @@ def test_a_cached_table_answers_its_fingerprint(api: Api) -> None:
     assert (after[1], after[0] != before[0][0]) == (3, True)
 
 
-def test_a_row_stands_only_in_a_checksum() -> None:
-    """Any other function refuses it by its name."""
-    with pytest.raises(SqlError, match="row"):
-        checksum(TWO, "ROW(ROW(a), b)")
+def test_a_row_has_at_least_one_field() -> None:
+    """ROW() is no row."""
     with pytest.raises(SqlError, match="at least one field"):
         checksum(TWO, "ROW()")
+
+
+def test_a_row_in_a_row_counts_as_it_is() -> None:
+    """What is nested is told from what is not."""
+    assert len({checksum(TWO, fields) for fields in ("ROW(a, b)", "ROW(ROW(a), b)", "ROW(ROW(a, b))")}) == 3

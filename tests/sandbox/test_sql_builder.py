@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dagster_peaka.sandbox.trino import Place, SqlError, TableRef, query_builder_to_sql, run
+from dagster_peaka.sandbox.sql import Place, SqlError, TableRef, query_builder_to_sql, run
 
 TABLE = {"catalogName": "ops", "schemaName": "public", "tableName": 'o"dd'}
 

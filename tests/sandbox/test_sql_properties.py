@@ -10,7 +10,7 @@ from fractions import Fraction
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dagster_peaka.sandbox.trino import QueryResult, SqlError, query_builder_to_sql, run
+from dagster_peaka.sandbox.sql import QueryResult, SqlError, query_builder_to_sql, run
 
 MANY = settings(max_examples=150, deadline=None)
 INTEGERS = st.integers(-(1 << 31) + 1, (1 << 31) - 1)

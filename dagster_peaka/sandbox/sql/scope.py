@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-from dagster_peaka.sandbox.trino_types import SqlError, Type, Value
+from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value
 
 
-@dataclass(frozen=True)
-class TableRef:
+class TableRef(NamedTuple):
     """A table's full name as a statement writes it."""
 
     catalog: str
@@ -17,29 +17,23 @@ class TableRef:
     table: str
 
     def __str__(self) -> str:
-        return f"{self.catalog}.{self.schema}.{self.table}"
+        return ".".join(self)
 
 
 @dataclass(frozen=True)
 class Place:
     """Where a table's rows are: a SQLite file, the table in it, and (name, Trino type) of its columns in order.
 
-    A query sees no more than `most_rows` of them, where that is given.
+    A query sees no more than `most_rows` of them, where that is given. `version` changes when the rows do; without it
+    they are read again whenever anything in the file has changed. A table of no file brings its `rows`.
     """
 
     path: str
     table: str
     columns: tuple[tuple[str, str], ...]
     most_rows: int | None = None
-
-
-@dataclass
-class Scan:
-    """A table that the statement reads, once however often it is named, and which of its columns it needs."""
-
-    place: Place
-    name: str
-    used: set[int] = field(default_factory=set[int])
+    version: str | None = None
+    rows: tuple[tuple[str | int | None, ...], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,54 +50,49 @@ class Field:
     source: TableRef | None = None
     problem: str = ""
     weight: int = 1
-    origin: tuple[Scan, int] | None = None
 
     def use(self) -> Value:
-        """The column's value, noting that its table must be read for it."""
+        """The column's value."""
         if self.problem:
             raise SqlError(self.problem)
-        if self.origin is not None:
-            self.origin[0].used.add(self.origin[1])
         return Value(self.sql, self.type)
-
-    def under(self, *qualifier: str) -> Field:
-        """The same column under another table name."""
-        return replace(self, qualifier=tuple(part.lower() for part in qualifier))
 
 
 class Scope:
     """The columns that a place in a query sees, and around it those of the query that it is a part of."""
 
-    def __init__(self, fields: Sequence[Field], outer: Scope | None = None) -> None:
+    def __init__(
+        self, fields: Sequence[Field], outer: Scope | None = None, *, lambda_of: bool = False
+    ) -> None:
         self.fields = tuple(fields)
         self.outer = outer
         self.outer_uses = 0
+        self._is_lambda = lambda_of
 
     def find(self, name: str, qualifier: Sequence[str], shown: str) -> Field:
         """The column of that name; `shown` is how an error names it."""
-        found = self._matching(name.lower(), tuple(part.lower() for part in qualifier))
+        wanted = tuple(part.lower() for part in qualifier)
+        found = [
+            one
+            for one in self.fields
+            if one.name.lower() == name.lower() and _ends_with(one.qualifier, wanted)
+        ]
         if len(found) > 1:
             raise SqlError(f"{shown} is ambiguous")
         if found:
             return found[0]
         if self.outer is None:
             raise SqlError(f"{shown} cannot be resolved")
-        self.outer_uses += 1
+        self.outer_uses += not self._is_lambda
         return self.outer.find(name, qualifier, shown)
 
     def of_table(self, qualifier: Sequence[str], shown: str) -> list[Field]:
         """The columns that table.* stands for."""
-        found = [
-            one for one in self.fields if _ends_with(one.qualifier, tuple(part.lower() for part in qualifier))
-        ]
+        wanted = tuple(part.lower() for part in qualifier)
+        found = [one for one in self.fields if _ends_with(one.qualifier, wanted)]
         if not found:
             raise SqlError(f"{shown}: unable to resolve the table")
         return found
-
-    def _matching(self, name: str, qualifier: tuple[str, ...]) -> list[Field]:
-        return [
-            one for one in self.fields if one.name.lower() == name and _ends_with(one.qualifier, qualifier)
-        ]
 
 
 def _ends_with(qualifier: tuple[str, ...], end: tuple[str, ...]) -> bool:
@@ -143,3 +132,12 @@ class Query:
             Field(output.name, f"{alias}.o{index}", output.type, under, output.source, weight=output.weight)
             for index, output in enumerate(self.outputs)
         ]
+
+    def value(self, alias: str, index: int) -> Value:
+        """The value of a column under the SQL name `alias`."""
+        return Value(f"{alias}.o{index}", self.outputs[index].type)
+
+    def renamed(self, names: Sequence[str]) -> Query:
+        """The query with other names for its columns."""
+        outputs = (replace(output, name=name) for output, name in zip(self.outputs, names, strict=True))
+        return Query(self.sql, tuple(outputs)) if names else self

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from dagster_peaka.sandbox.trino_types import SqlError
+from dagster_peaka.sandbox.sql.kinds import SqlError
 
 _SORT = re.compile(r"\s*(.*?)(?:\s+(asc|desc))?\s*", re.IGNORECASE | re.DOTALL)
 _COMPARISONS = frozenset({"=", "!=", "<>", "<", "<=", ">", ">="})

@@ -1,7 +1,7 @@
 """From the text of a statement to sqlglot's tree, refusing what is not one statement of Trino's plain query language.
 
 sqlglot reads many dialects at once and is lenient. So its tables are cut down here to what Trino has and the
-sandbox answers: function calls stay as they are written (the allow-list of trino_functions is by Trino's names),
+sandbox answers: function calls stay as they are written (the allow-list of functions is by Trino's names),
 operators of other dialects are refused as tokens, and nesting is bounded before the recursive parser starts.
 """
 
@@ -16,7 +16,8 @@ from sqlglot import Token, TokenType, exp
 from sqlglot.dialects.trino import Trino
 from sqlglot.errors import SqlglotError
 
-from dagster_peaka.sandbox.trino_types import SqlError
+from dagster_peaka.sandbox.sql.kinds import SqlError
+from dagster_peaka.sandbox.sql.show import as_select
 
 LONGEST_STATEMENT = 100_000
 """Characters of a statement."""
@@ -25,9 +26,33 @@ DEEPEST_NESTING = 40
 """Parentheses and CASEs inside each other."""
 
 _SYMBOLS = frozenset(
-    {"(", ")", ",", ".", "*", "+", "-", "/", "%", "=", "<>", "!=", "<", "<=", ">", ">=", "||", "?"}
+    {
+        "(",
+        ")",
+        "[",
+        "]",
+        ",",
+        ".",
+        "*",
+        "+",
+        "-",
+        "/",
+        "%",
+        "=",
+        "<>",
+        "!=",
+        "<",
+        "<=",
+        ">",
+        ">=",
+        "||",
+        "?",
+        "->",
+    }
 )
-_LITERALS = frozenset({TokenType.STRING, TokenType.NUMBER})
+_LITERALS = frozenset({TokenType.STRING, TokenType.NUMBER, TokenType.HEX_STRING})
+_GRAMMATICAL = ("CAST", "TRY_CAST", "EXTRACT", "TRIM", "POSITION", "SUBSTRING")
+"""Functions with a grammar of their own."""
 _FOREIGN_WORDS = frozenset(
     {"ISNULL", "NOTNULL", "DIV", "RLIKE", "REGEXP", "GLOB", "ILIKE", "QUALIFY", "SIMILAR"}
 )
@@ -49,10 +74,12 @@ def _placeholder(parser: Any) -> exp.Expr:
 class _Subset(Trino):
     """Trino, with calls left as written and no operator that Trino does not have."""
 
+    INDEX_OFFSET = 0  # an array's subscripts stay as they are written
+
     class Parser(Trino.Parser):
         FUNCTIONS: ClassVar[_Parsers] = {}
         FUNCTION_PARSERS: ClassVar[_Parsers] = _only(
-            cast("object", Trino.Parser.FUNCTION_PARSERS), "CAST", "TRY_CAST", "EXTRACT"
+            cast("object", Trino.Parser.FUNCTION_PARSERS), *_GRAMMATICAL
         )
         RANGE_PARSERS: ClassVar[_Parsers] = _only(
             cast("object", Trino.Parser.RANGE_PARSERS),
@@ -81,7 +108,14 @@ def parse(statement: str) -> exp.Expr:
     if bad is not None:
         raise SqlError(f"The statement holds the character U+{ord(bad):04X}, which is no text")
     try:
-        tokens = _checked(_DIALECT.tokenize(statement))
+        tokens = _DIALECT.tokenize(statement)
+        shown = tokens
+        if tokens and tokens[0].text.upper() == "SHOW":  # sqlglot leaves the rest of it as one text
+            shown = [tokens[0], *_DIALECT.tokenize(statement[tokens[0].end + 1 :])]
+        select = as_select([token for token in shown if token.token_type != TokenType.SEMICOLON])
+        if select is not None:
+            statement, tokens = select, _DIALECT.tokenize(select)
+        tokens = _checked(tokens)
         trees = _DIALECT.parser().parse(tokens, statement)
     except SqlError:
         raise
@@ -122,7 +156,7 @@ def _checked(tokens: list[Token]) -> list[Token]:
         raise SqlError(f"Statement type '{kind}' is not allowed")
     if first not in _STATEMENTS:
         raise SqlError(
-            f"{_place(tokens[0])}: {first[:40]} is not supported: only SELECT, WITH and VALUES are"
+            f"{_place(tokens[0])}: {first[:40]} is not supported: only SELECT, WITH, VALUES, SHOW and DESCRIBE are"
         )
     for token in tokens:
         _check_token(token)
@@ -231,7 +265,10 @@ def _check_clauses(tokens: list[Token]) -> None:
             level.open_joins += previous not in ("CROSS", "NATURAL")
         elif kind in (TokenType.ON, TokenType.USING):
             level.open_joins -= 1
-        elif not (kind == TokenType.FROM and (previous == "DISTINCT" or level.opener == "EXTRACT")):
+        elif not (
+            kind == TokenType.FROM
+            and (previous == "DISTINCT" or level.opener in ("EXTRACT", "TRIM", "SUBSTRING"))
+        ):
             _check_order(level, token)
         if kind == TokenType.LIMIT:
             _check_limit(tokens, index)

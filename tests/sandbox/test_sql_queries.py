@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from dagster_peaka.sandbox.trino import Column, Place, QueryResult, SqlError, TableRef, run
+from dagster_peaka.sandbox.sql import Column, Place, QueryResult, SqlError, TableRef, run
 
 Ask = Callable[..., QueryResult]
 
@@ -286,11 +286,9 @@ REFUSED = {
     f"SELECT id FROM {F} WHERE count(*) > 1": "WHERE cannot contain the aggregate",
     f"SELECT max(count(*)) FROM {F}": "cannot contain the aggregate",
     f"SELECT carrier FROM {F} GROUP BY 3": "position 3",
-    f"SELECT carrier FROM {F} GROUP BY ROLLUP (carrier)": "ROLLUP",
-    f"SELECT carrier FROM {F} GROUP BY GROUPING SETS ((carrier), ())": "GROUPINGSETS",
     f"SELECT count(DISTINCT carrier, id) FROM {F}": "DISTINCT",
     f"SELECT count(DISTINCT id) OVER () FROM {F}": "DISTINCT",
-    f"SELECT carrier, (SELECT max(f.id) FROM {A}) FROM {F} f GROUP BY carrier": "must be an aggregate",
+    f"SELECT carrier, (SELECT max(f.id) FROM {A}) FROM {F} f GROUP BY carrier": "outer query",
     f"SELECT (SELECT sum(f.id) FROM {A}) FROM {F} f": "outer query",
     # order and limits
     f"SELECT DISTINCT carrier FROM {F} ORDER BY id": "select list",
@@ -299,7 +297,6 @@ REFUSED = {
     f"SELECT id FROM {F} LIMIT 1 OFFSET 1": "OFFSET",
     f"SELECT id FROM {F} LIMIT -1": "LIMIT",
     f"SELECT id FROM {F} LIMIT 1 + 1": "LIMIT",
-    f"SELECT id FROM {F} FETCH FIRST 1 ROWS WITH TIES": "FETCH",
     # types
     f"SELECT id FROM {F} WHERE id = '1'": "bigint and varchar",
     f"SELECT id FROM {F} WHERE day = '2013-01-01'": "date and varchar",
@@ -318,12 +315,7 @@ REFUSED = {
     # windows
     f"SELECT id FROM {F} WHERE row_number() OVER (ORDER BY id) = 1": "WHERE cannot contain the window",
     f"SELECT rank() OVER () FROM {F}": "ORDER BY",
-    f"SELECT ntile(2) OVER (ORDER BY id) FROM {F}": "ntile",
     f"SELECT row_number() FROM {F}": "row_number",
-    f"SELECT lag(id) IGNORE NULLS OVER (ORDER BY id) FROM {F}": "IGNORENULLS",
-    f"SELECT sum(delay) OVER (ORDER BY id ROWS 1 PRECEDING) FROM {F}": "UNBOUNDED PRECEDING",
-    f"SELECT sum(id) OVER (ORDER BY id RANGE BETWEEN 1 PRECEDING AND CURRENT ROW) FROM {F}": "frames",
-    f"SELECT sum(id) OVER w FROM {F} WINDOW w AS (ORDER BY id)": "WINDOW",
     # the rest of the language
     f"SELECT * FROM {F} NATURAL JOIN {A}": "NATURAL",
     f"SELECT * FROM {F} TABLESAMPLE BERNOULLI (10)": "SAMPLE",
@@ -331,14 +323,8 @@ REFUSED = {
     f"SELECT * FROM {F}, {A} a RIGHT JOIN {A} b ON a.name = b.name": "beside a comma",
     f"SELECT * FROM {F} f, {A} a JOIN {A} b ON f.carrier = b.carrier": "cannot be resolved",
     f"SELECT * FROM ({F} JOIN {A} ON TRUE)": "not supported",
-    "SELECT * FROM UNNEST(ARRAY[1])": "not supported",
-    f"SELECT * FROM {F} f CROSS JOIN LATERAL (SELECT f.id)": "LATERAL",
     f"SELECT * FROM {F} FOR VERSION AS OF 1": "not supported",
-    f"SELECT id FROM {F} WHERE id = ALL (SELECT 1)": "ALL",
-    f"SELECT id FROM {F} WHERE id = ANY (SELECT 1)": "ANY",
-    "SELECT (1, 2) = (1, 2)": "TUPLE",
-    "SELECT 1 INTERSECT ALL SELECT 1": "INTERSECT ALL",
-    "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT * FROM r": "RECURSIVE",
+    "WITH RECURSIVE r (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT * FROM r": "depth limit exceeded (10)",
     "TABLE ops.public.flights": "TABLE",
     "SELECT id FROM ops.public.flights WHERE id IN ()": "",
     "SELECT": "at least one column",
@@ -371,7 +357,8 @@ REFUSED = {
     "PRAGMA table_info(flights)": "PRAGMA",
     "ATTACH 'x' AS y": "ATTACH",
     "EXPLAIN SELECT 1": "EXPLAIN",
-    "SHOW TABLES": "SHOW",
+    "SHOW TABLES": "SHOW TABLES needs FROM",
+    "SHOW FUNCTIONS": "SHOW FUNCTIONS",
     "SET SESSION x = 1": "SET",
     "SELECT 1; DROP TABLE flights": "one statement",
     "SELECT 1; SELECT 2": "one statement",
