@@ -140,6 +140,8 @@ class Operations:
 
     async def info(self, call: Call) -> Response:  # noqa: ARG002 - an operation like the others
         """Whose key it is. Peaka's own tools ask for it; its document does not name it."""
+        if self._behaviour.info == "missing":
+            raise not_found("There is no such path in Peaka's API.")
         return answer(self._wire.info())
 
     async def list_catalogs(self, _: Call) -> Response:

@@ -53,12 +53,12 @@ def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_holds_the_package_its_types_marker_and_nothing_else(unpacked: Path) -> None:
-    """Every module of the package is in the wheel, with `py.typed`, and pytest's beside it; no test, no example."""
+    """Every module of the package is in the wheel, with its data and pytest's beside it; no test, no example."""
     found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     package = {
         path.relative_to(REPOSITORY).as_posix()
         for path in [*(REPOSITORY / "dagster_peaka").rglob("*"), REPOSITORY / "dagster_peaka_pytest.py"]
-        if path.suffix in (".py", ".typed")
+        if path.suffix in (".py", ".typed", ".yaml")
     }
     assert "dagster_peaka/py.typed" in package
     assert {name for name in found if ".dist-info/" not in name} == package
