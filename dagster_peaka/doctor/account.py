@@ -194,7 +194,7 @@ def _schedules(asking: Asking, account: Account) -> Iterator[Reading]:
         if any(schedule is not None and schedule.type != "NONE" for schedule in schedules):
             scheduled.append(asking.name("table", account.table_of(asked[number])))
     if failed:
-        yield unread("schedules", failed[0])
+        yield unread("schedules", failed[0] if asking.left else OutOfTime(str(failed[0])))
     if len(asked) > len(failed):
         yield take("schedules", len(scheduled), *scheduled[:NAMED])
     if len(asked) < len(account.statuses):
