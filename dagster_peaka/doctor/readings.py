@@ -112,7 +112,11 @@ def _whose(known: _Known, value: Any) -> str:
 
 def base_of(readings: list[Reading]) -> str:
     """The profile of the sandbox that answers what was not read: the one that more readings agree with."""
-    count = {name: sum(reading.whose == name for reading in readings) for name in ("document", "observed")}
+    count = {"document": 0, "observed": 0}
+    for reading in readings:
+        known = KNOWN[reading.name]
+        if reading.whose in count and None not in (known.document, known.observed):
+            count[reading.whose] += 1
     return "documented" if count["document"] > count["observed"] else "observed"
 
 
