@@ -20,9 +20,10 @@ MARKS: dict[Level, tuple[str, str]] = {
     "warning": ("!", "yellow"),
     "problem": ("✗", "bold red"),
 }
-WHOSE = {"both": "as documented", "document": "as documented", "observed": "as observed", "new": "new"}
 LONGEST_SAID = 400
 """Characters of Peaka's words in the table; the JSON has all."""
+SHORT = 60
+"""Characters of Peaka's words that are shown also where there is nothing to do."""
 
 
 class Drawing:
@@ -58,11 +59,11 @@ class Drawing:
         meaning = Text(reading.meaning)
         if reading.setting:
             meaning.append(" " * bool(reading.meaning) + reading.setting, "bold")
-        if reading.said:
+        if reading.said and (reading.level != "ok" or len(reading.said) <= SHORT):
             meaning.append(" " * bool(meaning) + shortened(reading.said, LONGEST_SAID), "dim")
         names = ", ".join(name.text for name in reading.about)
         found = f"{_written(reading.value)}{f' ({names})' if names else ''}"
-        self._row(mark, reading.title, found, WHOSE.get(reading.whose, ""), meaning, style)
+        self._row(mark, reading.title, found, reading.whose, meaning, style)
 
     def confirmed(self, question: str) -> bool:
         """Whether the user says yes. Where nobody can be asked, nobody does."""
@@ -83,11 +84,10 @@ class Drawing:
         self._console.print(line.append(first_of(list(readings)), "not bold"), soft_wrap=True)
 
     def _row(self, mark: str, asked: str, found: str, whose: str, meaning: Text, style: str) -> None:
-        """A row of fixed widths: a table that is drawn at once could not grow while it is read."""
+        """A table of one row, as wide as all others: one that is drawn as a whole could not grow while it is read."""
         row = Table.grid(padding=(0, 2, 0, 0), expand=True)
-        for width in (1, 25, 27, 13):
-            row.add_column(width=width, overflow="fold")
-        row.add_column(ratio=1, overflow="fold")
+        for width, ratio in ((1, None), (None, 3), (None, 3), (8, None), (None, 6)):
+            row.add_column(width=width, ratio=ratio, overflow="fold")
         row.add_row(Text(mark, style), Text(asked), Text(found), Text(whose, "dim"), meaning)
         self._console.print(row)
 

@@ -9,20 +9,21 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
-from dagster_peaka.sandbox.behaviour import DEFAULT_PROFILE, PROFILES, Behaviour
+from dagster_peaka.sandbox.behaviour import DEFAULT_PROFILE, PROFILES, Behaviour, Profile
 from dagster_peaka.sandbox.sources import SandboxError
 
 FORMAT = 1
 """The newest format of a report that this can read."""
 
 
-def readings_of(profile: str | Path) -> dict[str, Any]:
-    """Every field of `Behaviour` as a profile reads it: one of `PROFILES`, or a report's file.
+def read_profile(profile: str | Path) -> tuple[Profile, dict[str, Any]]:
+    """The profile that a name or a report's file means, or is based on, and every field of `Behaviour` as it reads it.
 
     Raises `SandboxError` for an unknown name, or a file that is no report.
     """
-    if isinstance(profile, str) and profile in PROFILES:
-        return PROFILES[profile]
+    for known, readings in PROFILES.items():
+        if profile == known:
+            return known, readings
     path = Path(profile)
     if not path.is_file():
         raise SandboxError(
@@ -30,18 +31,18 @@ def readings_of(profile: str | Path) -> dict[str, Any]:
         )
     try:
         report: Any = json.loads(path.read_text(encoding="utf-8"))
-        if report["format"] > FORMAT:
-            raise SandboxError(f"profile {profile}: the report is of a newer release of dagster-peaka.")
+        newer = report["format"] > FORMAT
+        base = next((known for known in PROFILES if known == report["base"]), DEFAULT_PROFILE)
         taken = {entry["name"]: entry["value"] for entry in cast("list[dict[str, Any]]", report["readings"])}
-        base = PROFILES[report["base"] if report["base"] in PROFILES else DEFAULT_PROFILE]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, SandboxError):
-            raise
+    except (OSError, ValueError, KeyError, TypeError):
         raise SandboxError(f"profile {profile}: the file is no report of a doctor.") from None
+    if newer:
+        raise SandboxError(f"profile {profile}: the report is of a newer release of dagster-peaka.")
     usual = {field.name: field.default for field in fields(Behaviour)}
-    return base | {
+    fitting = {
         name: value for name, value in taken.items() if name in usual and _fits(name, value, usual[name])
     }
+    return base, PROFILES[base] | fitting
 
 
 def _fits(name: str, value: Any, usual: Any) -> bool:

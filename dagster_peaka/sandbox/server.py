@@ -29,7 +29,7 @@ from dagster_peaka.sandbox.behaviour import (
 )
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
 from dagster_peaka.sandbox.executions import Engine, NotCacheable, of_tables
-from dagster_peaka.sandbox.profiles import readings_of
+from dagster_peaka.sandbox.profiles import read_profile
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
 from dagster_peaka.sandbox.store import Store
@@ -82,10 +82,9 @@ class PeakaSandbox:
         on_request: Sink | None = None,
     ) -> None:
         _check_loopback(host)
-        self._readings = readings_of(profile)
+        self.profile, self._readings = read_profile(profile)
         self.project_id = project_id
         self.project_name = project_name
-        self.profile: Profile | str | Path = profile
         self.api_key = api_key
         self._behaviour = behaviour or Behaviour()
         self._behaviour.complete(self._readings)

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -125,12 +125,12 @@ class Refusing(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
 
 @contextmanager
-def https_server(folder: Path) -> Iterator[tuple[str, Path]]:
+def https_server(folder: Path) -> Generator[tuple[str, Path]]:
     """An https server on this machine, whose certificate nobody has signed: its address and the certificate."""
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     made = [

@@ -111,6 +111,7 @@ def test_what_was_not_read_is_as_the_nearer_profile_says(
             report = doctor(original).report
         (tmp_path / profile).write_text(report)
         replay = PeakaSandbox({}, profile=tmp_path / profile)
+        assert replay.profile == profile
         assert replay.behaviour.cancel_in_gap == readings["cancel_in_gap"]
 
 
