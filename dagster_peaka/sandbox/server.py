@@ -82,6 +82,7 @@ class PeakaSandbox:
         on_request: Sink | None = None,
     ) -> None:
         _check_loopback(host)
+        self.profile: Profile
         self.profile, self._readings = read_profile(profile)
         self.project_id = project_id
         self.project_name = project_name
