@@ -32,7 +32,7 @@ def read_profile(profile: str | Path) -> tuple[Profile, dict[str, Any]]:
     try:
         report: Any = json.loads(path.read_text(encoding="utf-8"))
         newer = report["format"] > FORMAT
-        base = next((known for known in PROFILES if known == report["base"]), DEFAULT_PROFILE)
+        base: Profile = "documented" if report["base"] == "documented" else DEFAULT_PROFILE
         taken = {entry["name"]: entry["value"] for entry in cast("list[dict[str, Any]]", report["readings"])}
     except (OSError, ValueError, KeyError, TypeError):
         raise SandboxError(f"profile {profile}: the file is no report of a doctor.") from None
