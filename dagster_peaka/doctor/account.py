@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 
 from dagster_peaka.api import calls
@@ -18,7 +18,7 @@ from dagster_peaka.caches.names import TableName, quoted
 from dagster_peaka.doctor import shapes
 from dagster_peaka.doctor.asking import Asking, OutOfTime, Seen, unread
 from dagster_peaka.doctor.readings import Name, Reading, take
-from dagster_peaka.errors import PeakaApiError, PeakaError
+from dagster_peaka.errors import PeakaError, PeakaNotFoundError, PeakaResponseError
 
 T = TypeVar("T")
 
@@ -38,12 +38,17 @@ CAP = 100
 
 @dataclass
 class Account:
-    """What was found: catalogs by id, caches with their raw statuses, side by side."""
+    """What was found: catalogs by id, caches with their raw statuses by id, the modes of the tables that were given."""
 
     catalogs: dict[str, Catalog]
     raw_catalogs: list[shapes.Json]
     statuses: list[CacheStatus] = field(default_factory=list[CacheStatus])
     raw: dict[str, shapes.Json] = field(default_factory=dict[str, shapes.Json])
+    now: datetime | None = None
+    """Peaka's clock when the caches were listed."""
+    modes: dict[TableName, frozenset[SyncMode] | None] = field(
+        default_factory=dict[TableName, "frozenset[SyncMode] | None"]
+    )
 
     def table_of(self, status: CacheStatus) -> TableName:
         """The table behind a cache, with ``?`` for what Peaka did not say."""
@@ -70,6 +75,7 @@ def examine(
     yield "listing the caches"
     yield from _listings(asking, account)
     yield take("caches", len(account.statuses))
+    yield from _stuck(asking, account)
     yield from _histories(asking, account, tables)
     yield "reading schedules"
     yield from _schedules(asking, account)
@@ -111,6 +117,8 @@ def _listing(asking: Asking, name: str, *place: str | None) -> tuple[Seen[list[C
     except OutOfTime as error:
         return None, unread("a listing", error)
     except PeakaError as error:
+        if isinstance(error, PeakaResponseError) and "cache in between" in str(error):
+            return None, take("connection", "cached", said=str(error))
         return None, take(name, "fail", said=str(error))
     return found, take(name, "list")
 
@@ -119,6 +127,7 @@ def _admit(asking: Asking, account: Account, listing: Seen[list[CacheStatus]] | 
     if listing is None:
         return
     raw = {str(status.get("id")): status for status in shapes.objects(listing.raw)}
+    account.now = listing.server_time
     for status in listing.value:
         if status.id in account.raw or status.deleted:
             continue
@@ -129,6 +138,24 @@ def _admit(asking: Asking, account: Account, listing: Seen[list[CacheStatus]] | 
             if text:
                 asking.name(kind, text)
         asking.name("table", account.table_of(status))
+
+
+def _stuck(asking: Asking, account: Account) -> Iterator[Reading]:
+    """The caches with a job that nobody has picked up for long."""
+    stuck: list[Name] = []
+    for status in account.statuses:
+        unattended = {
+            str(e.get("id"))
+            for e in shapes.executions_in([account.raw[status.id]])
+            if shapes.is_unattended(e)
+        }
+        for last in map(status.last, SyncMode):
+            if last is None or last.id not in unattended or None in (last.created_at, account.now):
+                continue
+            if cast("datetime", account.now) - cast("datetime", last.created_at) > UNATTENDED:
+                stuck.append(asking.name("table", account.table_of(status)))
+    if stuck:
+        yield take("stuck", len(stuck), *stuck[:NAMED])
 
 
 def _histories(asking: Asking, account: Account, tables: Sequence[TableName]) -> Iterator[str | Reading]:
@@ -174,11 +201,6 @@ def _pages(
     newest = {str(entry.get("id")) for entry in shapes.executions_in([account.raw[status.id]])}
     pages = [shapes.objects(page.raw) for page in (full, pair, second)]
     yield from shapes.of_history(pages[0], pages[1], pages[2], newest)
-    for entry in shapes.executions_in([account.raw[status.id]]):
-        created = next((e.created_at for e in full.value if e.id == str(entry.get("id"))), None)
-        old = created is not None and full.server_time is not None and full.server_time - created > UNATTENDED
-        if old and shapes.is_unattended(entry):
-            yield take("stuck", "yes", asking.name("table", account.table_of(status)))
 
 
 def _schedules(asking: Asking, account: Account) -> Iterator[Reading]:
@@ -207,7 +229,7 @@ def _errors_and_queries(asking: Asking) -> Iterator[Reading]:
     asking.name("cache", missing)
     try:
         asking.ask(calls.get_cache_status(missing))
-    except PeakaApiError as error:
+    except PeakaNotFoundError as error:
         yield take("error_body", "documented" if error.error_code is None else "observed")
     except PeakaError as error:
         yield unread("an error", error)
@@ -250,6 +272,7 @@ def _table(asking: Asking, account: Account, table: TableName) -> Iterator[Readi
         return
     cached = account.cache_of(table) is not None
     yield take("table", _state(found, cached), name)
+    account.modes[table] = found.supported_modes
     if found.supported_modes is not None:
         yield take("table_modes", sorted(mode.value for mode in found.supported_modes), name)
     if not cached:
@@ -270,15 +293,6 @@ def _state(table: Table, cached: bool) -> str:
 
 def _listed(account: Account) -> str:
     return ", ".join(sorted(catalog.name for catalog in account.catalogs.values())[:NAMED])
-
-
-def supports(asking: Asking, account: Account, table: TableName, mode: SyncMode) -> bool:
-    """Whether a table takes a mode, as far as Peaka tells; True where it does not."""
-    catalog_id = next((c.id for c in account.catalogs.values() if c.name == table.catalog), "")
-    listed = _ask(asking, calls.list_tables(catalog_id, table.schema), "a schema's tables")
-    tables = [] if isinstance(listed, Reading) else listed.value
-    modes = next((each.supported_modes for each in tables if each.table_name == table.table), None)
-    return modes is None or mode in modes
 
 
 def count(asking: Asking, table: TableName) -> int | Reading:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.doctor.readings import Name, Reading, take
-from dagster_peaka.errors import PeakaConnectionError, PeakaError
+from dagster_peaka.errors import PeakaConnectionError, PeakaError, PeakaResponseError
 
 T = TypeVar("T")
 
@@ -76,6 +76,13 @@ class Asking:
         except concurrent.futures.TimeoutError:
             self.left_out += 1
             raise OutOfTime(f"No answer about {call.subject} in the time that was left.") from None
+        except PeakaError:
+            raise
+        except Exception as error:  # what nobody has thought of is a finding, too
+            name = type(error).__name__
+            raise PeakaResponseError(
+                f"This package trips over the answer about {call.subject}: {name}."
+            ) from None
         finally:
             future.cancel()
         seconds = time.monotonic() - begun
@@ -101,7 +108,7 @@ class Asking:
             yield take("date_header", all(self._dates))
         if self._offsets:
             offset = statistics.median(self._offsets)
-            yield take("clock_offset", 0.0 if abs(offset) < IN_STEP else round(offset, -1))
+            yield take("clock_offset", 0.0 if abs(offset) < IN_STEP else round(offset, -1) + 0.0)
         if self._seconds:
             yield take("answer_seconds", round(statistics.median(self._seconds), 2))
         if self.left_out:
@@ -110,9 +117,8 @@ class Asking:
 
 def unread(what: str, error: PeakaError, *about: Name) -> Reading:
     """The reading of what could not be asked."""
-    return take(
-        "unread", what, *about, said=str(error), level="note" if isinstance(error, OutOfTime) else None
-    )
+    level = "note" if isinstance(error, OutOfTime) else None
+    return take("unread", what, *about, said=str(error), level=level)
 
 
 def _with_raw(call: Call[T]) -> Call[tuple[T, Any]]:

@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.base_url or os.environ.get("PEAKA_BASE_URL") or None,
         options.timeout / PART_OF_ALL,
     )
-    console = Console(stderr=options.json, highlight=False)
+    console = Console(stderr=options.json, highlight=False, emoji=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(stderr=options.json, highlight=False, width=WIDTH)
+        console.width = WIDTH
     readings: list[Reading] = []
     names: dict[str, Name] = {}
     try:
@@ -59,10 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.write(report.written(report.as_json(readings)))
     else:
         drawing.end(readings)
-    if options.report is not None and not _save(
-        options.report, readings, names, console, shown=not options.json
-    ):
-        return 2
+    if options.report is not None:
+        private = report.without_names(readings, names)
+        if not _save(options.report, private, console, shown=not options.json):
+            return 2
     return int(any(reading.level == "problem" for reading in readings))
 
 
@@ -84,7 +84,6 @@ def _examination(
         tables: list[TableName] = [*options.tables, *([options.sync] if options.sync else [])]
         found = yield from account.examine(asking, catalogs, list(dict.fromkeys(tables)))
         if options.sync is not None:
-            asking.more_time(options.sync_timeout)
             yield from _trial(options, asking, found, drawing)
 
 
@@ -121,24 +120,21 @@ def _without_key(reading: Reading, key: str) -> Reading:
     )
 
 
-def _save(
-    path: Path, readings: Sequence[Reading], names: dict[str, Name], console: Console, *, shown: bool
-) -> bool:
+def _save(path: Path, readings: Sequence[Reading], console: Console, *, shown: bool) -> bool:
     """Write the report, and say what is in it."""
-    text = report.written(report.as_json(report.without_names(readings, names)))
+    text = report.written(report.as_json(readings))
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
-        console.print(f"The report cannot be written to {path}: {error.strerror}.", markup=False)
+        console.print(f"The report cannot be written to {path}: {error.strerror}.")
         return False
     console.print(
         f"\nThe report is in {path}. The key is not in it; names and ids are replaced (table-1, cache-1, project-1). "
         "Read it before you attach it to an issue:",
-        markup=False,
         soft_wrap=True,
     )
     if shown:
-        console.print(text, markup=False, soft_wrap=True, style="dim")
+        console.print(text, soft_wrap=True, style="dim")
     return True
 
 
@@ -168,54 +164,24 @@ def _parser() -> argparse.ArgumentParser:
         "Exit code: 0, or 1 when something will keep syncs from working.",
         allow_abbrev=False,
     )
-    add = parser.add_argument
-    table = "CATALOG.SCHEMA.TABLE"
-    add(
-        "tables",
-        nargs="*",
-        type=_table,
-        metavar=table,
-        help="tables to look for: can they be cached, in which modes?",
-    )
+    add, table = parser.add_argument, "CATALOG.SCHEMA.TABLE"
+    add("tables", nargs="*", type=_table, metavar=table, help="can it be cached, and in which modes?")
     add("--project-id", metavar="ID", help="the project; by default PEAKA_PROJECT_ID")
     add("--zone", help="us or eu; by default PEAKA_ZONE, or us")
+    add("--base-url", metavar="URL", help="another address of the API; by default PEAKA_BASE_URL")
     add(
-        "--base-url",
-        metavar="URL",
-        help="another address of the API; by default PEAKA_BASE_URL, or the zone's",
+        "--api-key-variable", default="PEAKA_API_KEY", metavar="NAME", help="what holds the key (%(default)s)"
     )
-    add(
-        "--api-key-variable",
-        default="PEAKA_API_KEY",
-        metavar="NAME",
-        help="the environment variable that holds the key (%(default)s)",
-    )
-    add(
-        "--timeout",
-        type=_seconds,
-        default=120.0,
-        metavar="SECONDS",
-        help="for all that is read (%(default)g)",
-    )
-    add(
-        "--sync",
-        type=_table,
-        metavar=table,
-        help="also trigger one incremental update of this table, and watch it",
-    )
+    seconds: dict[str, Any] = {"type": _seconds, "metavar": "SECONDS"}
+    add("--timeout", default=120.0, help="for all that is read (%(default)g)", **seconds)
+    add("--sync", type=_table, metavar=table, help="also trigger one incremental update of it, and watch it")
     add("--yes", action="store_true", help="trigger it without asking")
-    add(
-        "--sync-timeout",
-        type=_seconds,
-        default=600.0,
-        metavar="SECONDS",
-        help="for that update (%(default)g)",
-    )
+    add("--sync-timeout", default=600.0, help="for that update (%(default)g)", **seconds)
     add("--json", action="store_true", help="print the readings as JSON, with their names")
     add(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write them to a file to be sent in, without names, ids and key",
+        help="write them to a file to be sent in, without names and key",
     )
     return parser

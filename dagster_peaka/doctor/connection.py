@@ -15,12 +15,13 @@ from dagster_peaka.api.models import Catalog, KeyInfo
 from dagster_peaka.doctor.asking import Asking, Seen
 from dagster_peaka.doctor.readings import Reading, take
 from dagster_peaka.errors import (
-    PeakaApiError,
     PeakaAuthenticationError,
     PeakaConfigError,
     PeakaConnectionError,
     PeakaError,
     PeakaNotFoundError,
+    PeakaRateLimitError,
+    PeakaResponseError,
     PeakaServerError,
 )
 
@@ -53,13 +54,9 @@ class Settings:
             PeakaConfigError: for one that cannot work.
         """
         if not self.api_key.strip():
-            raise PeakaConfigError(
-                "PEAKA_API_KEY is not set: set it to a Partner or Project API key of Peaka."
-            )
+            raise PeakaConfigError("PEAKA_API_KEY is not set: set it to a Partner or Project key of Peaka.")
         if not self.project_id.strip():
-            raise PeakaConfigError(
-                "PEAKA_PROJECT_ID is not set: set it to the id in the project's address in Peaka."
-            )
+            raise PeakaConfigError("PEAKA_PROJECT_ID is not set: set it to the id in the project's address.")
         if not self.address:
             raise PeakaConfigError(f"PEAKA_ZONE is {self.zone!r}: it is one of {', '.join(ZONES)}.")
         return PeakaClient(
@@ -89,14 +86,14 @@ def reach(asking: Asking, settings: Settings) -> Generator[str | Reading, None, 
         info = asking.ask(calls.get_key_info())
     except PeakaError as error:
         info = error
-    if isinstance(info, PeakaError) and (failed := _failure(info, settings, proxy)) is not None:
-        yield failed
+    if isinstance(info, (PeakaConnectionError, PeakaConfigError)):
+        yield _failure(info, settings, proxy, None, asking)
         return None
     yield "asking for the project"
     try:
         catalogs = asking.ask(calls.list_catalogs())
     except PeakaError as error:
-        yield _failure(error, settings, proxy) or _refusal(error, settings, info, asking)
+        yield _failure(error, settings, proxy, info, asking)
         return None
     yield take("connection", "works")
     yield take("address", "own" if settings.base_url else settings.zone.lower())
@@ -118,15 +115,20 @@ def _of_key(info: Seen[KeyInfo] | PeakaError, settings: Settings, asking: Asking
         asking.name("project", info.value.project_name)
     if named is None:
         yield take("key_project", "no project")
+    elif named == settings.project_id:
+        yield take("key_project", "this project", asking.name("project", named))
     else:
-        same = named == settings.project_id
-        yield take(
-            "key_project", "this project" if same else "another project", asking.name("project", named)
-        )
+        yield take("key_project", "another project", asking.name("project", named))
 
 
-def _failure(error: PeakaError, settings: Settings, proxy: str | None) -> Reading | None:
-    """The reading of an error that would meet every request; None where others may still be answered."""
+def _failure(
+    error: PeakaError,
+    settings: Settings,
+    proxy: str | None,
+    info: Seen[KeyInfo] | PeakaError | None,
+    asking: Asking,
+) -> Reading:
+    """The reading of an error after which nothing else is to be asked; ``info`` may tell whose key it is."""
     said = str(error)
     if isinstance(error, PeakaConfigError):
         return take("settings", "cannot work", said=said)
@@ -134,26 +136,16 @@ def _failure(error: PeakaError, settings: Settings, proxy: str | None) -> Readin
         return take("key", "refused", said=said)
     if isinstance(error, PeakaConnectionError):
         return take("connection", _broken(said, proxy), said=said)
-    if isinstance(error, PeakaApiError):
-        # A 404 or 500 may be this request's own; so may a 403.
-        return None
-    if not _ends_well(settings.address):
+    if isinstance(error, (PeakaServerError, PeakaRateLimitError)):
+        return take("connection", "in trouble", said=said)
+    if isinstance(error, (PeakaNotFoundError, PeakaResponseError)) and not _ends_well(settings.address):
         return take("address", "without /api/v1", said=said)
-    return take("connection", "cached" if "cache in between" in said else "something else", said=said)
-
-
-def _refusal(
-    error: PeakaError, settings: Settings, info: Seen[KeyInfo] | PeakaError, asking: Asking
-) -> Reading:
-    """The reading of a project that cannot be asked about."""
-    other = None if isinstance(info, PeakaError) else info.value.project_id
-    if isinstance(error, PeakaNotFoundError) and not _ends_well(settings.address):
-        return take("address", "without /api/v1", said=str(error))
-    if isinstance(error, PeakaServerError):
-        return take("connection", "in trouble", said=str(error))
+    if isinstance(error, PeakaResponseError):
+        return take("connection", "something else", said=said)
+    other = info.value.project_id if isinstance(info, Seen) else None
     if other not in (None, settings.project_id):
-        return take("project", "not of this key", asking.name("project", other), said=str(error))
-    return take("project", "missing", said=str(error))
+        return take("project", "not of this key", asking.name("project", other), said=said)
+    return take("project", "missing", said=said)
 
 
 def _ends_well(address: str) -> bool:

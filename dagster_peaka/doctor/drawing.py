@@ -72,6 +72,7 @@ class Drawing:
         try:
             return Confirm.ask(Text(question), console=self._console, default=False)
         except EOFError:
+            self._console.print()
             return False
         finally:
             if self._status is not None:

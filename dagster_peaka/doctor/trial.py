@@ -15,8 +15,8 @@ from dagster_peaka.api import calls
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.caches.names import TableName
 from dagster_peaka.doctor import shapes
-from dagster_peaka.doctor.account import PAGE, Account, count, supports
-from dagster_peaka.doctor.asking import Asking, Seen
+from dagster_peaka.doctor.account import PAGE, Account, count
+from dagster_peaka.doctor.asking import Asking, OutOfTime, Seen
 from dagster_peaka.doctor.readings import Name, Reading, take
 from dagster_peaka.errors import PeakaApiError, PeakaError, PeakaUnknownOutcomeError
 
@@ -79,7 +79,8 @@ def possible(asking: Asking, account: Account, table: TableName) -> CacheStatus 
     cache = account.cache_of(table)
     if cache is None:
         return take("sync", "not possible", name, said="The project lists no cache of that table.")
-    if not supports(asking, account, table, SyncMode.INCREMENTAL):
+    modes = account.modes.get(table)
+    if modes is not None and SyncMode.INCREMENTAL not in modes:
         return take("sync", "not possible", name, said="The table does not support incremental updates.")
     return cache
 
@@ -120,7 +121,7 @@ def _trigger(asking: Asking, cache: CacheStatus) -> Iterator[Reading]:
     call = calls.trigger(cache.id, SyncMode.INCREMENTAL, resent=False)
     try:
         answer = asking.ask(replace(call, parse=_answer_kind))
-    except PeakaUnknownOutcomeError as error:  # it may have been taken: what shows next, tells
+    except (PeakaUnknownOutcomeError, OutOfTime) as error:  # it may have been taken: what shows next, tells
         yield take("trigger_answer", "lost", said=str(error))
         return
     yield take("trigger_answer", answer.value)

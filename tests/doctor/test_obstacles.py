@@ -261,6 +261,98 @@ def test_a_peaka_that_repeats_the_key(doctor: Doctor, status: int) -> None:
     assert "the API key" in ran.out
 
 
+def test_a_cache_in_between(doctor: Doctor) -> None:
+    """Old answers are as good as none: the proxy that gives them is to blame."""
+    catalogs = json.dumps([{"id": "1", "name": "ops"}])
+    old = reply(200, "[]", Age="60", Via="1.1 squid")
+    with RawServer(reply(200, "{}"), reply(200, catalogs), old, old, reply(404, "{}")) as server:
+        variables = {"PEAKA_API_KEY": KEY, "PEAKA_PROJECT_ID": "p", "PEAKA_BASE_URL": server.base_url}
+        ran = doctor(variables, "--timeout", "12")
+
+    assert ran.code == 1
+    assert "A cache in between answers" in ran.first
+    assert "squid" in ran.out
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 200])
+def test_info_alone_decides_nothing(peaka: PeakaSandbox, doctor: Doctor, status: int) -> None:
+    """Peaka's document does not know it: whatever it answers, the rest is read."""
+    peaka.fault("getInfo", times=None, status=status, body="<html>")
+    ran = doctor(peaka)
+
+    assert ran.code == 0
+    assert ran.readings["info"] == "refused"
+    assert ran.readings["project"] == "found"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_peaka_in_trouble(peaka: PeakaSandbox, doctor: Doctor, status: int) -> None:
+    """It is no setting that is wrong."""
+    peaka.fault("listCatalogs", times=None, status=status, headers={"Retry-After": "0"})
+    ran = doctor(peaka)
+
+    assert ran.code == 1
+    assert "Try again later." in ran.first
+
+
+ODD = (
+    None,
+    [],
+    {},
+    "x",
+    5,
+    [None],
+    [1],
+    ["x"],
+    [{}],
+    [[]],
+    {"data": 5},
+    {"data": [[]]},
+    [{"id": None}],
+    {"id": {}},
+)
+STRANGE = {
+    "id": 1,
+    "status": 5,
+    "progress": 7,
+    "createdAt": [],
+    "executionMode": {},
+    "error": 1,
+    "finishedAt": -1,
+}
+ODD_STATUS = {
+    "id": "c",
+    "status": {},
+    "catalogId": 1.5,
+    "schemaName": 3,
+    "lastIncrementalCacheExecution": STRANGE,
+}
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        "getInfo",
+        "listCatalogs",
+        "getCacheStatusByProject",
+        "getCacheStatusByCatalog",
+        "getCacheExecutionHistory",
+        "getCacheSettings",
+        "getCacheStatus",
+        "executeQuery",
+        "listTables_1",
+    ],
+)
+def test_whatever_peaka_answers_the_doctor_ends(peaka: PeakaSandbox, doctor: Doctor, operation: str) -> None:
+    """Also what no document knows."""
+    for body in (*ODD, [STRANGE, STRANGE], ODD_STATUS, [ODD_STATUS]):
+        fault = peaka.fault(operation, times=None, status=200, body=json.dumps(body))
+        ran = doctor(peaka, "ops.public.t", "--sync", "ops.public.t", "--yes", "--sync-timeout", "0.2")
+        fault.remove()
+        assert ran.code in (0, 1)
+        assert ran.readings
+
+
 def test_the_command_from_a_shell(peaka: PeakaSandbox) -> None:
     """It needs no project of Dagster's, prints JSON and nothing else where it is asked for, and ends by its code."""
     command = [sys.executable, "-m", "dagster_peaka", "doctor", "--json", "--base-url", peaka.base_url]

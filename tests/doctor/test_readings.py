@@ -216,6 +216,22 @@ def test_an_uncached_table_of_100_rows_is_named(
     assert doctor(sandbox, "ops.public.paged").readings.get("capped_reads") == capped
 
 
+def test_a_job_that_nobody_has_picked_up_for_long_is_named(sandbox: PeakaSandbox, doctor: Doctor) -> None:
+    """It looks healthy, and only the time tells."""
+    sandbox.plan(TABLE, never_picked_up=True)
+    sandbox.start_execution(TABLE)
+    assert "stuck" not in doctor(sandbox).readings
+
+    shown = {"id": "e", "status": "RUNNING", "progress": None, "error": None}
+    shown |= dict.fromkeys(("createdAt", "updatedAt"), "2026-01-01T00:00:00.000Z")
+    status = {"id": sandbox.caches[TABLE], "status": "RUNNING", "lastIncrementalCacheExecution": shown}
+    sandbox.fault("getCacheStatusByProject", times=None, status=200, body=[status])
+    ran = doctor(sandbox)
+
+    assert ran.readings["stuck"] == 1
+    assert "stuck_timeout" in ran.first
+
+
 def test_schedules_beside_dagster_are_named(sandbox: PeakaSandbox, doctor: Doctor) -> None:
     """With the caches, and what records such syncs."""
     sandbox.database("ops.public").execute("CREATE TABLE timed (id INTEGER PRIMARY KEY)")
