@@ -44,6 +44,8 @@ class Account:
     raw_catalogs: list[shapes.Json]
     statuses: list[CacheStatus] = field(default_factory=list[CacheStatus])
     raw: dict[str, shapes.Json] = field(default_factory=dict[str, shapes.Json])
+    listed: bool = False
+    """Whether any listing has answered."""
     now: datetime | None = None
     """Peaka's clock when the caches were listed."""
     modes: dict[TableName, frozenset[SyncMode] | None] = field(
@@ -74,7 +76,7 @@ def examine(
     yield take("catalogs", len(catalogs.value))
     yield "listing the caches"
     yield from _listings(asking, account)
-    yield take("caches", len(account.statuses))
+    yield take("caches", len(account.statuses)) if account.listed else take("listings", "none")
     yield from _stuck(asking, account)
     yield from _histories(asking, account, tables)
     yield "reading schedules"
@@ -127,7 +129,7 @@ def _admit(asking: Asking, account: Account, listing: Seen[list[CacheStatus]] | 
     if listing is None:
         return
     raw = {str(status.get("id")): status for status in shapes.objects(listing.raw)}
-    account.now = listing.server_time
+    account.listed, account.now = True, listing.server_time
     for status in listing.value:
         if status.id in account.raw or status.deleted:
             continue
@@ -270,7 +272,7 @@ def _table(asking: Asking, account: Account, table: TableName) -> Iterator[Readi
     if found is None:
         yield take("table", "missing", name)
         return
-    cached = account.cache_of(table) is not None
+    cached = account.cache_of(table) is not None if account.listed else found.is_cached is True
     yield take("table", _state(found, cached), name)
     account.modes[table] = found.supported_modes
     if found.supported_modes is not None:

@@ -97,6 +97,12 @@ class Behaviour(_Given):
     schema_statuses: Literal["list", "fail"] = _reading(
         "list", "The statuses of one schema's caches: a list, or always a 500."
     )
+    catalog_statuses: Literal["list", "fail"] = _reading(
+        "list", "The statuses of one catalog's caches: a list, or always a 500."
+    )
+    project_statuses: Literal["list", "fail"] = _reading(
+        "list", "The statuses of all caches of the project: a list, or always a 500."
+    )
     missing_cache_trigger: Literal["404", "400"] = _reading(
         "404", "What a trigger of a cache that does not exist answers."
     )

@@ -295,6 +295,17 @@ def test_a_peaka_in_trouble(peaka: PeakaSandbox, doctor: Doctor, status: int) ->
     assert "Try again later." in ran.first
 
 
+def test_caches_that_no_listing_shows(peaka: PeakaSandbox, doctor: Doctor) -> None:
+    """They may be there all the same: none is to be created."""
+    peaka.behaviour.project_statuses = peaka.behaviour.catalog_statuses = "fail"
+    ran = doctor(peaka, "ops.public.t")
+
+    assert ran.code == 1
+    assert "Name caches by cache_id" in ran.first
+    assert ran.readings["table"] == "cached"
+    assert "caches" not in ran.readings
+
+
 ODD = (
     None,
     [],

@@ -31,6 +31,8 @@ SETS: dict[str, Behaviour] = {
     "mixed": Behaviour.observed(
         schema_statuses="list", info="missing", error_body="documented", first_sync_mode="full_refresh"
     ),
+    "listing by catalogs only": Behaviour.observed(project_statuses="fail"),
+    "listing the project only": Behaviour.documented(catalog_statuses="fail", schema_statuses="fail"),
     "counting the rows handled": Behaviour.documented(cached_records="handled", error_shape="null"),
     "queueing by its own word": Behaviour.observed(queued_status="PENDING"),
 }
