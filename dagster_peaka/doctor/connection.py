@@ -79,7 +79,10 @@ def reach(asking: Asking, settings: Settings) -> Generator[str | Reading, None, 
     if settings.base_url is not None:
         asking.name("address", host)
     proxy = _proxy(settings.address)
-    yield take("proxy", "none" if proxy is None else "used", said="" if proxy is None else _shown(proxy))
+    if proxy is None:
+        yield take("proxy", "none")
+    else:  # without its user and password
+        yield take("proxy", "used", asking.name("address", proxy.rpartition("@")[2].rpartition("/")[2]))
     yield f"connecting to {host}"
     info: Seen[KeyInfo] | PeakaError
     try:
@@ -176,8 +179,3 @@ def _proxy(address: str) -> str | None:
     from dagster_peaka.api.connection import proxy_for
 
     return proxy_for(httpx.URL(address))
-
-
-def _shown(proxy: str) -> str:
-    """A proxy without its user and password."""
-    return proxy.rpartition("@")[2] if "@" in proxy else proxy

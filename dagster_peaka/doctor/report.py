@@ -24,7 +24,7 @@ PUBLIC = ("peaka",)
 _PRIVATE = re.compile(
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}"  # an id of Peaka's
     r"|https?://[^\s'\"]+|[\w.+-]+@[\w-]+\.[\w.]+"  # an address
-    r"|\b\d+\.\d+\.\d+\.\d+(?::\d+)?|\b\d{5,}\b"  # a host, a catalog's id
+    r"|\b[\w-]+(?:\.[\w-]+){2,}(?::\d+)?|\b\d{5,}\b"  # a host or a table, a catalog's id
     r"|'[^']*'|\"[^\"]*\"",  # whatever somebody quotes
     re.IGNORECASE,
 )

@@ -104,6 +104,8 @@ def test_a_proxy_that_is_down(doctor: Doctor) -> None:
     assert "The proxy that the environment names cannot be reached." in ran.first
     assert "NO_PROXY" in ran.first
     assert "hidden-word" not in ran.everything
+    assert "127.0.0.1" in ran.out
+    assert "127.0.0.1" not in ran.report
     assert KEY not in ran.everything
 
 
@@ -264,7 +266,7 @@ def test_a_peaka_that_repeats_the_key(doctor: Doctor, status: int) -> None:
 def test_a_cache_in_between(doctor: Doctor) -> None:
     """Old answers are as good as none: the proxy that gives them is to blame."""
     catalogs = json.dumps([{"id": "1", "name": "ops"}])
-    old = reply(200, "[]", Age="60", Via="1.1 squid")
+    old = reply(200, "[]", Age="60", Via="1.1 squid.acme.example")
     with RawServer(reply(200, "{}"), reply(200, catalogs), old, old, reply(404, "{}")) as server:
         variables = {"PEAKA_API_KEY": KEY, "PEAKA_PROJECT_ID": "p", "PEAKA_BASE_URL": server.base_url}
         ran = doctor(variables, "--timeout", "12")
@@ -272,6 +274,7 @@ def test_a_cache_in_between(doctor: Doctor) -> None:
     assert ran.code == 1
     assert "A cache in between answers" in ran.first
     assert "squid" in ran.out
+    assert "squid" not in ran.report
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 200])
