@@ -54,7 +54,9 @@ class Settings:
             PeakaConfigError: for one that cannot work.
         """
         if not self.api_key.strip():
-            raise PeakaConfigError("PEAKA_API_KEY is not set: set it to a Partner or Project key of Peaka.")
+            raise PeakaConfigError(
+                "PEAKA_API_KEY is not set, nor what --api-key-variable names: set it to a Partner or Project key."
+            )
         if not self.project_id.strip():
             raise PeakaConfigError("PEAKA_PROJECT_ID is not set: set it to the id in the project's address.")
         if not self.address:

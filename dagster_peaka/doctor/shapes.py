@@ -19,7 +19,8 @@ DOCUMENTED = frozenset({"RUNNING", "CANCELLED", "FAILED", "COMPLETED", "DELETED"
 """The words of a status in Peaka's document."""
 
 _EXECUTION = {"id", "executionMode", "status", "error", "progress", "createdAt", "updatedAt", "finishedAt"}
-_PROGRESS = {f"numberOf{what}Records" for what in ("Cached", "Inserted", "Updated", "Deleted")}
+_COUNTERS = {f"numberOf{what}Records" for what in ("Cached", "Inserted", "Updated", "Deleted")}
+_PROGRESS = _COUNTERS | {"lastOffset", "lastCacheTxId"}
 _STATUS = {"id", "status", "catalogId", "schemaName", "tableName", "projectId", "appId", "cacheActionLogs"}
 _SLOTS = {"lastIncrementalCacheExecution", "lastFullRefreshCacheExecution"}
 _CATALOG = {"id", "name", "displayName", "catalogType", "connectionId"}
@@ -49,40 +50,36 @@ def of_answers(
     executions = [*executions_in(statuses), *shown]
     if catalogs:
         yield take("ids_as_numbers", all(type(catalog.get("id")) is int for catalog in catalogs))
-    words = [
-        word for entry in (*executions, *statuses) if isinstance(word := entry.get("status"), str) and word
-    ]
+    yield from _of_words([*executions, *statuses])
+    if executions:
+        # In a status the place tells the mode, and the word may be missing.
+        yield take("mode_spelling", _spelling([entry.get("executionMode") for entry in shown or executions]))
+        yield take("timestamps", _one_of(map(_written, executions)))
+    if failed := [entry for entry in executions if _status(entry) == "FAILED"]:
+        yield take("error_shape", _one_of(_kind(entry.get("error")) for entry in failed))
+    if ended := [entry for entry in executions if _status(entry) == "COMPLETED"]:
+        yield take("drop_progress", all("progress" not in entry for entry in ended))
+    if catalogs or executions:
+        progress = objects([entry.get("progress") for entry in executions])
+        parts = [(catalogs, _CATALOG), (statuses, _STATUS | _SLOTS), (executions, _EXECUTION)]
+        names = {
+            name for part, known in [*parts, (progress, _PROGRESS)] for e in part for name in {*e} - known
+        }
+        yield take("extra_fields", bool(names), said=", ".join(sorted(map(shortened_word, names))))
+
+
+def _of_words(entries: list[Json]) -> Iterator[Reading]:
+    """What the words for a status tell."""
+    words = [word for entry in entries if isinstance(word := entry.get("status"), str) and word]
     if words:
         yield take("status_case", _one_of(map(_case, words)))
     strange = sorted({word.upper() for word in words} - DOCUMENTED - {"CANCELED"})
     if strange:
         yield take("status_words", [shortened_word(word) for word in strange])
-    waiting = [
-        entry
-        for entry in executions
-        if str(entry.get("status")).upper() in strange
-        and entry.get("createdAt")
-        and not entry.get("finishedAt")
-    ]
-    if waiting:
-        yield take("queued_status", shortened_word(str(waiting[0]["status"]).upper()))
-    if executions:
-        # In a status the place tells the mode, and the word may be missing.
-        yield take("mode_spelling", _spelling([entry.get("executionMode") for entry in shown or executions]))
-        yield take("timestamps", _one_of(map(_written, executions)))
-    errors = [entry.get("error") for entry in executions if str(entry.get("status")).upper() == "FAILED"]
-    if errors:
-        yield take("error_shape", _one_of(_kind(error) for error in errors))
-    ended = [entry for entry in executions if str(entry.get("status")).upper() == "COMPLETED"]
-    if ended:
-        yield take("drop_progress", all("progress" not in entry for entry in ended))
-    if catalogs or executions:
-        unknown = (
-            _unknown(catalogs, _CATALOG)
-            | _unknown(statuses, _STATUS | _SLOTS)
-            | _unknown(executions, _EXECUTION)
-        )
-        yield take("extra_fields", bool(unknown), said=", ".join(sorted(unknown)))
+    for entry in entries:
+        if _status(entry) in strange and entry.get("createdAt") and not entry.get("finishedAt"):
+            yield take("queued_status", shortened_word(_status(entry)))
+            return
 
 
 def of_history(full: list[Json], pair: list[Json], second: list[Json], newest: set[str]) -> Iterator[Reading]:
@@ -143,7 +140,7 @@ def first_sync(status: Json) -> Reading | None:
 def is_unattended(entry: Json) -> bool:
     """Whether an execution looks like a job that nobody has picked up."""
     return (
-        str(entry.get("status")).upper() == "RUNNING"
+        _status(entry) == "RUNNING"
         and entry.get("progress") is None
         and entry.get("error") is None
         and entry.get("updatedAt") == entry.get("createdAt")
@@ -154,6 +151,10 @@ def is_unattended(entry: Json) -> bool:
 def shortened_word(text: str) -> str:
     """A word of Peaka's, kept to what a word may hold."""
     return re.sub(r"[^\w -]", "?", text)[:40]
+
+
+def _status(entry: Json) -> str:
+    return str(entry.get("status")).upper()
 
 
 def _execution(entry: Json) -> CacheExecution | None:
@@ -202,7 +203,3 @@ def _written(entry: Json) -> str:
 def _kind(value: object) -> str:
     kinds = (("object", dict), ("string", str), ("null", type(None)), ("array", list))
     return next((name for name, kind in kinds if isinstance(value, kind)), "number")
-
-
-def _unknown(entries: Iterable[Json], known: set[str]) -> set[str]:
-    return {shortened_word(name) for entry in entries for name in entry if name not in known}

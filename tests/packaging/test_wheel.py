@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that it works without the extras."""
 
+import json
 import os
 import subprocess
 import sys
@@ -83,6 +84,14 @@ def test_the_sandbox_without_its_extra_says_what_to_install(unpacked: Path) -> N
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "pip install 'dagster-peaka[sandbox]'" in done.stderr
+
+
+def test_the_doctor_needs_no_extra(unpacked: Path) -> None:
+    """It finds what it knows in the wheel, and says which variable is not set."""
+    code = f"{WITHOUT_EXTRAS}\nimport runpy; runpy.run_module('dagster_peaka', run_name='__main__')"
+    done = run(unpacked, "-c", code, "doctor", "--json", "--api-key-variable", "NO_SUCH_KEY")
+    assert done.returncode == 1, done.stderr
+    assert "PEAKA_API_KEY is not set" in json.loads(done.stdout)["first"]
 
 
 def test_pytest_starts_without_the_extras_and_without_the_package(
