@@ -1,7 +1,8 @@
 """A local Peaka over HTTP, to develop and test against: real data, and every way in which Peaka may behave.
 
 It is not Peaka. It plays what people saw of the live service, or with `profile="documented"` what Peaka's document
-promises. It needs the extra `sandbox` and shares no code with the rest of the package.
+promises, or with a file what a doctor's report tells of an account. It needs the extra `sandbox` and shares no code
+with the rest of the package.
 
     with PeakaSandbox({"ops": {"public": "ops.db"}}, caches=["ops.public.*"]) as sandbox:
         ...
@@ -13,7 +14,7 @@ The same from the command line: `python -m dagster_peaka.sandbox --help`. The ro
     copying      delta and full refresh                      caches, executions  state, queues, schedules
     wire         Peaka's JSON                                sql, queries  SQL on DuckDB
     app          operations over HTTP                        server, __main__    PeakaSandbox, the command
-    scripts      executions as a test writes them down
+    scripts      executions as a test writes them down       profiles   a profile from a doctor's report
 
 pytest brings it to a test as the fixtures `peaka_sandbox` and `peaka_script`, from `dagster_peaka_pytest`.
 """

@@ -178,9 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--profile",
-        choices=tuple(PROFILES),
         default=DEFAULT_PROFILE,
-        help="play Peaka as its document promises, or as people saw the live service (%(default)s)",
+        metavar="|".join((*PROFILES, "FILE")),
+        help="play Peaka as its document promises, as people saw the live service, or as a doctor's report says "
+        "(%(default)s)",
     )
     behaviour = parser.add_argument_group(
         "behaviour", "How it plays what Peaka's contract leaves open, whatever the profile says."

@@ -146,6 +146,8 @@ class Operations:
 
     async def info(self, call: Call) -> Response:  # noqa: ARG002 - an operation like the others
         """Whose key it is. Peaka's own tools ask for it; its document does not name it."""
+        if self._behaviour.info == "missing":
+            raise not_found("There is no such path in Peaka's API.")
         return answer(self._wire.info())
 
     async def list_catalogs(self, _: Call) -> Response:
@@ -273,15 +275,17 @@ class Operations:
 
     async def statuses(self, call: Call) -> Response:
         """The statuses of all caches of the project, of one catalog, or of one of its schemas."""
-        caches = list(self._engine.caches.values())
+        caches, behaviour = list(self._engine.caches.values()), self._behaviour
         if "schemaName" in call.parameters:
-            within = self._schema(call)
-            if self._behaviour.schema_statuses == "fail":
-                raise server_error("The statuses of a schema's caches cannot be listed.")
+            within, answers = self._schema(call), behaviour.schema_statuses
             caches = [cache for cache in caches if cache.name[:2] == within]
         elif "catalogId" in call.parameters:
-            catalog = self._catalog(call)
+            catalog, answers = self._catalog(call), behaviour.catalog_statuses
             caches = [cache for cache in caches if cache.name.catalog == catalog]
+        else:
+            answers = behaviour.project_statuses
+        if answers == "fail":
+            raise server_error("The statuses of these caches cannot be listed.")
         return answer([self._wire.status(cache, self._engine.visible(cache)) for cache in caches])
 
     async def history(self, call: Call) -> Response:
