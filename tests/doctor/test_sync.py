@@ -129,8 +129,9 @@ def test_one_that_peaka_refuses(sandbox: PeakaSandbox, doctor: Doctor) -> None:
     assert "the plan has no caches" in ran.first
 
 
-def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor) -> None:
-    """Where a schedule or somebody else has started one in the meantime: which of them is ours is a guess."""
+@pytest.mark.parametrize("forever", [False, True])
+def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor, forever: bool) -> None:
+    """Where somebody else has started one in the meantime. It takes our place in the status, not in the history."""
     triggered = threading.Event()
 
     def watch(request: RequestRecord) -> None:
@@ -140,6 +141,7 @@ def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor) -> None:
     with PeakaSandbox({"ops": {"public": ops_database}}, caches=[TABLE], on_request=watch) as peaka:
         peaka.wait_idle()
         peaka.plan(TABLE, hold=True)
+        peaka.plan(TABLE, duration=3600.0 if forever else 0.0)
 
         def interfere() -> None:
             triggered.wait()
@@ -148,7 +150,7 @@ def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor) -> None:
 
         with ThreadPoolExecutor(1) as threads:
             threads.submit(interfere)
-            ran = doctor(peaka, "--sync", TABLE, "--yes")
+            ran = doctor(peaka, "--sync", TABLE, "--yes", "--sync-timeout", "20")
 
     assert ran.readings["sync"] == "COMPLETED"
     assert ran.readings["others"] == 1
