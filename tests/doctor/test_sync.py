@@ -77,7 +77,7 @@ def test_one_that_nobody_picks_up(sandbox: PeakaSandbox, doctor: Doctor, tmp_pat
     """It is told from one that only takes long, and the report's sandbox does the same."""
     sandbox.plan(TABLE, never_picked_up=True)
 
-    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "1.5")
+    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "3")
 
     assert ran.code == 1
     assert "stuck_timeout" in ran.first
@@ -89,7 +89,7 @@ def test_one_that_takes_longer_than_the_doctor(sandbox: PeakaSandbox, doctor: Do
     """It goes on, and which times to raise is told."""
     sandbox.plan(TABLE, hold=True)
 
-    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "1.5")
+    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "3")
 
     assert ran.code == 0
     assert ran.readings["sync"] == "RUNNING"
@@ -101,7 +101,7 @@ def test_one_that_never_shows(sandbox: PeakaSandbox, doctor: Doctor) -> None:
     """The setting that bounds a step's wait is named."""
     sandbox.behaviour.visible_after = 600
 
-    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "1.5")
+    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "3")
 
     assert ran.code == 1
     assert ran.readings["sync"] == "not seen"
