@@ -37,6 +37,8 @@ class _Watch:
     unseen_in_status: float = 0.0
     unseen_in_history: float = 0.0
     in_history: bool = False
+    replaced: bool = False
+    """Whether a newer execution has taken its place in the status: then the history shows its end."""
     ahead: bool | None = None
     ended_after: float = 0.0
 
@@ -54,21 +56,29 @@ class _Watch:
             self.newest = shown
             self.raw = seen.raw.get("lastIncrementalCacheExecution")
             self.ended_after = self.elapsed
-        elif self.ours is None:
+        self.replaced = self.ours is not None and (shown is None or shown.id != self.ours)
+        if self.ours is None:
             self.unseen_in_status = at
             if self.quiet:
                 self.ahead = bool(self.ahead) or seen.value.status == "RUNNING"
 
     def history(self, seen: Seen[list[CacheExecution]], at: float) -> None:
-        """Take in a history."""
-        if self.in_history:
-            return
+        """Take in a history that was asked for ``at`` seconds after the trigger."""
         new = [
-            entry.id
+            entry
             for entry in seen.value
             if entry.id not in self.known and entry.mode is not SyncMode.FULL_REFRESH
         ]
-        self.in_history = self.ours in new if self.ours else bool(new)
+        if new and not self.in_history and new[-1].id != self.ours:  # the oldest is ours
+            self.ours, self.replaced = new[-1].id, self.ours is not None
+        for entry in new:
+            if entry.id == self.ours:
+                self.in_history = True
+                if self.replaced:
+                    self.newest, self.ended_after = entry, self.elapsed
+                    self.raw = next(
+                        (e for e in shapes.objects(seen.raw) if str(e.get("id")) == entry.id), None
+                    )
         if not self.in_history:
             self.unseen_in_history = at
 
@@ -134,7 +144,7 @@ def _followed(asking: Asking, cache: CacheStatus, watch: _Watch) -> Iterator[str
         with suppress(PeakaError):
             at = watch.elapsed
             watch.status(asking.ask(calls.get_cache_status(cache.id)), at)
-            if not watch.in_history:
+            if watch.replaced or not watch.in_history:
                 at = watch.elapsed
                 watch.history(asking.ask(calls.get_execution_history(cache.id, PAGE)), at)
         if watch.newest is not None and watch.newest.ended:

@@ -189,8 +189,8 @@ def test_an_unknown_project(peaka: PeakaSandbox, doctor: Doctor, info: str) -> N
 
 def test_a_slow_server(peaka: PeakaSandbox, doctor: Doctor) -> None:
     """What there was time for is told, and what to raise for the rest."""
-    peaka.fault(times=None, status=None, delay=0.3)
-    ran = doctor(peaka, "--timeout", "3")
+    peaka.fault(times=None, status=None, delay=0.5)
+    ran = doctor(peaka, "--timeout", "6")
 
     assert ran.code == 0
     assert "--timeout" in ran.first

@@ -77,7 +77,7 @@ def test_one_that_nobody_picks_up(sandbox: PeakaSandbox, doctor: Doctor, tmp_pat
     """It is told from one that only takes long, and the report's sandbox does the same."""
     sandbox.plan(TABLE, never_picked_up=True)
 
-    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "1.5")
+    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "3")
 
     assert ran.code == 1
     assert "stuck_timeout" in ran.first
@@ -89,7 +89,7 @@ def test_one_that_takes_longer_than_the_doctor(sandbox: PeakaSandbox, doctor: Do
     """It goes on, and which times to raise is told."""
     sandbox.plan(TABLE, hold=True)
 
-    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "1.5")
+    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "3")
 
     assert ran.code == 0
     assert ran.readings["sync"] == "RUNNING"
@@ -101,7 +101,7 @@ def test_one_that_never_shows(sandbox: PeakaSandbox, doctor: Doctor) -> None:
     """The setting that bounds a step's wait is named."""
     sandbox.behaviour.visible_after = 600
 
-    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "1.5")
+    ran = doctor(sandbox, "--sync", TABLE, "--yes", "--sync-timeout", "3")
 
     assert ran.code == 1
     assert ran.readings["sync"] == "not seen"
@@ -129,8 +129,9 @@ def test_one_that_peaka_refuses(sandbox: PeakaSandbox, doctor: Doctor) -> None:
     assert "the plan has no caches" in ran.first
 
 
-def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor) -> None:
-    """Where a schedule or somebody else has started one in the meantime: which of them is ours is a guess."""
+@pytest.mark.parametrize("forever", [False, True])
+def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor, forever: bool) -> None:
+    """Where somebody else has started one in the meantime. It takes our place in the status, not in the history."""
     triggered = threading.Event()
 
     def watch(request: RequestRecord) -> None:
@@ -140,6 +141,7 @@ def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor) -> None:
     with PeakaSandbox({"ops": {"public": ops_database}}, caches=[TABLE], on_request=watch) as peaka:
         peaka.wait_idle()
         peaka.plan(TABLE, hold=True)
+        peaka.plan(TABLE, duration=3600.0 if forever else 0.0)
 
         def interfere() -> None:
             triggered.wait()
@@ -148,7 +150,7 @@ def test_others_beside_it_are_told(ops_database: Path, doctor: Doctor) -> None:
 
         with ThreadPoolExecutor(1) as threads:
             threads.submit(interfere)
-            ran = doctor(peaka, "--sync", TABLE, "--yes")
+            ran = doctor(peaka, "--sync", TABLE, "--yes", "--sync-timeout", "20")
 
     assert ran.readings["sync"] == "COMPLETED"
     assert ran.readings["others"] == 1
