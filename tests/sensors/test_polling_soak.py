@@ -1,7 +1,8 @@
 """A soak of the polling sensor: ticks over HTTP beside runs, schedules, strangers, failures and deaths.
 
 `PEAKA_CAMPAIGNS` sets how many soaks run (default 1), `PEAKA_TICKS` how many ticks each has (default 30) and
-`PEAKA_FIRST_SEED` where to begin; a violation names its seed.
+`PEAKA_FIRST_SEED` where to begin; a violation names its seed. The event log is SQLite, or the PostgreSQL of the URL in
+`PEAKA_POSTGRES` (with dagster-postgres, which nothing else here needs).
 What is judged comes from the sandbox's own records.
 """
 
@@ -27,6 +28,8 @@ from tests.sensors.polling import Watch
 SOAKS = int(os.environ.get("PEAKA_CAMPAIGNS", "1"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
 TICKS = int(os.environ.get("PEAKA_TICKS", "30"))
+POSTGRES = os.environ.get("PEAKA_POSTGRES")
+STORAGE = {"storage": {"postgres": {"postgres_url": POSTGRES}}} if POSTGRES else None
 CACHES = [f"ops.public.t{number}" for number in range(5)]
 SCHEDULED = "ops.public.scheduled"
 
@@ -46,6 +49,7 @@ def behaviour(pick: random.Random) -> Behaviour:
         clock_offset=pick.choice([0.0, 3600.0, -3600.0]),
         extra_fields=pick.random() < 0.5,
         drop_progress=pick.random() < 0.3,
+        cancel_in_gap="cancel",  # what is cancelled here is cancelled beside the API
     )
 
 
@@ -118,7 +122,7 @@ def test_every_sync_is_recorded_once_whatever_happens(tmp_path: Path, seed: int)
     (tmp_path / "dagster").mkdir()
     with (
         PeakaSandbox({"ops": {"public": source}}, caches=CACHES, behaviour=behaviour(pick)) as sandbox,
-        dg.DagsterInstance.local_temp(str(tmp_path / "dagster")) as instance,
+        dg.DagsterInstance.local_temp(str(tmp_path / "dagster"), overrides=STORAGE) as instance,
     ):
         sandbox.create_cache(SCHEDULED, incremental_schedule="PT1S")
         peaka = peaka_for(sandbox)
