@@ -107,8 +107,8 @@ CODE = {
     "whole units between dates": ("moments", "date_sub('{unit}'", "date_diff('{unit}'"),
     "dates that become timestamps": (
         "moments",
-        "t_in_years(CAST({sql} AS {kind.stored}))",
-        "t_in_years({sql})",
+        'return Value(f"CAST({sql} AS {kind.stored})", kind)',
+        "return Value(sql, kind)",
     ),
     "milliseconds of a second": ("moments", 'f"CAST({sql} % 1000 AS BIGINT)"', 'f"CAST({sql} AS BIGINT)"'),
     "a day of a zone": ("moments", "if b.type == MONTHS:", "if True:"),
