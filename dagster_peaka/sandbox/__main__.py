@@ -182,6 +182,11 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_PROFILE,
         help="play Peaka as its document promises, or as people saw the live service (%(default)s)",
     )
+    _add_behaviour(parser)
+    return parser
+
+
+def _add_behaviour(parser: argparse.ArgumentParser) -> None:
     behaviour = parser.add_argument_group(
         "behaviour", "How it plays what Peaka's contract leaves open, whatever the profile says."
     )
@@ -192,7 +197,6 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{field.metadata['help']} ({_by_profile(field.name)})".replace("%", "%%"),
             **_option(field.name, field.default),
         )
-    return parser
 
 
 def _by_profile(name: str) -> str:
