@@ -381,13 +381,12 @@ MUTATIONS = [
         "for each in entries}",
         ("tests/sensors/test_polling_sensor.py",),
     ),
-]
-
-MUTATIONS += [
-    Mutation(
-        f"sql: {name}", f"sandbox/sql/{module}.py", old, new, (rewritings.FUNCTIONS, rewritings.ANALYSTS)
-    )
-    for name, module, old, new in rewritings.SQL
+    *(
+        Mutation(
+            f"sql: {name}", f"sandbox/sql/{module}.py", old, new, (rewritings.FUNCTIONS, rewritings.ANALYSTS)
+        )
+        for name, module, old, new in rewritings.SQL
+    ),
 ]
 
 

@@ -147,7 +147,9 @@ DUCKDB_1 = {
 }
 """What DuckDB 2 does by itself, and DuckDB 1, the newest for Python 3.10, does not."""
 
-SQL = [(name, "catalogue", old, new) for name, (old, new) in CATALOGUE.items()]
-SQL += [(name, module, old, new) for name, (module, old, new) in CODE.items()]
-if duckdb.__version__.startswith("1."):
-    SQL += [(name, module, old, new) for name, (module, old, new) in DUCKDB_1.items()]
+SQL = [
+    *((name, "catalogue", old, new) for name, (old, new) in CATALOGUE.items()),
+    *((name, *change) for name, change in CODE.items()),
+    *((name, *change) for name, change in DUCKDB_1.items() if duckdb.__version__.startswith("1.")),
+]
+"""All of them: a name, a module of `sandbox.sql`, and its text before and after."""
