@@ -46,12 +46,12 @@ bench: $(VENV)/.dev ## measure requests, times and memory; prints the tables of 
 mutations: $(VENV)/.dev ## take each rule of the engine away, one at a time: a test has to notice
 	@$(VENV)/bin/python -m tests.mutations
 
-nightly: $(VENV)/.dev ## the generated tests at length, and the large ones: a hundred thousand worlds, a million rows
+nightly: $(VENV)/.dev ## the generated tests at length, and the large ones: a hundred thousand worlds, a million rows, fifty kills
 	@PEAKA_WORLDS=100000 PEAKA_CAMPAIGNS=40 $(VENV)/bin/python -m pytest -n 2 -s --timeout 3600 \
 		tests/sync/test_worlds.py tests/sync/test_campaign.py
-	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 \
+	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 PEAKA_KILLS=50 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 \
 		tests/sensors/test_polling_soak.py tests/test_factory_names.py tests/steps/test_reexecution.py \
-		tests/sandbox/test_command.py
+		tests/sandbox/test_command.py tests/sandbox/test_durability.py
 
 clean: ## forget the demo's state and everything built; the virtual environment stays
 	rm -rf "$(STATE)" build dist .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,5 @@
-"""The mutation check: each rule of the engine is removed or inverted, one at a time, and a test has to notice.
+"""The mutation check: each rule of the engine, and each rewriting of the sandbox's SQL, is removed or inverted, one at
+a time, and a test has to notice.
 
 `python -m tests.mutations` changes a copy of the package, runs the tests that are to catch the change, and prints a
 table; it fails when a mutant survives. `python -m tests.mutations baseline` runs one by name.
@@ -11,6 +12,8 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests import rewritings
 
 ROOT = Path(__file__).parents[1]
 WORLDS = "tests/sync/test_worlds.py"
@@ -405,6 +408,12 @@ MUTATIONS = [
         "if address in left or",
         "if False and",
         ("tests/sensors/test_polling_apart.py",),
+    ),
+    *(
+        Mutation(
+            f"sql: {name}", f"sandbox/sql/{module}.py", old, new, (rewritings.FUNCTIONS, rewritings.ANALYSTS)
+        )
+        for name, module, old, new in rewritings.SQL
     ),
 ]
 

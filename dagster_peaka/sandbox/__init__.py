@@ -11,7 +11,7 @@ The same from the command line: `python -m dagster_peaka.sandbox --help`. The ro
 
     behaviour    readings, profiles, faults, plans           errors, durations, bodies   what a request may bring
     sources      catalogs: SQLite files of others            store      the sandbox's own file
-    copying      delta and full refresh                      caches, executions  state, queues, schedules
+    copying      delta and full refresh                      caches, saving, executions  state, queues, schedules
     wire         Peaka's JSON                                sql, queries  SQL on DuckDB
     app          operations over HTTP                        server, __main__    PeakaSandbox, the command
     scripts      executions as a test writes them down       profiles   a profile from a doctor's report

@@ -183,6 +183,11 @@ def _parser() -> argparse.ArgumentParser:
         help="play Peaka as its document promises, as people saw the live service, or as a doctor's report says "
         "(%(default)s)",
     )
+    _add_behaviour(parser)
+    return parser
+
+
+def _add_behaviour(parser: argparse.ArgumentParser) -> None:
     behaviour = parser.add_argument_group(
         "behaviour", "How it plays what Peaka's contract leaves open, whatever the profile says."
     )
@@ -193,7 +198,6 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{field.metadata['help']} ({_by_profile(field.name)})".replace("%", "%%"),
             **_option(field.name, field.default),
         )
-    return parser
 
 
 def _by_profile(name: str) -> str:

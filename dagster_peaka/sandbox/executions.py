@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan, Plans
 from dagster_peaka.sandbox.caches import Cache, Execution, ExecutionRecord, Origin, Schedule
 from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
+from dagster_peaka.sandbox.saving import Saver
 from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
 from dagster_peaka.sandbox.sql import Place
 from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, copy_name
@@ -33,8 +34,6 @@ RETENTION = 14 * 86_400
 """Seconds for which an execution stays in the history after its end (Peaka's document: 14 days)."""
 _COPYING_AT_ONCE = 8
 _THREADS = 3
-_SAVE_EVERY = 0.05
-_SAVE_AGAIN = 1.0
 
 
 class Refused(Exception):
@@ -85,17 +84,12 @@ class Engine:
         self._unfinished = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._copiers: list[Copier] = []
-        self._dirty_caches: dict[str, Cache] = {}
-        self._dirty_executions: set[Execution] = set()
-        self._expired: set[str] = set()
         self._closing = False
-        self._saver: asyncio.Task[None] | None = None
         self._pool = ThreadPoolExecutor(_THREADS, "peaka-sandbox-copy")
         self._seats = asyncio.Semaphore(_COPYING_AT_ONCE)
         self._idle = asyncio.Event()
         self._idle.set()
-        self._dirty = asyncio.Event()
-        self._saving = asyncio.Lock()
+        self._saver = Saver(store, self.caches, self.in_thread)
 
     # Opening and closing
 
@@ -112,7 +106,7 @@ class Engine:
                 self._spawn(self._live(cache, execution))
             self._pump(cache)
             self._set_timers(cache)
-        self._saver = asyncio.create_task(self._save_in_batches())
+        self._saver.start()
 
     async def close(self) -> None:
         """Stop copying and write down what the store has not seen. Unfinished executions stay unfinished."""
@@ -122,11 +116,8 @@ class Engine:
             for execution in cache.active:
                 self._stop(execution)
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._saver is not None:
-            self._saver.cancel()
-            await asyncio.gather(self._saver, return_exceptions=True)
         with suppress(StoreFailed):
-            await self.written()
+            await self._saver.stop()
         for copier in self._copiers:
             copier.close()
         self._pool.shutdown()
@@ -177,8 +168,7 @@ class Engine:
         cache = Cache(str(uuid.uuid4()) if cache_id is None else self._unused(cache_id), name, table.modes)
         cache.schedules = {mode: Schedule.of(text, time.time()) for mode, text in given.items()}
         self._admit(cache)
-        self._dirty_caches[cache.id] = cache
-        self._touch()
+        self._saver.note(cache)
         first: Mode = "FULL_REFRESH" if self.behaviour.first_sync_mode == "full_refresh" else "INCREMENTAL"
         if given:
             first = "FULL_REFRESH" if "FULL_REFRESH" in given else "INCREMENTAL"
@@ -199,15 +189,14 @@ class Engine:
             else:
                 cache.schedules[mode] = Schedule.of(text, time.time())
             self._set_timers(cache, mode)
-        self._dirty_caches[cache.id] = cache
-        self._touch()
+        self._saver.note(cache)
 
     async def delete(self, cache: Cache) -> None:
         """Forget a cache: what runs is cancelled, what waits never starts, its copy is dropped.
 
         Raises `StoreFailed`, and leaves it as it was, where the store cannot forget it.
         """
-        async with self._saving:  # no save may bring it back
+        async with self._saver.lock:  # no save may bring it back
             await self.in_thread(self._store.forget, cache.id)
             if cache.id in self.caches:  # nobody has deleted it meanwhile
                 self._remove(cache)
@@ -218,7 +207,6 @@ class Engine:
         if cache.active and self.behaviour.left_behind:
             self.left_behind.add(cache.name)
         self._stop_timers(cache)
-        self._dirty_caches.pop(cache.id, None)
         for execution in list(cache.active):
             self._stop(execution)
             if execution.started_at is None:
@@ -285,7 +273,7 @@ class Engine:
             plan=plan,
         )
         self._enter(cache, execution)
-        self._touch(execution)
+        self._saver.note(execution)
         self._pump(cache)
         return execution
 
@@ -301,7 +289,7 @@ class Engine:
         if unseen and self.behaviour.cancel_in_gap == "fail":
             raise NotShown
         execution.stopping = True
-        self._touch(execution)
+        self._saver.note(execution)
         self._stop(execution)
         return True
 
@@ -325,6 +313,10 @@ class Engine:
         """What the API shows of a cache's executions of the last 14 days, newest first."""
         old = time.time() - RETENTION
         return [e for e in reversed(self.visible(cache)) if e.finished_at is None or e.finished_at >= old]
+
+    async def written(self) -> None:
+        """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
+        await self._saver.written()
 
     async def in_thread(self, function: Callable[..., T], *values: Any) -> T:
         """The result of something that blocks, from the pool of threads."""
@@ -363,7 +355,7 @@ class Engine:
             if execution.started_at is None and cache.running(execution.mode) is None:
                 execution.started_at = execution.updated_at = time.time()
                 execution.status = "RUNNING"
-                self._touch(execution)
+                self._saver.note(execution)
                 self._spawn(self._live(cache, execution))
                 if in_turn:
                     return
@@ -402,7 +394,7 @@ class Engine:
         if not self._unfinished:
             self._idle.set()
         if cache.id in self.caches:
-            self._touch(execution)
+            self._saver.note(execution)
             self._expire(cache)
             self._pump(cache)
 
@@ -489,7 +481,7 @@ class Engine:
             cache.copied = tuple((column.name, column.trino_type) for column in table.columns)
             if cache.modes != table.modes:
                 cache.modes = table.modes
-                self._dirty_caches[cache.id] = cache
+                self._saver.note(cache)
 
     def _take_copier(self) -> Copier:
         return self._copiers.pop() if self._copiers else Copier(self._store)
@@ -523,8 +515,7 @@ class Engine:
             ):
                 cache.executions.remove(execution)
                 self.truth.remove(execution)
-                self._dirty_executions.discard(execution)
-                self._expired.add(execution.id)
+                self._saver.note_expired(execution)
 
     # Schedules
 
@@ -548,43 +539,6 @@ class Engine:
                 self.trigger(cache, mode, "schedule")
             except (Refused, NotSupported):
                 continue
-
-    # Persistence
-
-    def _touch(self, execution: Execution | None = None) -> None:
-        if self._store.kept:
-            if execution is not None:
-                self._dirty_executions.add(execution)
-            self._dirty.set()
-
-    async def _save_in_batches(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            await asyncio.sleep(_SAVE_EVERY)
-            try:
-                await asyncio.shield(asyncio.ensure_future(self.written()))
-            except StoreFailed:  # there may be room later
-                self._dirty.set()
-                await asyncio.sleep(_SAVE_AGAIN)
-
-    async def written(self) -> None:
-        """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
-        async with self._saving:
-            caches = {cache.id: cache.saved() for cache in self._dirty_caches.values()}
-            executions = [e.saved() for e in self._dirty_executions if e.cache_id in self.caches]
-            expired, self._expired = self._expired, set()
-            dirty = set(self._dirty_executions)
-            self._dirty_caches.clear()
-            self._dirty_executions.clear()
-            try:
-                if caches or executions or expired:
-                    await self.in_thread(self._store.save, caches, executions, expired)
-            except StoreFailed:
-                self._dirty_caches.update({one: self.caches[one] for one in caches if one in self.caches})
-                self._dirty_executions |= dirty
-                self._expired |= expired
-                raise
 
 
 def _step(steps: Steps[None]) -> Counts | None:

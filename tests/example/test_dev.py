@@ -78,7 +78,7 @@ def test_a_cache_materialized_in_the_ui_shows_what_its_execution_did(dev: Dev) -
     assert metadata["peaka/execution_id"]
     assert metadata["dagster/table_name"] == "ops.public.flights"
 
-    (sandbox,) = re.findall(r"http://127\.0\.0\.1:(\d+)/api/v1", dev.output.read_text())
+    (sandbox,) = set(re.findall(r"http://127\.0\.0\.1:(\d+)/api/v1", dev.output.read_text()))
     started = descendants(dev.process.pid)
     assert len(started) >= 5  # the command, the sandbox, Dagster, its webserver, its daemon
     os.killpg(dev.process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C

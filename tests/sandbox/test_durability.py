@@ -19,7 +19,7 @@ from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sandbox.store import Store
 from tests.sandbox.conftest import FLIGHTS, Api
 
-KILLS = int(os.environ.get("PEAKA_KILLS", "3"))
+KILLS = int(os.environ.get("PEAKA_KILLS", "2"))
 SUMMARY = "SELECT count(*), sum(id), sum(CAST(round(delay) AS bigint)) FROM ops.public.flights"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dagster_peaka.sandbox.sql import Place, QueryResult, SqlError, TableRef, database, run
+from tests.sandbox.conftest import Api
 
 COLUMNS = (("n", "bigint"),)
 
@@ -285,3 +286,21 @@ def test_a_file_in_anothers_place_is_read_anew(tmp_path: Path) -> None:
     assert _ask("SELECT n FROM a.b.c", a=place).rows == [(1,)]
     Path(_file(tmp_path / "y.db", 2).path).replace(place.path)
     assert _ask("SELECT n FROM a.b.c", a=place).rows == [(2,)]
+
+
+def test_a_copy_is_read_once_until_a_sync_changes_it(
+    api: Api, source: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Executions that find nothing new, and whatever else the store gets, leave what was read as good as it was."""
+    read: list[str] = []
+    write = database._write
+    monkeypatch.setattr(
+        database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest))
+    )
+    for rows in (3, 3, 4, 4):
+        if rows == 4 and len(read) == 1:
+            source.execute("INSERT INTO flights VALUES (4, 'UA', 1, NULL)")
+        api.sandbox.start_execution("ops.public.flights")
+        api.sandbox.wait_idle()
+        assert api.query("SELECT count(*) FROM ops.public.flights") == [[rows]]
+    assert len(read) == 2

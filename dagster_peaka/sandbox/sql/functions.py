@@ -375,7 +375,13 @@ def _format(values: Sequence[Value]) -> Value | None:
 
 
 def _typeof(values: Sequence[Value]) -> Value | None:
-    return Value(text_literal(str(values[0].type)), VARCHAR) if len(values) == 1 else None
+    if len(values) != 1:
+        return None
+    if VARCHAR in values[0].type.parts:
+        raise SqlError(
+            "typeof of a varchar, whose length this sandbox does not follow, is not supported by it"
+        )
+    return Value(text_literal(str(values[0].type)), VARCHAR)
 
 
 def _array_join(values: Sequence[Value]) -> Value | None:

@@ -77,8 +77,8 @@ def _zoned(moment: Value, sql: str) -> str:
 
 
 def shifted(sql: str, kind: Type) -> Value:
-    """A computed date or timestamp, within the years that there are."""
-    return Value(f"t_in_years(CAST({sql} AS {kind.stored}))", kind)
+    """A computed date or timestamp: DuckDB makes timestamps of dates."""
+    return Value(f"CAST({sql} AS {kind.stored})", kind)
 
 
 def local(moment: Value) -> Value:

@@ -1,0 +1,84 @@
+"""What the store has yet to be told: noted at once, written in batches, and waited for by whoever has to be sure."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from dagster_peaka.sandbox.caches import Cache, Execution
+from dagster_peaka.sandbox.store import Store, StoreFailed
+
+_EVERY = 0.05
+_AGAIN = 1.0
+"""Seconds between two batches, and before one that failed is tried again."""
+
+
+class Saver:
+    """The changes of caches and executions that are not in the store's file. `caches` are those that there are now:
+    whatever belongs to another is forgotten. `in_thread` runs what blocks.
+    """
+
+    def __init__(
+        self, store: Store, caches: Mapping[str, Cache], in_thread: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self.lock = asyncio.Lock()
+        """Held while a batch is written."""
+        self._store, self._known, self._in_thread = store, caches, in_thread
+        self._caches: dict[str, Cache] = {}
+        self._executions: set[Execution] = set()
+        self._expired: set[str] = set()
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write batches in the background."""
+        self._task = asyncio.create_task(self._follow())
+
+    async def stop(self) -> None:
+        """End that, and write the last one. Raises `StoreFailed`."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.written()
+
+    def note(self, changed: Cache | Execution) -> None:
+        """A cache or an execution is to be saved as it then is."""
+        if isinstance(changed, Cache):
+            self._caches[changed.id] = changed
+        else:
+            self._executions.add(changed)
+        self._news.set()
+
+    def note_expired(self, execution: Execution) -> None:
+        """An execution is to be forgotten."""
+        self._executions.discard(execution)
+        self._expired.add(execution.id)
+
+    async def written(self) -> None:
+        """Returns once the store holds all that was noted until now. Raises `StoreFailed`."""
+        async with self.lock:
+            caches = {cache.id: cache for cache in self._caches.values() if cache.id in self._known}
+            executions = {one for one in self._executions if one.cache_id in self._known}
+            expired, self._expired = self._expired, set()
+            self._caches.clear()
+            self._executions.clear()
+            if not (self._store.kept and (caches or executions or expired)):
+                return
+            bodies = {cache_id: cache.saved() for cache_id, cache in caches.items()}
+            try:
+                await self._in_thread(self._store.save, bodies, [one.saved() for one in executions], expired)
+            except StoreFailed:
+                self._caches = {**caches, **self._caches}
+                self._executions |= executions
+                self._expired |= expired
+                raise
+
+    async def _follow(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await asyncio.sleep(_EVERY)
+            try:
+                await asyncio.shield(asyncio.ensure_future(self.written()))
+            except StoreFailed:  # there may be room later
+                self._news.set()
+                await asyncio.sleep(_AGAIN)
