@@ -27,7 +27,7 @@ FIRST_PAGE, NEXT_PAGE = 4, 9
 
 @dataclass(eq=False)
 class Run:
-    """A run of ours: it looks, writes down, triggers, follows what it takes for its own, and records it."""
+    """A run of ours: it polls, writes down, triggers, follows what it takes for its own, and records it."""
 
     id: str
     mode: SyncMode
@@ -73,7 +73,7 @@ class Story:
     runs: list[Run] = field(default_factory=list[Run])
     cursor: str | None = None
     begun: tuple[float, float] = (0.0, 0.0)
-    """When the first tick looked: its listing, and its last request; again after its cursor was damaged."""
+    """When the first tick polled: its listing, and its last request; again after its cursor was damaged."""
     deaths: int = 0
     longest_cursor: int = 0
     _histories: list[float] = field(default_factory=list[float])
@@ -156,7 +156,7 @@ class Story:
         ours = started_by(history, run.trail, run.mode, newest=newest).ours
         return next((each for each in self.world.executions if ours and each.id == ours.id), None)
 
-    def is_told(self, execution: Truth) -> bool:
+    def is_reported(self, execution: Truth) -> bool:
         """Whether somebody has said that an execution did not succeed."""
         return execution.id in self.failures
 
@@ -181,8 +181,8 @@ class Story:
     def tick(self) -> None:
         """One evaluation of the sensor: read, decide, store the events and then the cursor, unless it dies before."""
         last = self._last_cursor()
-        looked_at = self.world.now
-        date = self.world.date() or EPOCH + timedelta(seconds=looked_at)  # without Peaka's clock, ours
+        polled_at = self.world.now
+        date = self.world.date() or EPOCH + timedelta(seconds=polled_at)  # without Peaka's clock, ours
         as_old_as = self.world._as_old_as()
         status = self._status(as_old_as)
         self.advance(self.world.now + self.pick.choice([0.0, 0.05, 0.5]))
@@ -190,9 +190,9 @@ class Story:
             status,
             last.marks.get(ADDRESS) if last else None,
             Start.EVERYTHING if self.backfill else Start.SILENT if last is None else Start.SINCE,
-            since=date - timedelta(seconds=looked_at - last.looked_at) if last else None,
+            since=date - timedelta(seconds=polled_at - last.looked_at) if last else None,
             now=date,
-            our_now=int(looked_at),
+            our_now=int(polled_at),
         )
         under_way = [run for run in self.runs if not run.ended and run.posts_at == float("inf")]
         review.followed = [Trigger(run.id, run.mode, run.trail, 10.0) for run in under_way if run.waits]
@@ -202,12 +202,12 @@ class Story:
         if review.moved:
             self._read_history(review)
         elif review.mark is not None:
-            self.cursor = PollingCursor(int(looked_at), 0, last.marks if last else {}).encode()
+            self.cursor = PollingCursor(int(polled_at), 0, last.marks if last else {}).encode()
             self.at_rest += 1
             return
         asked = review.choose(self.pick.choice(self.most))
-        told = self._told(asked)
-        verdict = review.judge(told)
+        known = self._known(asked)
+        verdict = review.judge(known)
         if last is None:
             readings = [as_old_as, *self._histories]
             self.begun = min(readings), max(readings)
@@ -217,8 +217,8 @@ class Story:
         marks = dict(last.marks) if last else {}
         if verdict.mark is not None:
             marks[ADDRESS] = verdict.mark
-        told_until = int(looked_at) if verdict.complete or last is None else last.looked_at
-        self.cursor = PollingCursor(told_until, 0, marks).encode()
+        reported_until = int(polled_at) if verdict.complete or last is None else last.looked_at
+        self.cursor = PollingCursor(reported_until, 0, marks).encode()
         self.at_rest = self.at_rest + 1 if last is not None and marks == last.marks else 0
         self.longest_cursor = max(self.longest_cursor, len(self.cursor))
 
@@ -260,7 +260,7 @@ class Story:
     def _is_forgotten(self, execution: Truth, at: float) -> bool:
         return execution.finished is not None and execution.finished + self.kept_for <= at
 
-    def _told(self, asked: list[CacheExecution]) -> Told:
+    def _known(self, asked: list[CacheExecution]) -> Told:
         self.advance(self.world.now + self.pick.choice([0.0, 0.05, 0.5]))
         gone = [run for run in self.runs if not run.waits and run.posts_at == float("inf")]
         return Told(
@@ -335,7 +335,7 @@ def generated(seed: int) -> Story:
     return Story(seed, world, pick, starts, backfill, most=pick.choice([[1], [1, 2, 100]]))
 
 
-def told(seed: int) -> Story:
+def played(seed: int) -> Story:
     """The story of ``seed``, to its end: all is over, and the sensor has had the time to say so."""
     story = generated(seed)
     story.advance(story.pick.uniform(0.0, 40.0))

@@ -128,7 +128,7 @@ def test_what_a_run_records_is_left_to_it(
     seen: list[Any] = []
     reasons: list[str | None] = []
 
-    def look() -> None:
+    def tick() -> None:
         seen.extend(watch.tick())
         with unseen_by_runs(sandbox):
             sandbox.release(T)
@@ -136,7 +136,7 @@ def test_what_a_run_records_is_left_to_it(
             seen.extend(watch.tick())
             reasons.append(watch.skipped)
 
-    with acting_when(lambda: is_followed(sandbox), look):
+    with acting_when(lambda: is_followed(sandbox), tick):
         run_of(assets[0], watch.peaka, instance=watch.instance)
     seen.extend(watch.tick())
     assert seen == []
@@ -155,7 +155,7 @@ def test_what_a_run_has_attached_to_is_left_to_it(
 
     seen: list[Any] = []
 
-    def look() -> None:
+    def tick() -> None:
         with unseen_by_runs(sandbox):
             sandbox.release(U)
             sandbox.wait_idle()
@@ -164,7 +164,7 @@ def test_what_a_run_has_attached_to_is_left_to_it(
     def is_attached() -> bool:
         return [request.operation for request in sandbox.requests].count("getCacheStatus") >= 2
 
-    with acting_when(is_attached, look):
+    with acting_when(is_attached, tick):
         run_of(assets[1], watch.peaka, instance=watch.instance, config={"on_running": "attach"})
     assert recorded(watch.instance, KEY_U) == [first, stranger]
     assert seen == []
@@ -179,14 +179,14 @@ def test_a_stranger_beside_a_run_of_ours_is_recorded_at_once(
     others: list[str] = []
     seen: list[Any] = []
 
-    def look() -> None:
+    def tick() -> None:
         with unseen_by_runs(sandbox):
             sandbox.release(T)
             sandbox.wait_idle()
             others.extend(sync_by_others(sandbox, [T]))
             seen.extend(watch.tick())
 
-    with acting_when(lambda: is_followed(sandbox), look):
+    with acting_when(lambda: is_followed(sandbox), tick):
         run_of(assets[0], watch.peaka, instance=watch.instance)
     assert {event.metadata["peaka/execution_id"].value for event in seen} == set(others)
     watch.tick()
@@ -404,7 +404,7 @@ def test_the_last_word_of_the_check_is_that_of_the_last_sync(
 
 
 def test_an_unknown_status_is_no_success(watch: Watch, sandbox: PeakaSandbox) -> None:
-    """It is looked at again until it has been at its end for start_timeout; then it counts as failed."""
+    """It is polled again until it has been at its end for start_timeout; then it counts as failed."""
     sandbox.plan(T, times=1, status="TIMED_OUT")
     sync_by_others(sandbox, [T])
     watch.peaka = peaka_for(sandbox, start_timeout=60.0)

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from tests.sensors.polling_world import Story, told
+from tests.sensors.polling_world import Story, played
 from tests.sync.world import Open, Truth, World
 
 STORIES = int(os.environ.get("PEAKA_WORLDS", "400"))
@@ -14,7 +14,7 @@ PARTS = 2
 
 
 def judge(story: Story) -> Counter[str]:
-    """Compare what Dagster was told with what has happened."""
+    """Compare what was recorded and reported with what has happened."""
     seen: Counter[str] = Counter()
     seed = f"seed {story.seed}"
     listed, begun = story.begun
@@ -29,19 +29,21 @@ def judge(story: Story) -> Counter[str]:
         assert by_sensor[execution.id] <= 1, f"{seed}: {execution.id} was recorded twice"
         alone = records[execution.id] == by_sensor[execution.id] or not story.world.open.shows_mode
         assert alone or not by_sensor[execution.id], f"{seed}: {execution.id} was recorded beside a run"
-        # What came to show while the first tick looked is in one of its answers and not in the other.
+        # What came to show while the first tick polled is in one of its answers and not in the other.
         if nothing_tells(story.world, execution) or listed <= execution.visible_at <= begun:
-            seen["untold"] += 1
+            seen["unknowable"] += 1
         elif execution.finished > begun or (story.backfill and execution.finished + story.kept_for > begun):
             assert records[execution.id] or not completed, f"{seed}: {execution.id} was lost"
-            assert completed or story.is_told(execution), f"{seed}: the failure of {execution.id} was lost"
+            assert completed or story.is_reported(execution), (
+                f"{seed}: the failure of {execution.id} was lost"
+            )
             seen["recorded" if completed else "failed"] += 1
         elif is_shown_as_over(story, execution, listed) and not (story.resets or story.backfill):
             assert not by_sensor[execution.id], f"{seed}: {execution.id} was over before the first tick"
             seen["before"] += 1
     answers_agree = story.world.open.shows_mode and story.world.open.stale_by == 0.0
     if answers_agree and not (story.deaths or story.resets):
-        assert len(story.failures) == len(set(story.failures)), f"{seed}: a failure was told twice"
+        assert len(story.failures) == len(set(story.failures)), f"{seed}: a failure was reported twice"
     if is_plain(story.world.open) and max(story.most) == min(story.most) == 100:
         for run in (run for run in story.runs if not run.waits and run.execution is not None):
             names = [record.names for record in story.log if record.execution is run.execution]
@@ -67,7 +69,7 @@ def is_plain(reading: Open) -> bool:
 
 
 def nothing_tells(world: World, execution: Truth) -> bool:
-    """Whether a late one among others cannot be known: no mode is given, and its end may be before the last look."""
+    """Whether a late one among others cannot be known: no mode is given, and its end may be before the last poll."""
     reading = world.open
     if reading.shows_mode or not (reading.visible_when_started or reading.clock_skew != 0.0):
         return False
@@ -91,10 +93,10 @@ def is_above(world: World, other: Truth, execution: Truth) -> bool:
 
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_completed_execution_is_recorded_once(part: int) -> None:
-    """What ended after the first tick is neither lost nor told twice, what ended before is not told at all."""
+    """What ended after the first tick is neither lost nor reported twice, what ended before is not reported at all."""
     seen: Counter[str] = Counter()
     for seed in range(FIRST + part, FIRST + STORIES, PARTS):
-        seen += judge(told(seed))
+        seen += judge(played(seed))
     print(dict(seen))  # noqa: T201 - the counts that a nightly run reports
     if STORIES >= 400:
         assert min(seen["recorded"], seen["failed"], seen["before"]) > STORIES / 10, seen
