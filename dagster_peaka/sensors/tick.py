@@ -327,14 +327,11 @@ class Tick:
         """Ask which of these caches runs of ours follow, before what is recorded: an ended run has recorded all."""
         if not moved or (self.last is None and not self.backfill):
             return  # a first tick that remembers what there is reports nothing
-        last = self.last.looked_at if self.last else self.began
-        caches = {
-            each.asset.key: (
-                each.cache_id,
-                min(last, self._created_at_least(each, each.unreported)) - LOG_TOLERANCE,
-            )
-            for each in moved
-        }
+        caches: dict[dg.AssetKey, tuple[str, float]] = {}
+        for each in moved:
+            until = self.last.reported_until(each.asset.address) if self.last else self.began
+            oldest = min(until, self._created_at_least(each, each.unreported))
+            caches[each.asset.key] = each.cache_id, oldest - LOG_TOLERANCE
         under_way = followed(self.context.instance, caches)
         for each in moved:
             each.review.followed = under_way.get(each.asset.key, ())
