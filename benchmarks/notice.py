@@ -9,8 +9,9 @@ spread moments around each length, and the worst and the mean lateness are told.
 from datetime import datetime, timedelta, timezone
 
 from dagster_peaka.api.models import CacheExecution, SyncMode
-from dagster_peaka.sync.machine import Reading, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, Sync, Task
 from dagster_peaka.sync.outcome import Posted
+from dagster_peaka.sync.rules import SyncRules
 
 START = datetime(2026, 7, 1, tzinfo=timezone.utc)
 LATENCY = 0.02

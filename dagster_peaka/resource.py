@@ -25,8 +25,9 @@ from dagster_peaka.steps.step import (
     patient_find_caches,
     sync_step,
 )
-from dagster_peaka.sync.machine import SyncRules
-from dagster_peaka.sync.runner import Runner, SyncJob
+from dagster_peaka.sync.jobs import SyncJob
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.runner import Runner
 
 ON_RUNNING = ("queue", "attach", "fail")
 VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("")))

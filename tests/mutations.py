@@ -18,7 +18,7 @@ READINGS = "tests/sync/test_readings.py"
 TERMINATION = "tests/sync/test_termination.py"
 MACHINE = "tests/sync/test_machine.py"
 IDENTITY = "tests/sync/test_identity.py"
-STORIES = "tests/sensors/test_polling_stories.py"
+STORIES = "tests/worlds/test_whole_worlds.py"
 CRASH = "tests/sync/test_crash.py"
 FINGERPRINTS = "tests/steps/test_data_version.py"
 
@@ -95,8 +95,8 @@ MUTATIONS = [
     Mutation(
         "history: not read before an execution is believed to be ours",
         "sync/machine.py",
-        "        if self._history_away.seconds < self.rules.outage_tolerance:\n            self._history_wanted = True",
-        "        if True:\n            self._choose([newest], now)",
+        "if self._history_away.seconds < rules.outage_tolerance:\n                self._history_wanted = True",
+        "if True:\n                self._choose([newest], now)",
         (MACHINE,),
     ),
     Mutation(
@@ -116,8 +116,8 @@ MUTATIONS = [
     Mutation(
         "history: a failure is concluded without it",
         "sync/machine.py",
-        "            self._fail(Trouble.UNREADABLE, self._history_problem)",
-        "            self._fail(Trouble.FAILED, newest.reason)",
+        "            self._end(Trouble.UNREADABLE, self._history_problem)",
+        "            self._end(Trouble.FAILED, newest.reason)",
         (MACHINE,),
     ),
     Mutation(
@@ -137,15 +137,15 @@ MUTATIONS = [
     Mutation(
         "trigger: one that was not taken is repeated without a poll",
         "sync/machine.py",
-        "return self._poll_again(now + self.rules.wait(self._not_taken.seconds))",
-        "return self._trigger(now + self.rules.wait(self._not_taken.seconds))",
+        "return self._poll_again(now + self.rules.wait(self.not_taken.seconds))",
+        "return self._trigger(now + self.rules.wait(self.not_taken.seconds))",
         (MACHINE,),
     ),
     Mutation(
         "second trigger: nothing is waited for before it",
         "sync/machine.py",
-        "if self._quiet.seconds < self.rules.start_timeout or now < self._posted_at + self.rules.start_timeout:",
-        "if False:",
+        "elif self._quiet.seconds >= rules.start_timeout and now >= self._posted_at + rules.start_timeout:",
+        "elif True:",
     ),
     Mutation(
         "second trigger: what runs is not waited for",
@@ -176,7 +176,7 @@ MUTATIONS = [
     Mutation(
         "deadline: poll_timeout does not end a sync",
         "sync/machine.py",
-        "if now >= self._deadline:\n            return self._fail(Trouble.TIMED_OUT)",
+        "if now >= self._deadline:\n            return self._end(Trouble.TIMED_OUT)",
         "pass",
     ),
     Mutation(
@@ -195,15 +195,15 @@ MUTATIONS = [
     ),
     Mutation(
         "cancel: whatever runs",
-        "sync/machine.py",
+        "sync/stopping.py",
         "all(entry.id == ours.id for entry in unfinished)",
         "True",
         (WORLDS, f"{TERMINATION}::test_a_queued_execution_is_left_alone_and_named"),
     ),
     Mutation(
         "cancel: also one created outside the trigger's window",
-        "sync/machine.py",
-        "            and self.record.is_surely_ours(ours)\n",
+        "sync/stopping.py",
+        "        and record.is_surely_ours(ours)\n",
         "",
     ),
     Mutation(
@@ -215,8 +215,8 @@ MUTATIONS = [
     ),
     Mutation(
         "cancel: also when an earlier one may have been ours",
-        "sync/machine.py",
-        "            and [candidate.id for candidate in found.candidates] == [ours.id]\n",
+        "sync/stopping.py",
+        "        and [candidate.id for candidate in found.candidates] == [ours.id]\n",
         "",
         (MACHINE,),
     ),
@@ -276,8 +276,8 @@ MUTATIONS = [
     Mutation(
         "adoption: the record is not read",
         "records/attempts.py",
-        "    for run_id in _lineage(context):",
-        "    for run_id in ():",
+        "for run_id in _lineage(context)",
+        "for run_id in ()",
         (f"{CRASH}::test_a_completed_execution_of_a_killed_run_is_adopted",),
     ),
     Mutation(
@@ -290,21 +290,21 @@ MUTATIONS = [
     Mutation(
         "adoption: also after new rows upstream",
         "records/attempts.py",
-        "if age < max_age and seen == last.written.deps:",
+        "if age < max_age and seen == left.written.deps:",
         "if age < max_age:",
         (f"{CRASH}::test_new_rows_upstream_end_the_adoption",),
     ),
     Mutation(
         "adoption: however old",
         "records/attempts.py",
-        "if age < max_age and seen == last.written.deps:",
-        "if seen == last.written.deps:",
+        "if age < max_age and seen == left.written.deps:",
+        "if seen == left.written.deps:",
         (f"{CRASH}::test_an_old_trigger_is_not_adopted",),
     ),
     Mutation(
         "adoption: a failed execution is adopted",
         "sync/machine.py",
-        "        elif self.origin is Origin.ADOPTED:\n            self._begin_anew(now)\n        elif execution.status",
+        "        elif self.origin is Origin.ADOPTED:\n            self._poll_again(now)\n        elif execution.status",
         "        elif execution.status",
         (f"{CRASH}::test_an_execution_that_came_to_nothing_is_not_adopted",),
     ),
@@ -325,8 +325,8 @@ MUTATIONS = [
     Mutation(
         "outage: blind time counts as quiet",
         "sync/machine.py",
-        "for timer in (self._quiet, self._odd, self._unchanged):",
-        "for timer in (self._odd, self._unchanged):",
+        "for timer in (self._quiet, self._odd, self.unchanged):",
+        "for timer in (self._odd, self.unchanged):",
         (f"{MACHINE}::test_an_outage_is_no_quiet",),
     ),
     Mutation(
@@ -359,15 +359,15 @@ MUTATIONS = [
     ),
     Mutation(
         "sensor: what a run follows is not left to it",
-        "sensors/review.py",
-        "if self.our_now < since + trigger.notices_within:",
+        "sensors/claims.py",
+        "if self._our_now < first + trigger.notices_within:",
         "if False:",
         (STORIES,),
     ),
     Mutation(
         "sensor: what a run follows is left to it for ever",
-        "sensors/review.py",
-        "if self.our_now < since + trigger.notices_within:",
+        "sensors/claims.py",
+        "if self._our_now < first + trigger.notices_within:",
         "if True:",
         (f"{CRASH}::test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever",),
     ),

@@ -35,6 +35,13 @@ SHOWN_BEGINNING = 200
 """Characters of an answer that could not be understood which an error shows."""
 
 
+def without_key(text: str, api_key: str) -> str:
+    """``text`` with a mark where the key was: as it is, as it stands inside JSON, or in a path."""
+    for spelling in (api_key, json.dumps(api_key)[1:-1], quote(api_key, safe="")):
+        text = text.replace(spelling, "[the API key]")
+    return text
+
+
 class Reader:
     """Reads what comes back for the calls of one connection.
 
@@ -44,8 +51,7 @@ class Reader:
     def __init__(self, api_key: str, project_id: str, base_url: str) -> None:
         self._project_id = project_id
         self._base_url = base_url
-        # As it is, as it stands inside JSON, and as it stands in a path.
-        self._hidden = (api_key, json.dumps(api_key)[1:-1], quote(api_key, safe=""))
+        self._api_key = api_key
         self._outages = _Outages()
 
     def read(self, call: Call[T], path: str, response: httpx.Response) -> Answer[T]:
@@ -75,7 +81,7 @@ class Reader:
                 )
             )
         try:
-            value = call.parse(_decoded(response, exact=call.exact) if call.needs_json else None)
+            value = call.parse(_decoded(response, exact=call.exact) if call.needs_json else _text(response))
             self._outages.worked(call)
             return Answer(value, _server_time(response))
         except PeakaResponseError as error:
@@ -152,9 +158,7 @@ class Reader:
         return kind(message, status_code=status, reason=reason, error_code=error_code)
 
     def _safe(self, text: str) -> str:
-        for spelling in self._hidden:
-            text = text.replace(spelling, "[the API key]")
-        return text
+        return without_key(text, self._api_key)
 
 
 @dataclass

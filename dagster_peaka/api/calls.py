@@ -24,6 +24,7 @@ from dagster_peaka.api.models import (
     CacheStatus,
     Catalog,
     Column,
+    KeyInfo,
     QueryResult,
     Schema,
     SyncMode,
@@ -39,12 +40,13 @@ M = TypeVar("M", bound=BaseModel)
 class Call(Generic[T]):
     """One request: ``segments`` are the path's parts below the project, still unencoded.
 
-    ``parse`` turns the decoded JSON into the result; ``needs_json`` is False where the answer's body says nothing.
+    ``parse`` turns the decoded JSON into the result; ``needs_json`` is False where the answer's body says nothing:
+    ``parse`` then gets it as text, whatever it is.
     ``changes`` is True for what must not be sent twice by accident. ``subject`` names the object for error
     messages. ``takes`` is the seconds that Peaka was given for it, over and above what any request may take.
     ``exact`` has numbers with a fraction parsed as Decimal. ``resent`` is False where only the caller may send it
     again. ``fresh`` is True where an answer from a cache in between is no answer. ``most`` is how many bytes its
-    answer may have, decoded.
+    answer may have, decoded. ``in_project`` is False for what lies beside the projects.
     """
 
     method: str
@@ -60,6 +62,7 @@ class Call(Generic[T]):
     resent: bool = True
     fresh: bool = False
     most: int = 64 * 2**20
+    in_project: bool = True
 
     def path(self, project_id: str) -> str:
         """The path below ``base_url``, percent-encoded.
@@ -67,10 +70,8 @@ class Call(Generic[T]):
         Raises:
             PeakaConfigError: for an empty part, ``.`` or ``..``, which no encoding keeps inside its place.
         """
-        return "/data/projects/" + "/".join(
-            _encoded(part, self.subject if position else "the project id")
-            for position, part in enumerate((project_id, *self.segments))
-        )
+        below = "".join(f"/{_encoded(part, self.subject)}" for part in self.segments)
+        return f"/data/projects/{_encoded(project_id, 'the project id')}{below}" if self.in_project else below
 
 
 LISTING_BYTES = 256 * 2**20
@@ -150,6 +151,10 @@ def _entries(model: type[BaseModel], data: Any) -> list[Any]:
 
 def _nothing(_: Any) -> None:
     return None
+
+
+def get_key_info() -> Call[KeyInfo]:
+    return Call("GET", ("info",), _one(KeyInfo), "the key", in_project=False)
 
 
 def list_cache_statuses(

@@ -23,6 +23,7 @@ from dagster_peaka.api.models import (
     CacheStatus,
     Catalog,
     Column,
+    KeyInfo,
     QueryResult,
     Schema,
     SyncMode,
@@ -370,7 +371,15 @@ class PeakaClient:
         """Delete a cache with its data and history, for good. What runs is cancelled."""
         self._answer(calls.delete_cache(cache_id))
 
-    # Catalogs and queries
+    # The key, catalogs and queries
+
+    def get_key_info(self) -> KeyInfo:
+        """The project that the key belongs to. Not in Peaka's document, so it may be missing.
+
+        Raises:
+            PeakaNotFoundError: where Peaka does not offer it.
+        """
+        return self._answer(calls.get_key_info())
 
     def list_catalogs(self) -> list[Catalog]:
         """The data sources of the project."""

@@ -381,7 +381,7 @@ def _start_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
 
 def _transport(base_url: str) -> httpx.AsyncHTTPTransport:
     """The network, by way of the proxy that the environment names for this host, if any."""
-    proxy = _proxy_for(httpx.URL(base_url))
+    proxy = proxy_for(httpx.URL(base_url))
     try:
         return httpx.AsyncHTTPTransport(
             # Without a scheme the environment means an http proxy.
@@ -395,8 +395,8 @@ def _transport(base_url: str) -> httpx.AsyncHTTPTransport:
         ) from None
 
 
-def _proxy_for(url: httpx.URL) -> str | None:
-    """Never one for loopback, where the key is in clear."""
+def proxy_for(url: httpx.URL) -> str | None:
+    """The proxy that the environment names for an address; never one for loopback, where the key is in clear."""
     if is_loopback(url.host) or proxy_bypass(url.netloc.decode()):
         return None
     proxies = getproxies()

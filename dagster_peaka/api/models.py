@@ -477,6 +477,20 @@ class Catalog(PeakaModel):
     connection_id: Text = None
 
 
+class KeyInfo(PeakaModel):
+    """Whose key it is. Peaka's document does not name ``GET /info``; its own tools were seen to ask for it.
+
+    Example:
+        .. code-block:: python
+
+            info = client.get_key_info()
+            print(info.project_id, info.project_name)
+    """
+
+    project_id: Text = None
+    project_name: Text = None
+
+
 class Schema(PeakaModel):
     """A schema of a catalog.
 

@@ -19,8 +19,8 @@ import dagster as dg
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sync.identity import Record
+from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Origin, Posted
-from dagster_peaka.sync.runner import Note, SyncJob
 
 ATTEMPT_METADATA = "peaka/triggering"
 """The key of the record in the observation's metadata."""

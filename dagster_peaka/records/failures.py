@@ -10,8 +10,9 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
-from dagster_peaka.sync.machine import HANGING, SyncRules
 from dagster_peaka.sync.outcome import Origin, Result, Trouble
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.timers import HANGING
 
 PERMANENT_METADATA = "peaka/permanent"
 """The key in a failure's metadata that says that no retry can help."""

@@ -1,7 +1,8 @@
 """A local Peaka over HTTP, to develop and test against: real data, and every way in which Peaka may behave.
 
 It is not Peaka. It plays what people saw of the live service, or with `profile="documented"` what Peaka's document
-promises. It needs the extra `sandbox` and shares no code with the rest of the package.
+promises, or with a file what a doctor's report tells of an account. It needs the extra `sandbox` and shares no code
+with the rest of the package.
 
     with PeakaSandbox({"ops": {"public": "ops.db"}}, caches=["ops.public.*"]) as sandbox:
         ...
@@ -11,9 +12,9 @@ The same from the command line: `python -m dagster_peaka.sandbox --help`. The ro
     behaviour    readings, profiles, faults, plans           errors, durations, bodies   what a request may bring
     sources      catalogs: SQLite files of others            store      the sandbox's own file
     copying      delta and full refresh                      caches, executions  state, queues, schedules
-    wire         Peaka's JSON                                trino, queries  SQL
+    wire         Peaka's JSON                                sql, queries  SQL on DuckDB
     app          operations over HTTP                        server, __main__    PeakaSandbox, the command
-    scripts      executions as a test writes them down
+    scripts      executions as a test writes them down       profiles   a profile from a doctor's report
 
 pytest brings it to a test as the fixtures `peaka_sandbox` and `peaka_script`, from `dagster_peaka_pytest`.
 """
@@ -48,7 +49,7 @@ _ROOMS = {
     "PeakaScript": "scripts",
     "ScriptedExecution": "scripts",
 }
-_EXTRA = ("starlette", "uvicorn", "sqlglot")
+_EXTRA = ("starlette", "uvicorn", "sqlglot", "duckdb", "numpy")
 
 
 def __getattr__(name: str) -> object:

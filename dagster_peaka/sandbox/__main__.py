@@ -51,6 +51,7 @@ def _serve(options: argparse.Namespace) -> None:
             port=options.port,
             profile=options.profile,
             behaviour=Behaviour(**_readings(options)),
+            fail=_failing(options.fail),
             on_request=on_request,
         )
         with sandbox:
@@ -64,10 +65,12 @@ def _greeting(base_url: str, project_id: str, key: str | None) -> str:
     lines = [
         "This is not Peaka. It is a sandbox that plays Peaka's API for caches, on this machine only.",
         "",
-        f"  PEAKA_BASE_URL={base_url}",
-        f"  PEAKA_PROJECT_ID={project_id}",
+        f"  export PEAKA_BASE_URL={base_url}",
+        f"  export PEAKA_PROJECT_ID={project_id}",
     ]
-    lines.append(f"  PEAKA_API_KEY={key}" if key else "  PEAKA_API_KEY is the key that it was started with.")
+    lines.append(
+        f"  export PEAKA_API_KEY={key}" if key else "  PEAKA_API_KEY is the key that it was started with."
+    )
     return "\n".join([*lines, "", "Ctrl-C ends it."])
 
 
@@ -100,6 +103,14 @@ def _sources(given: Sequence[str]) -> dict[str, dict[str, str | Path]]:
             raise SandboxError(f"source {text}: write it as CATALOG.SCHEMA=FILE, such as ops.public=ops.db.")
         sources.setdefault(catalog, {})[schema or "main"] = path
     return sources
+
+
+def _failing(given: Sequence[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for table, separator, reason in pairs:
+        if not separator or not reason:
+            raise SandboxError(f"fail {table}: write it as CATALOG.SCHEMA.TABLE=REASON.")
+    return {table: reason for table, _, reason in pairs}
 
 
 def _leave(_: int, __: object) -> NoReturn:
@@ -142,6 +153,13 @@ def _parser() -> argparse.ArgumentParser:
         help="a cache to create, unless the store has it; shell patterns such as 'ops.public.*'; may be repeated",
     )
     add(
+        "--fail",
+        action="append",
+        default=[],
+        metavar="CATALOG.SCHEMA.TABLE=REASON",
+        help="let every execution of this table's cache end FAILED with the reason; may be repeated",
+    )
+    add(
         "--store",
         type=Path,
         metavar="FILE",
@@ -160,9 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--profile",
-        choices=tuple(PROFILES),
         default=DEFAULT_PROFILE,
-        help="play Peaka as its document promises, or as people saw the live service (%(default)s)",
+        metavar="|".join((*PROFILES, "FILE")),
+        help="play Peaka as its document promises, as people saw the live service, or as a doctor's report says "
+        "(%(default)s)",
     )
     behaviour = parser.add_argument_group(
         "behaviour", "How it plays what Peaka's contract leaves open, whatever the profile says."

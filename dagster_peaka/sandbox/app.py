@@ -39,6 +39,7 @@ from dagster_peaka.sandbox.executions import (
 )
 from dagster_peaka.sandbox.requests import RequestLog
 from dagster_peaka.sandbox.sources import Table, TableName
+from dagster_peaka.sandbox.store import StoreFailed
 from dagster_peaka.sandbox.wire import Json, Wire
 
 PREFIX = "/api/v1"
@@ -92,6 +93,10 @@ class Operations:
         self._behaviour = behaviour
         self._queries = ThreadPoolExecutor(2, "peaka-sandbox-query")
 
+    async def written(self) -> None:
+        """Returns once what was changed will outlive this process. Raises `StoreFailed`."""
+        await self._engine.written()
+
     def close(self) -> None:
         """End the threads of queries."""
         self._queries.shutdown()
@@ -141,6 +146,8 @@ class Operations:
 
     async def info(self, call: Call) -> Response:  # noqa: ARG002 - an operation like the others
         """Whose key it is. Peaka's own tools ask for it; its document does not name it."""
+        if self._behaviour.info == "missing":
+            raise not_found("There is no such path in Peaka's API.")
         return answer(self._wire.info())
 
     async def list_catalogs(self, _: Call) -> Response:
@@ -239,7 +246,7 @@ class Operations:
 
     async def delete(self, call: Call) -> Response:
         """A cache gone for good."""
-        self._engine.delete(self._cache(call))
+        await self._engine.delete(self._cache(call))
         return Response()
 
     # Executions
@@ -268,15 +275,17 @@ class Operations:
 
     async def statuses(self, call: Call) -> Response:
         """The statuses of all caches of the project, of one catalog, or of one of its schemas."""
-        caches = list(self._engine.caches.values())
+        caches, behaviour = list(self._engine.caches.values()), self._behaviour
         if "schemaName" in call.parameters:
-            within = self._schema(call)
-            if self._behaviour.schema_statuses == "fail":
-                raise server_error("The statuses of a schema's caches cannot be listed.")
+            within, answers = self._schema(call), behaviour.schema_statuses
             caches = [cache for cache in caches if cache.name[:2] == within]
         elif "catalogId" in call.parameters:
-            catalog = self._catalog(call)
+            catalog, answers = self._catalog(call), behaviour.catalog_statuses
             caches = [cache for cache in caches if cache.name.catalog == catalog]
+        else:
+            answers = behaviour.project_statuses
+        if answers == "fail":
+            raise server_error("The statuses of these caches cannot be listed.")
         return answer([self._wire.status(cache, self._engine.visible(cache)) for cache in caches])
 
     async def history(self, call: Call) -> Response:
@@ -396,6 +405,7 @@ class Front:
         self.faults: list[Fault] = []
         self.away = asyncio.Event()
         """Set while the server is away: no answer is waited for any longer."""
+        self._operations = operations
         self._routes = operations.routes()
         self._log = log
         self._behaviour = behaviour
@@ -478,7 +488,12 @@ class Front:
             if call.parameters.get("projectId", self._project_id) != self._project_id:
                 raise not_found(f"There is no project {ascii(call.parameters['projectId'])[:100]}.")
             operation: Operation = route.endpoint
-            return await operation(call)
+            found = await operation(call)
+            if call.request.method != "GET" and route.name != "executeQuery":
+                await self._operations.written()
+            return found
+        except StoreFailed as error:
+            return self._refused(server_error(str(error)))
         except ApiError as error:
             return self._refused(error)
         except ClientDisconnect:

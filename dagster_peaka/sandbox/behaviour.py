@@ -6,6 +6,7 @@ next executions go. All are plain data: the rooms above read them when they act.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -96,6 +97,12 @@ class Behaviour(_Given):
     schema_statuses: Literal["list", "fail"] = _reading(
         "list", "The statuses of one schema's caches: a list, or always a 500."
     )
+    catalog_statuses: Literal["list", "fail"] = _reading(
+        "list", "The statuses of one catalog's caches: a list, or always a 500."
+    )
+    project_statuses: Literal["list", "fail"] = _reading(
+        "list", "The statuses of all caches of the project: a list, or always a 500."
+    )
     missing_cache_trigger: Literal["404", "400"] = _reading(
         "404", "What a trigger of a cache that does not exist answers."
     )
@@ -164,6 +171,10 @@ class Behaviour(_Given):
         "A new execution is a job that nobody picks up: RUNNING, `progress` and `error` null, `updatedAt` as created.",
     )
 
+    info: Literal["answer", "missing"] = _reading(
+        "answer", "`GET /info`, which Peaka's document does not name, tells whose key it is, or answers 404."
+    )
+
     def __new__(cls, **given: Any) -> "Behaviour":
         made = object.__new__(cls)
         made.given = frozenset(given)  # frozen while the defaults are being assigned, too
@@ -185,12 +196,10 @@ class Behaviour(_Given):
         """
         return _complete("observed", readings)
 
-    def complete(self, profile: Profile) -> None:
-        """Let a profile answer what nobody has. Raises `ValueError` for an unknown one."""
-        if profile not in PROFILES:
-            raise ValueError(f"profile is {profile!r}; it must be one of {', '.join(PROFILES)}.")
+    def complete(self, readings: Mapping[str, Any]) -> None:
+        """Let a profile's readings, such as `PROFILES["observed"]`, answer what nobody has."""
         given = frozenset(self.given)
-        for name, value in PROFILES[profile].items():
+        for name, value in readings.items():
             if name not in given:
                 setattr(self, name, value)
         self.given = set(given)

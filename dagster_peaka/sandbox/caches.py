@@ -52,6 +52,8 @@ class Execution:
     updated_at: float | None = None
     finished_at: float | None = None
     error: dict[str, Any] | str | None = None
+    stopping: bool = False
+    """Whether somebody has cancelled it: that outlives a restart."""
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dagster_peaka.sandbox.sources import Table, affinity, describe, is_locked, quoted, read_only
-from dagster_peaka.sandbox.store import Counts, Store, aside_name, copy_name
+from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, aside_name, copy_name
 
 T = TypeVar("T")
 Key = tuple[Any, ...]
@@ -76,20 +76,14 @@ class Copier:
 
         Raises `CopyError`, also where the source has no key or other columns than the copy.
         """
-        try:
-            yield from self._delta(job, counts)
-        except sqlite3.Error as error:
-            raise CopyError(f"Reading {job.table} from {job.source} failed: {error}.") from None
+        yield from _explained(job, self._delta(job, counts))
 
     def full_refresh(self, job: Job) -> Steps[None]:
         """Build the copy's successor aside, leaving the copy as it is until `swap`. Yields the counts so far.
 
         Raises `CopyError`.
         """
-        try:
-            yield from self._rebuild(job)
-        except sqlite3.Error as error:
-            raise CopyError(f"Reading {job.table} from {job.source} failed: {error}.") from None
+        yield from _explained(job, self._rebuild(job))
 
     def swap(self, job: Job) -> None:
         """Put what `full_refresh` built in the copy's place, at once."""
@@ -99,6 +93,7 @@ class Copier:
             self._db.execute(f"DROP TABLE IF EXISTS {old}")
             self._db.execute(f"ALTER TABLE {new} RENAME TO {old}")
             self._remember_shape(job)
+        self._store.changed(job.cache_id)
 
     def discard(self, job: Job) -> None:
         """Forget what `full_refresh` built."""
@@ -225,7 +220,8 @@ class Copier:
             deleted = self._apply(delta.delete(low, high)) + (
                 self._apply(delta.delete_nulls()) if low is None else 0
             )
-            updated, inserted = self._apply(delta.update(low, high)), self._apply(delta.insert())
+            updated = self._apply(delta.outdate(low, high))
+            inserted = self._apply(delta.insert()) - updated
             counts = Counts(
                 counts.inserted + inserted,
                 counts.updated + updated,
@@ -233,6 +229,8 @@ class Copier:
                 counts.cached + inserted - deleted,
             )
             self._remember_counts(job, counts)
+        if inserted or updated or deleted:
+            self._store.changed(job.cache_id)
         return counts
 
     def _append(self, job: Job, table: Table, aside: str, counts: Counts) -> Counts:
@@ -247,21 +245,26 @@ class Copier:
     def _bound(self, relation: str, walk: Sequence[str], low: Key | None) -> Key | None:
         """The place at which a step that begins after `low` ends, None for the last step."""
         after, values = _between(walk, low, None)
-        return self._db.execute(
+        return self._key(
             f"SELECT {', '.join(walk)} FROM {relation} {after} ORDER BY {', '.join(walk)}"
             f" LIMIT 1 OFFSET {STEP_ROWS - 1}",
             values,
-        ).fetchone()
+        )
+
+    def _key(self, statement: str, values: Sequence[Any]) -> Key | None:
+        """A row of key values, whose texts may be no UTF-8."""
+        self._db.text_factory = _Text
+        try:
+            return self._db.execute(statement, values).fetchone()
+        finally:
+            self._db.text_factory = str
 
     def _lower(self, table: Table, one: Key | None, other: Key | None) -> Key | None:
         if one is None or other is None:
             return other if one is None else one
-        marks = ", ".join("?" for _ in one)
         order = ", ".join(f"{i} COLLATE {quoted(collation)}" for i, (_, collation) in enumerate(table.key, 1))
-        return self._db.execute(
-            f"SELECT * FROM (SELECT {marks} UNION ALL SELECT {marks}) ORDER BY {order} LIMIT 1",
-            (*one, *other),
-        ).fetchone()
+        both = f"SELECT {_marks(one)} UNION ALL SELECT {_marks(other)}"
+        return self._key(f"SELECT * FROM ({both}) ORDER BY {order} LIMIT 1", (*one, *other))
 
     def _stage(
         self, source: str, table: Table, walk: Sequence[str], low: Key | None, high: Key | None
@@ -290,6 +293,20 @@ class Copier:
         )
 
 
+def _explained(job: Job, steps: Steps[None]) -> Steps[None]:
+    """The same steps; what fails says whether it was the source or the store. Raises `CopyError`."""
+    try:
+        yield from steps
+    except StoreFailed as error:
+        raise CopyError(str(error)) from None
+    except sqlite3.Error as error:
+        if "disk is full" in str(error):  # while rows of the source are put aside: SQLite's temporary file
+            raise CopyError(
+                f"The disk has no room for the temporary files of copying {job.table}: {error}."
+            ) from None
+        raise CopyError(f"Reading {job.table} from {job.source} failed: {error}.") from None
+
+
 class _Delta:
     """The statements that make a range of a copy, from after `low` up to `high`, equal to `temp.stage`."""
 
@@ -314,21 +331,23 @@ class _Delta:
         """Deletes what a full refresh has copied without a key: the source has no such rows any more."""
         return f"DELETE FROM {self._copy} WHERE {self._nulls}", ()
 
-    def update(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
-        """Overwrites what the source has changed. Without its range it would walk the whole copy."""
+    def outdate(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
+        """Deletes what the source has changed, for `insert` to add it anew: an UPDATE has not room for all columns.
+        Without its range it would walk the whole copy.
+        """
         within, values = self._range(low, high)
         # Binary, whatever the collation: 'a' for 'A' is a change. And 1 IS 1.0, hence the types.
-        changed = " OR ".join(
-            f"stage.{n} IS NOT {self._copy}.{n} COLLATE BINARY OR typeof(stage.{n}) <> typeof({self._copy}.{n})"
-            for n in self._names
+        changed = _any_of(
+            [
+                f"stage.{n} IS NOT {self._copy}.{n} COLLATE BINARY OR typeof(stage.{n}) <> typeof({self._copy}.{n})"
+                for n in self._names
+            ]
         )
-        return (
-            f"UPDATE {self._copy} SET {', '.join(f'{n} = stage.{n}' for n in self._names)}"
-            f" FROM temp.stage {within} AND {self._same_key} AND ({changed})"
-        ), values
+        found = f"SELECT 1 FROM temp.stage WHERE {self._same_key} AND {changed}"
+        return f"DELETE FROM {self._copy} {within} AND EXISTS ({found})", values
 
     def insert(self) -> tuple[str, Key]:
-        """Adds what the source has got."""
+        """Adds what the source has got, or has changed."""
         names = ", ".join(self._names)
         known = f"SELECT 1 FROM {self._copy} WHERE {self._same_key}"
         return (
@@ -341,6 +360,23 @@ class _Delta:
         return within or "WHERE TRUE", values
 
 
+class _Text(bytes):
+    """A text as it is stored, whether UTF-8 or not."""
+
+
+def _marks(values: Sequence[Any]) -> str:
+    """A ? for each value. What was a text is one again, without the affinity that a CAST alone would have."""
+    return ", ".join("+CAST(? AS TEXT)" if isinstance(value, _Text) else "?" for value in values)
+
+
+def _any_of(conditions: Sequence[str]) -> str:
+    """The conditions joined by OR, in a tree: SQLite reads no expression that is a thousand levels deep."""
+    if len(conditions) == 1:
+        return f"({conditions[0]})"
+    half = len(conditions) // 2
+    return f"({_any_of(conditions[:half])} OR {_any_of(conditions[half:])})"
+
+
 def _names(table: Table) -> str:
     return ", ".join(quoted(column.name) for column in table.columns)
 
@@ -351,11 +387,11 @@ def _any_null(table: Table) -> str:
 
 def _between(walk: Sequence[str], low: Key | None, high: Key | None) -> tuple[str, Key]:
     """The condition that a row lies after `low` and not after `high`, with its values."""
-    columns, marks = ", ".join(walk), ", ".join("?" for _ in walk)
-    if len(walk) > 1:  # SQLite: a row value; of one column it would be no row value
-        columns, marks = f"({columns})", f"({marks})"
+    columns = ", ".join(walk)
     bounds = [(">", low), ("<=", high)]
-    conditions = [f"{columns} {sign} {marks}" for sign, bound in bounds if bound is not None]
+    # SQLite: a row value; of one column it would be no row value
+    form = "({}) {} ({})" if len(walk) > 1 else "{} {} {}"
+    conditions = [form.format(columns, sign, _marks(bound)) for sign, bound in bounds if bound is not None]
     values = tuple(value for _, bound in bounds if bound is not None for value in bound)
     return (f"WHERE {' AND '.join(conditions)}" if conditions else "", values)
 

@@ -5,8 +5,9 @@ mostly sleeps; only its copying takes a seat, and each of its steps goes through
 
     trigger, schedule, stranger -> QUEUED --(its lane is free)--> RUNNING --> COMPLETED | FAILED | CANCELLED
 
-A lane is a cache and a mode. The store gets to know of changes in batches, in the background; `close()` waits for the
-last one. An execution that is not finished then goes on, under the same id, when a sandbox opens that store again.
+A lane is a cache and a mode. The store gets to know of changes in batches, in the background; whoever has to be sure
+waits for `written`: an execution before its first step, a request that changes something before its answer, and
+`close()`. An execution that is not finished then goes on, under the same id, when a sandbox opens that store again.
 """
 
 import asyncio
@@ -14,15 +15,16 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan, Plans
 from dagster_peaka.sandbox.caches import Cache, Execution, ExecutionRecord, Origin, Schedule
 from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
 from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
-from dagster_peaka.sandbox.store import Counts, Store, copy_name
+from dagster_peaka.sandbox.sql import Place
+from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, copy_name
 
 T = TypeVar("T")
 
@@ -32,6 +34,7 @@ RETENTION = 14 * 86_400
 _COPYING_AT_ONCE = 8
 _THREADS = 3
 _SAVE_EVERY = 0.05
+_SAVE_AGAIN = 1.0
 
 
 class Refused(Exception):
@@ -122,7 +125,8 @@ class Engine:
         if self._saver is not None:
             self._saver.cancel()
             await asyncio.gather(self._saver, return_exceptions=True)
-        await self._save()
+        with suppress(StoreFailed):
+            await self.written()
         for copier in self._copiers:
             copier.close()
         self._pool.shutdown()
@@ -198,8 +202,17 @@ class Engine:
         self._dirty_caches[cache.id] = cache
         self._touch()
 
-    def delete(self, cache: Cache) -> None:
-        """Forget a cache: what runs is cancelled, what waits never starts, its copy is dropped."""
+    async def delete(self, cache: Cache) -> None:
+        """Forget a cache: what runs is cancelled, what waits never starts, its copy is dropped.
+
+        Raises `StoreFailed`, and leaves it as it was, where the store cannot forget it.
+        """
+        async with self._saving:  # no save may bring it back
+            await self.in_thread(self._store.forget, cache.id)
+            if cache.id in self.caches:  # nobody has deleted it meanwhile
+                self._remove(cache)
+
+    def _remove(self, cache: Cache) -> None:
         del self.caches[cache.id], self.by_table[cache.name]
         self.deleted_at[cache.name] = time.time()
         if cache.active and self.behaviour.left_behind:
@@ -210,7 +223,7 @@ class Engine:
             self._stop(execution)
             if execution.started_at is None:
                 self._finish(cache, execution, "CANCELLED")
-        self._spawn(self._forget(cache))
+        self._spawn(self._drop(cache))
 
     def is_cached(self, name: TableName) -> bool:
         """Whether a table is called cached."""
@@ -221,12 +234,13 @@ class Engine:
         deleted = self.deleted_at.get(name)
         return deleted is not None and time.time() < deleted + self.behaviour.deletion_seconds
 
-    def columns_of(self, name: TableName) -> tuple[Path, str, tuple[tuple[str, str], ...]] | None:
-        """Where a cached table's copy is: the file, the table in it, its columns with their Trino types."""
+    def copy_of(self, name: TableName) -> Place | None:
+        """Where a cached table's copy is, and as which version."""
         cache = self.by_table.get(name)
         if cache is None or cache.copied is None:
             return None
-        return self._store.path, copy_name(cache.id), cache.copied
+        version = self._store.version(cache.id)
+        return Place(str(self._store.path), copy_name(cache.id), cache.copied, version=version)
 
     # Executions
 
@@ -286,6 +300,8 @@ class Engine:
         unseen = mode == "FULL_REFRESH" and execution.visible_at > time.time()
         if unseen and self.behaviour.cancel_in_gap == "fail":
             raise NotShown
+        execution.stopping = True
+        self._touch(execution)
         self._stop(execution)
         return True
 
@@ -355,6 +371,9 @@ class Engine:
     async def _live(self, cache: Cache, execution: Execution) -> None:
         plan = execution.plan
         try:
+            await self.written()
+            if execution.stopping:
+                execution.leave.set()
             if plan.never_picked_up and not await self._released(execution):
                 done = False
             elif plan.fail is None and not plan.scripted:
@@ -366,7 +385,7 @@ class Engine:
             if done and plan.scripted:
                 execution.counts = _scripted_counts(cache, execution)
             self._finish(cache, execution, "COMPLETED" if done else "CANCELLED", plan.fail)
-        except CopyError as error:
+        except (CopyError, StoreFailed) as error:
             self._finish(cache, execution, "FAILED", {"message": str(error)})
         except Exception as error:  # whatever it is, an execution has to end
             self._finish(cache, execution, "FAILED", {"message": f"The sandbox itself failed: {error!r}."})
@@ -485,9 +504,10 @@ class Engine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _forget(self, cache: Cache) -> None:
-        async with cache.copying, self._saving:  # no save may bring it back
-            await self.in_thread(self._store.forget, cache.id)
+    async def _drop(self, cache: Cache) -> None:
+        async with cache.copying:
+            with suppress(StoreFailed):  # then it is swept at the next start
+                await self.in_thread(self._store.drop, cache.id)
 
     def _expire(self, cache: Cache) -> None:
         """Let go of executions that ended too long ago, but for the last of each mode."""
@@ -542,17 +562,29 @@ class Engine:
             await self._dirty.wait()
             self._dirty.clear()
             await asyncio.sleep(_SAVE_EVERY)
-            await asyncio.shield(asyncio.ensure_future(self._save()))
+            try:
+                await asyncio.shield(asyncio.ensure_future(self.written()))
+            except StoreFailed:  # there may be room later
+                self._dirty.set()
+                await asyncio.sleep(_SAVE_AGAIN)
 
-    async def _save(self) -> None:
+    async def written(self) -> None:
+        """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
         async with self._saving:
             caches = {cache.id: cache.saved() for cache in self._dirty_caches.values()}
             executions = [e.saved() for e in self._dirty_executions if e.cache_id in self.caches]
             expired, self._expired = self._expired, set()
+            dirty = set(self._dirty_executions)
             self._dirty_caches.clear()
             self._dirty_executions.clear()
-            if caches or executions or expired:
-                await self.in_thread(self._store.save, caches, executions, expired)
+            try:
+                if caches or executions or expired:
+                    await self.in_thread(self._store.save, caches, executions, expired)
+            except StoreFailed:
+                self._dirty_caches.update({one: self.caches[one] for one in caches if one in self.caches})
+                self._dirty_executions |= dirty
+                self._expired |= expired
+                raise
 
 
 def _step(steps: Steps[None]) -> Counts | None:

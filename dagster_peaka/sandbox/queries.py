@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from dagster_peaka.sandbox import bodies, trino
+from dagster_peaka.sandbox import bodies, sql
 from dagster_peaka.sandbox.behaviour import Behaviour
 from dagster_peaka.sandbox.errors import bad_request, not_found
 from dagster_peaka.sandbox.executions import Engine
@@ -38,49 +38,84 @@ def requested(body: Json, behaviour: Behaviour) -> Request:
         return f"SELECT * FROM {'.'.join(quoted(part) for part in parts)}", [], seconds
     if forms[0] == "from":
         try:
-            return trino.query_builder_to_sql(body), [], seconds
-        except trino.SqlError as error:
+            return sql.query_builder_to_sql(body), [], seconds
+        except sql.SqlError as error:
             raise bad_request(str(error)) from None
     return bodies.text(body, "statement"), bindings, seconds
 
 
 def run(
     engine: Engine, statement: str, bindings: Sequence[str], seconds: float, texts: bool
-) -> trino.QueryResult:
+) -> sql.QueryResult:
     """The result of a statement, read from copies where there are any, its values as texts or of JSON's types. Blocks.
 
     Raises `ApiError`.
     """
 
-    def resolve(table: trino.TableRef) -> trino.Place | None:
+    def resolve(table: sql.TableRef) -> sql.Place | None:
         return place_of(engine, TableName(table.catalog, table.schema, table.table))
 
     try:
-        return trino.run(statement, resolve, bindings=bindings, timeout=seconds, texts=texts)
-    except trino.SqlError as error:
+        return sql.run(statement, resolve, bindings=bindings, timeout=seconds, texts=texts)
+    except sql.SqlError as error:
         raise bad_request(str(error)) from None
 
 
-def place_of(engine: Engine, name: TableName) -> trino.Place | None:
+def place_of(engine: Engine, name: TableName) -> sql.Place | None:
     """Where a table's rows are: in its copy once it is cached, in its source otherwise."""
     if name in engine.left_behind:
         raise bad_request(f"The copy of {name} cannot be read.")
     cache = engine.by_table.get(name)
-    copy = engine.columns_of(name)
+    copy = engine.copy_of(name)
     empty = cache is not None and cache.in_first_sync and engine.behaviour.first_sync_rows == "none"
     if copy is not None and not empty:
-        file, table, columns = copy
-        return trino.Place(str(file), table, columns)
+        return copy
+    if name.schema.lower() == "information_schema" or name == ("system", "metadata", "catalogs"):
+        return _described(engine, name)
     file = engine.sources.file(name)
     table = engine.sources.table(name)
     if file is None or table is None:
         return None
     most = _CAP if cache is None and engine.behaviour.capped_reads else None
     columns = tuple((c.name, c.trino_type) for c in table.columns)
-    return trino.Place(str(file), table.name, columns, 0 if empty else most)
+    return sql.Place(str(file), table.name, columns, 0 if empty else most)
 
 
-def shaped(result: trino.QueryResult, form: str) -> Json:
+def _described(engine: Engine, name: TableName) -> sql.Place | None:
+    """What the sources hold, as a table of information_schema, or of system.metadata."""
+    sources, catalog = engine.sources, name.catalog
+    rows: list[tuple[str | int | None, ...]] = []
+    names, *more = {
+        "catalogs": ("catalog_name",),
+        "schemata": ("catalog_name schema_name",),
+        "tables": ("table_catalog table_schema table_name table_type",),
+        "columns": (
+            "table_catalog table_schema table_name column_name ordinal_position column_default is_nullable data_type",
+            "ordinal_position",
+        ),
+    }.get(name.table.lower(), ("",))
+    if name.table == "catalogs" and name.schema == "metadata":
+        rows = [(known,) for known in (*sources.ids, "system")]
+    elif not names or catalog not in sources.ids or name.table == "catalogs":
+        return None
+    elif name.table.lower() == "schemata":
+        rows = [(catalog, schema) for schema in (*sources.schemas(catalog), "information_schema")]
+    else:
+        for schema in sources.schemas(catalog):
+            for table in sources.tables(catalog, schema):
+                whole = (catalog, schema, table.name)
+                if name.table.lower() == "tables":
+                    rows.append((*whole, "VIEW" if table.kind == "view" else "BASE TABLE"))
+                else:
+                    rows += [
+                        (*whole, c.name, at, c.default, "NO" if c.not_null else "YES", c.trino_type)
+                        for at, c in enumerate(table.columns, 1)
+                    ]
+    columns = tuple((column, "bigint" if column in more else "varchar") for column in names.split())
+    return sql.Place("", name.table, columns, rows=tuple(rows))
+
+
+def shaped(result: sql.QueryResult, form: str) -> Json:
     """A result as JSON, in one of `FORMATS`."""
     names = [column.name for column in result.columns]
     rows = result.rows
@@ -104,7 +139,7 @@ def shaped(result: trino.QueryResult, form: str) -> Json:
     return {"columns": [_column(column) for column in result.columns], "data": data}
 
 
-def _column(column: trino.Column) -> Json:
+def _column(column: sql.Column) -> Json:
     if column.source is None:
         return {"columnName": column.name}
     table = column.source

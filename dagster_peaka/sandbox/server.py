@@ -21,7 +21,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from dagster_peaka.sandbox.app import PREFIX, Front, Operations
 from dagster_peaka.sandbox.behaviour import (
     DEFAULT_PROFILE,
-    PROFILES,
     Behaviour,
     Fault,
     Mode,
@@ -30,9 +29,10 @@ from dagster_peaka.sandbox.behaviour import (
 )
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
 from dagster_peaka.sandbox.executions import Engine, NotCacheable, of_tables
+from dagster_peaka.sandbox.profiles import read_profile
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
-from dagster_peaka.sandbox.store import Store
+from dagster_peaka.sandbox.store import Store, StoreFailed
 from dagster_peaka.sandbox.wire import Wire
 
 T = TypeVar("T")
@@ -51,7 +51,10 @@ class PeakaSandbox:
     answered request.
 
     `profile` says how Peaka is played: `observed`, as people saw the live service, or `documented`, as its document
-    promises. What `behaviour` sets counts over it, one field at a time.
+    promises; or it is the file of a report that `python -m dagster_peaka doctor --report` has written of an account:
+    then it answers as that account did. What `behaviour` sets counts over it, one field at a time. `fail` names
+    tables, `catalog.schema.table`, whose executions copy nothing and all end FAILED, each with the reason that is
+    given for it.
 
     As a context manager it starts and closes itself. `stop()` and `start()` take the server away and back, on the
     same port, while executions go on.
@@ -76,21 +79,25 @@ class PeakaSandbox:
         api_key: str = DEFAULT_KEY,
         host: str = "127.0.0.1",
         port: int = 0,
-        profile: Profile = DEFAULT_PROFILE,
+        profile: Profile | str | Path = DEFAULT_PROFILE,
         behaviour: Behaviour | None = None,
+        fail: Mapping[str, str] | None = None,
         on_request: Sink | None = None,
     ) -> None:
         _check_loopback(host)
-        if profile not in PROFILES:
-            raise SandboxError(f"profile {profile}: it must be one of {', '.join(PROFILES)}.")
+        self.profile: Profile
+        self.profile, self._readings = read_profile(profile)
         self.project_id = project_id
         self.project_name = project_name
-        self.profile: Profile = profile
         self.api_key = api_key
         self._behaviour = behaviour or Behaviour()
-        self._behaviour.complete(profile)
+        self._behaviour.complete(self._readings)
         self._sources = Sources(sources)
         self._wanted = list(caches)
+        self._failing = {TableName.parse(table): reason for table, reason in (fail or {}).items()}
+        for table in self._failing:
+            if self._sources.file(table) is None:
+                raise SandboxError(f"fail {table}: no source could have this table.")
         self._store_path = store
         self._host, self._port = host, port
         self._log = RequestLog(on_request)
@@ -149,6 +156,8 @@ class PeakaSandbox:
             self._socket.close()
             raise
         self._engine = Engine(self._sources, self._store, self.behaviour)
+        for table, reason in self._failing.items():
+            self._engine.plans.add(table, Plan(times=None, fail=reason))
         wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
         self._operations = Operations(self._engine, wire, self.behaviour)
         self._connections = _Connections()
@@ -170,8 +179,11 @@ class PeakaSandbox:
             self._wait(self._engine.open())
             for pattern in self._wanted:
                 self._create_matching(pattern)
-        except BaseException:
+            self._wait(self._engine.written())
+        except BaseException as error:
             self.close()
+            if isinstance(error, StoreFailed):
+                raise SandboxError(f"store {self._store_path}: {error}") from None
             raise
 
     def _create_matching(self, pattern: str) -> None:
@@ -252,7 +264,7 @@ class PeakaSandbox:
 
     @behaviour.setter
     def behaviour(self, wanted: Behaviour) -> None:
-        wanted.complete(self.profile)
+        wanted.complete(self._readings)
         for field in fields(Behaviour):  # into the one that all rooms look at
             setattr(self._behaviour, field.name, getattr(wanted, field.name))
 
@@ -349,7 +361,8 @@ class PeakaSandbox:
 
     def delete_cache(self, cache: str) -> None:
         """Delete a cache beside the API."""
-        self._call(lambda: self._engine.delete(self._cache(cache)))
+        found = self._call(lambda: self._cache(cache))
+        self._wait(self._engine.delete(found))
 
     def start_execution(
         self, cache: str, mode: ModeName = "incremental", origin: Literal["stranger", "schedule"] = "stranger"

@@ -10,7 +10,9 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+import uuid
 import weakref
+from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -79,6 +81,13 @@ def _part_of_name(cache_id: str) -> str:
     return cache_id.replace("-", "_") if _UUID.fullmatch(cache_id) else f"x{cache_id.encode().hex()}"
 
 
+class StoreFailed(Exception):
+    """The store's file cannot be written to. The message blames it, and says what to do."""
+
+
+_FULL = ("disk is full", "disk i/o error", "readonly database", "unable to open", "too big")
+
+
 class Store:
     """The store's file. `path=None` makes a temporary one, gone with `close()`.
 
@@ -94,6 +103,8 @@ class Store:
         self.sources = self.path.with_name(f"{self.path.name}-sources")
         """The folder of the databases that the sandbox has made itself."""
         self.writing = threading.Lock()
+        self._token = uuid.uuid4().hex
+        self._changes: Counter[str] = Counter()
         self._open: list[sqlite3.Connection] = []
         try:
             if self.kept:
@@ -130,6 +141,7 @@ class Store:
                 f"store {self.path}: this file is something else, name another one or remove it."
             )
         self._keep.executescript(f"PRAGMA journal_mode = WAL; {_TABLES} PRAGMA user_version = {_LAYOUT};")
+        self._sweep()
 
     def connect(self) -> sqlite3.Connection:
         """A connection for one user at a time, whatever the thread."""
@@ -141,16 +153,29 @@ class Store:
 
     @contextmanager
     def transaction(self, connection: sqlite3.Connection) -> Generator[None]:
-        """One short write: all of it or nothing."""
+        """One short write: all of it or nothing. Raises `StoreFailed` where the file cannot take it."""
         with self.writing:
-            connection.execute("BEGIN")
             try:
+                connection.execute("BEGIN")
                 yield
                 connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error) and any(words in str(error).lower() for words in _FULL):
+                    raise StoreFailed(
+                        f"The sandbox's own store {self.path} cannot be written to ({error}):"
+                        " free some space, or start the sandbox with another --store."
+                    ) from None
                 raise
+
+    def changed(self, cache_id: str) -> None:
+        """Note that a copy's rows have changed, once that is committed."""
+        self._changes[cache_id] += 1
+
+    def version(self, cache_id: str) -> str:
+        """What tells a copy's rows, as they are now, from all that any copy has ever held."""
+        return f"{self._token} {cache_id} {self._changes[cache_id]}"
 
     def load(self) -> tuple[list[dict[str, Any]], list[SavedExecution], dict[str, dict[str, Any]]]:
         """Caches and executions, each in the order of their creation, and the shapes of the copies."""
@@ -191,12 +216,32 @@ class Store:
             connection.executemany("DELETE FROM peaka_execution WHERE id = ?", [(gone,) for gone in removed])
 
     def forget(self, cache_id: str) -> None:
-        """Drop a cache with its copy and its executions."""
+        """Forget a cache and its executions, so that they do not come back."""
         with closing(self.connect()) as connection, self.transaction(connection):
-            connection.execute(f"DROP TABLE IF EXISTS {quoted(copy_name(cache_id))}")
-            connection.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(cache_id))}")
             for table, column in (("cache", "id"), ("copy", "cache_id"), ("execution", "cache_id")):
                 connection.execute(f"DELETE FROM peaka_{table} WHERE {column} = ?", (cache_id,))
+
+    def drop(self, cache_id: str) -> None:
+        """Drop the copy of a cache that is forgotten, and what was built to become it."""
+        with closing(self.connect()) as connection, self.transaction(connection):
+            for name in (copy_name(cache_id), aside_name(cache_id)):
+                connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+            connection.execute("DELETE FROM peaka_copy WHERE cache_id = ?", (cache_id,))
+
+    def _sweep(self) -> None:
+        """Drop the copies of caches that were forgotten by a process that then had no time left."""
+        known = {
+            name(cache_id)
+            for (cache_id,) in self._keep.execute("SELECT id FROM peaka_cache")
+            for name in (copy_name, aside_name)
+        }
+        tables = self._keep.execute(
+            "SELECT name FROM sqlite_master WHERE name GLOB 'copy_*' OR name GLOB 'aside_*'"
+        )
+        for (name,) in tables.fetchall():
+            if name not in known:
+                self._keep.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+        self._keep.execute("DELETE FROM peaka_copy WHERE cache_id NOT IN (SELECT id FROM peaka_cache)")
 
     def close(self) -> None:
         """Close the file; a temporary one is removed."""

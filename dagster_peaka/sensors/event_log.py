@@ -12,7 +12,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.records.attempts import RunStory, records_of, run_events
-from dagster_peaka.sensors.review import Trigger
+from dagster_peaka.sensors.claims import Trigger
 
 EXECUTION_ID_METADATA = "peaka/execution_id"
 CACHE_ID_METADATA = "peaka/cache_id"

@@ -11,7 +11,7 @@ from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.caches.names import TableName
-from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError
+from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaResponseError
 from dagster_peaka.sensors.cursor import CACHE, short
 from dagster_peaka.sensors.review import Review
 
@@ -118,7 +118,9 @@ def read_histories(
                 results[number] = None if time.monotonic() >= deadline else answer
                 continue
             reviews[number].add(answer.value)
-            if reviews[number].suffices:
+            if reviews[number].history.failed:
+                results[number] = PeakaResponseError("Each page of its history was of an older one.")
+            elif reviews[number].suffices:
                 results[number] = reviews[number]
             else:
                 wanted.append(number)

@@ -24,9 +24,11 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.sensors.claims import Claims, Told, Trigger
 from dagster_peaka.sensors.cursor import CACHE, Mark, short
+from dagster_peaka.sensors.entries import Entries
 from dagster_peaka.sync.history import History
-from dagster_peaka.sync.identity import LATE_TOLERANCE, Record, Started, started_by
+from dagster_peaka.sync.identity import LATE_TOLERANCE
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
 """How far Peaka's clocks may disagree before an end counts as one that the last look had seen."""
@@ -44,36 +46,6 @@ class Start(Enum):
     """What has ended since the last tick: a cache, or an asset, that has come later."""
     EVERYTHING = "everything"
     """All that the history shows: a backfill."""
-
-
-@dataclass(frozen=True)
-class Trigger:
-    """What a run of ours wrote down about a sync: its mode, and what tells which execution it follows.
-
-    ``notices_within`` are the seconds in which the run, if it lives, records an end.
-    """
-
-    run_id: str
-    mode: SyncMode
-    record: Record
-    notices_within: float = 0.0
-
-
-@dataclass(frozen=True)
-class Told:
-    """What Dagster knows of one asset already.
-
-    Attributes:
-        recorded: the executions that it has materializations of, each with the run's id; empty for a sensor's event.
-        handed_over: triggers, oldest first, of runs that did not wait for the outcome.
-        named: the executions that the sensor has recorded as triggered by a run, each with that run's id.
-        evaluated: the execution that the latest evaluation of the last-sync check tells about.
-    """
-
-    recorded: Mapping[str, str] = field(default_factory=dict[str, str])
-    handed_over: Sequence[Trigger] = ()
-    named: Mapping[str, str] = field(default_factory=dict[str, str])
-    evaluated: str | None = None
 
 
 @dataclass(frozen=True)
@@ -101,15 +73,6 @@ class Verdict:
     outcomes: Sequence[Outcome]
     mark: Mark | None
     complete: bool
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """An execution at its place in the history; ``mode`` is None where nothing tells it."""
-
-    execution: CacheExecution
-    mode: SyncMode | None
-    short: bytes
 
 
 @dataclass
@@ -142,13 +105,8 @@ class Review:
         self._recreated = self.mark is not None and self.mark.cache != short(self.status.id, CACHE)
         if self._recreated:  # another cache of the same table
             self.mark, self.start = None, Start.SINCE
-        self._newest = {mode: self.status.last(mode) for mode in SyncMode}
-        self._shown = {execution.id: execution for execution in self._newest.values() if execution}
-        self._entries: list[_Entry] = []
+        self._entries = Entries(self.status, self.mark)
         self._listed_short: set[bytes] = set()
-        self._lags = False
-        self._places: dict[str, int] = {}
-        self._seen_places: dict[bytes, int] = {}
         self._chosen: list[int] = []
         self._cut = False
         self._first = 0
@@ -157,7 +115,7 @@ class Review:
     @property
     def shown(self) -> Collection[CacheExecution]:
         """The newest execution of each mode, as the status shows them."""
-        return self._shown.values()
+        return self._entries.shown.values()
 
     # What has to be read
 
@@ -165,7 +123,7 @@ class Review:
     def moved(self) -> bool:
         """Whether the status differs from what the last tick left, or something lies beneath it: ask the history."""
         if self.mark is None:
-            return any(self._counts_at_first(execution) for execution in self._shown.values())
+            return any(self._counts_at_first(execution) for execution in self._entries.shown.values())
         if self.mark.beneath:
             return True
         return any(self._has_moved(mode) or self._has_ended(mode) for mode in SyncMode)
@@ -186,7 +144,7 @@ class Review:
         if moved and not any(self.mark.newest.values()):
             return False  # nothing was seen before: all of it is new
         wanted = {self.mark.newest[mode] or self.mark.newest[mode.other] for mode in moved}
-        beneath = self.mark.unfinished - {short(execution_id) for execution_id in self._shown}
+        beneath = self.mark.unfinished - {short(execution_id) for execution_id in self._entries.shown}
         # Whose an execution is only shows where the history reaches back to what was there before the trigger.
         baselines = {
             short(trigger.record.baseline)
@@ -200,34 +158,34 @@ class Review:
         """Whether all that is new was there to be read: False where the history begins after the last look."""
         if self.mark is None:
             return True
-        there = self._listed_short | {short(execution_id) for execution_id in self._shown}
+        there = self._listed_short | {short(execution_id) for execution_id in self._entries.shown}
         marks = (self.mark.newest[mode] for mode in SyncMode if self._has_moved(mode))
         return all(mark is None or mark in there for mark in marks)
 
     def _reaches_the_start(self) -> bool:
         """Whether the history was read past all that counts at a first look, for each mode that has such."""
-        wanted = {mode for mode, newest in self._newest.items() if newest and self._counts_at_first(newest)}
+        wanted = {
+            mode for mode, newest in self._entries.newest.items() if newest and self._counts_at_first(newest)
+        }
         history = [execution for execution in self.history.entries if not self._counts_at_first(execution)]
-        passed = {self._entry(execution).mode for execution in history}
+        passed = {self._entries.entry(execution).mode for execution in history}
         return passed.issuperset(wanted)
 
     def _has_moved(self, mode: SyncMode) -> bool:
         assert self.mark is not None
-        newest = self._newest[mode]
+        newest = self._entries.newest[mode]
         return self.mark.newest[mode] != (None if newest is None else short(newest.id))
 
     def _has_ended(self, mode: SyncMode) -> bool:
         assert self.mark is not None
-        newest = self._newest[mode]
+        newest = self._entries.newest[mode]
         return newest is not None and newest.ended and short(newest.id) in self.mark.unfinished
 
     # What is new
 
     def choose(self, most: int) -> list[CacheExecution]:
         """The ended executions that the log has to be asked about: the oldest, ``most`` of them at most."""
-        self._entries = self._merged()
-        self._places = {entry.execution.id: place for place, entry in enumerate(self._entries)}
-        self._seen_places = {entry.short: place for place, entry in enumerate(self._entries)}
+        self._entries.order(self.history.entries, trusted=self._elapsed >= STALE_AT_MOST)
         unseen = [place for place in range(len(self._entries)) if self._is_unseen(place)]
         over = [place for place in unseen if self._is_over(self._entries[place].execution)]
         # What perhaps only came late is mostly told already: it must not keep back what is not.
@@ -237,56 +195,16 @@ class Review:
         self._chosen = [place for place in unseen if place >= self._first]
         return [self._entries[place].execution for place in over if place >= self._first]
 
-    def _merged(self) -> list[_Entry]:
-        """The history, newest first, with what the status shows beyond it."""
-        merged = [self._entry(execution) for execution in self.history.entries]
-        for execution in self._shown.values():
-            if execution.id in self.history.ids:
-                continue
-            place = self._place_of(execution, merged)
-            if place < len(merged) and not self._is_known(execution) and not self._is_no_old_answer():
-                self._lags = True  # the history is older than the status, and others may be missing from it
-            else:
-                merged.insert(place, self._entry(execution))
-        return merged
-
-    def _is_known(self, execution: CacheExecution) -> bool:
-        return self.mark is None or short(execution.id) in self.mark.newest.values()
-
-    def _entry(self, execution: CacheExecution) -> _Entry:
-        shown = self._shown.get(execution.id, execution)
-        further = max((execution, shown), key=_progress)
-        return _Entry(further, execution.mode or shown.mode or self._only_mode(), short(execution.id))
-
-    def _only_mode(self) -> SyncMode | None:
-        """The mode of every execution, where only one mode was ever seen."""
-        modes = [mode for mode in SyncMode if self._newest[mode] or (self.mark and self.mark.newest[mode])]
-        return modes[0] if len(modes) == 1 else None
-
-    def _place_of(self, execution: CacheExecution, entries: Sequence[_Entry]) -> int:
-        """Where an execution belongs that the history does not show: it is behind it, or too new for it."""
-        if execution.created_at is not None:
-            for place, entry in enumerate(entries):
-                if (
-                    entry.execution.created_at is not None
-                    and entry.execution.created_at <= execution.created_at
-                ):
-                    return place
-            if entries and entries[-1].execution.created_at is not None:
-                return len(entries)
-        return len(entries) if self.mark is not None and self._is_known(execution) else 0
-
     def _is_unseen(self, place: int) -> bool:
         """Whether an execution is to be looked into: it is new, or had not ended at the last look."""
         entry = self._entries[place]
         if self.mark is None:
-            execution = self._shown.get(entry.execution.id, entry.execution)
-            return self._counts_at_first(execution) and not self._is_forgotten(execution)
+            return self._counts_at_first(self._entries.shown.get(entry.execution.id, entry.execution))
         if entry.short in self.mark.unfinished:
             return True
         modes = [entry.mode] if entry.mode is not None else list(SyncMode)
         marks = [mark for mode in modes if (mark := self.mark.newest[mode]) is not None]
-        found = [self._seen_places[mark] for mark in marks if mark in self._seen_places]
+        found = [self._entries.seen_places[mark] for mark in marks if mark in self._entries.seen_places]
         if not marks:
             return True
         if entry.short in marks or self._waits:
@@ -300,7 +218,7 @@ class Review:
         """Whether the next tick decides what is new, because what was seen is missed, perhaps by an old answer."""
         assert self.mark is not None
         seen = {mark for mark in self.mark.newest.values() if mark is not None}
-        return not (seen <= self._seen_places.keys() or self._is_no_old_answer())
+        return not (seen <= self._entries.seen_places.keys() or self._is_no_old_answer())
 
     def _came_late(self, place: int) -> bool:
         """Whether an execution without a mode was perhaps queued invisibly, beneath the newest of the other mode.
@@ -314,18 +232,12 @@ class Review:
         if end <= self.since + LATE_TOLERANCE:
             return False
         for mode in SyncMode:
-            newest, seen = self._newest[mode], self._seen_place(mode)
+            newest, seen = self._entries.newest[mode], self._entries.seen_place(mode)
             if newest is not None and self._has_moved(mode):
-                above = max(self._places.get(newest.id, -1), self._seen_place(mode.other))
+                above = max(self._entries.newest_place(mode), self._entries.seen_place(mode.other))
                 if above < place < seen:
                     return True
         return False
-
-    def _seen_place(self, mode: SyncMode) -> int:
-        """The place of the newest execution of a mode that was seen before, beneath all where it is not to be found."""
-        assert self.mark is not None
-        mark = self.mark.newest[mode]
-        return len(self._entries) if mark is None else self._seen_places.get(mark, len(self._entries))
 
     def _ended_since(self, place: int) -> bool:
         """Whether an execution is new although what was seen before of its mode is not there to compare it with.
@@ -336,15 +248,19 @@ class Review:
         if not execution.ended:
             return True
         if execution.finished_at is None or self.since is None:
-            is_above = mode is not None and place < self._seen_place(mode.other) < len(self._entries)
-            return is_above or execution.id in self._shown
+            is_above = mode is not None and place < self._entries.seen_place(mode.other) < len(self._entries)
+            return is_above or execution.id in self._entries.shown
         return execution.finished_at > self.since - CLOCK_TOLERANCE
 
     def _is_no_old_answer(self) -> bool:
         """Whether an answer that shows less than was seen before is no old one: it was so at the last tick as well."""
         assert self.mark is not None
-        elapsed = self.now - self.since if self.now is not None and self.since is not None else timedelta(0)
-        return self.mark.missed or elapsed >= STALE_AT_MOST
+        return self.mark.missed or self._elapsed >= STALE_AT_MOST
+
+    @property
+    def _elapsed(self) -> timedelta:
+        """How long ago everything was told the last time."""
+        return self.now - self.since if self.now is not None and self.since is not None else timedelta(0)
 
     def _counts_at_first(self, execution: CacheExecution) -> bool:
         """Whether an execution is reported although the cache was never looked at before."""
@@ -355,16 +271,6 @@ class Review:
         if execution.finished_at is None or self.since is None:
             return self._recreated
         return execution.finished_at > self.since - CLOCK_TOLERANCE
-
-    def _is_forgotten(self, execution: CacheExecution) -> bool:
-        """Whether a backfill does not reach an execution: the status shows the last of each mode for ever."""
-        if self.start is not Start.EVERYTHING or not execution.ended or execution.id in self.history.ids:
-            return False
-        created_at = execution.created_at
-        # One that is newer than what is listed is no old one: the history lags behind the status.
-        return created_at is None or all(
-            listed.created_at is None or listed.created_at > created_at for listed in self.history.entries
-        )
 
     def _is_over(self, execution: CacheExecution) -> bool:
         """Whether an execution has ended for good. An unknown status with an end may still become a known one."""
@@ -381,8 +287,9 @@ class Review:
     def judge(self, told: Told) -> Verdict:
         """What is to be reported of the chosen executions, and what the next tick has to know."""
         ended = [place for place in self._chosen if self._is_over(self._entries[place].execution)]
-        runs = {**self._followed(ended), **dict(self._handed_over(told))}
-        held = self._held(ended, told)
+        claims = Claims(self._entries, self.followed, self.our_now)
+        runs = claims.runs(ended, told)
+        held = claims.held(ended, told.recorded, self.mark.held if self.mark is not None else {})
         over = [place for place in ended if self._entries[place].short not in held]
         outcomes = self._outcomes(self._by_end(over), told, runs)
         # What is reported now is only taken for told when the event log is seen to hold it: of a tick whose result is
@@ -429,15 +336,15 @@ class Review:
         unfinished = {self._entries[place].short for place in self._chosen} - told
         if self.mark is None:
             read = range(self._first, len(self._entries))
-            newest = {mode: self._top(mode, read) or self._forgotten(mode) for mode in SyncMode}
+            newest = {mode: self._top(mode, read) for mode in SyncMode}
             return Mark(cache, newest, frozenset(unfinished), held)
         new = [place for place in self._chosen if self._entries[place].short not in self.mark.unfinished]
         newest = {mode: self._top(mode, self._above(mode, new)) or self._kept(mode) for mode in SyncMode}
         unfinished |= self.mark.unfinished - told
-        there = self._seen_places.keys()
+        there = self._entries.seen_places.keys()
         lost = unfinished - there
         gone = [mode for mode in SyncMode if newest[mode] is not None and newest[mode] not in there]
-        if not self._lags and not (self.history.whole and (lost or gone)):
+        if not self._entries.lags and not (self.history.whole and (lost or gone)):
             return Mark(cache, newest, frozenset(unfinished), held)
         if not self.mark.missed:  # an old answer, perhaps
             return Mark(cache, newest, frozenset(unfinished), held, missed=True)
@@ -446,14 +353,14 @@ class Review:
 
     def _above(self, mode: SyncMode, places: Iterable[int]) -> Iterator[int]:
         """The places above the newest execution of a mode that was seen before."""
-        limit = self._seen_place(mode)
+        limit = self._entries.seen_place(mode)
         return (place for place in places if place < limit)
 
     def _kept(self, mode: SyncMode) -> bytes | None:
         """The newest execution of a mode that was seen before, or in its place what the status shows now."""
         assert self.mark is not None
         mark = self.mark.newest[mode]
-        place = None if mark is None else self._seen_places.get(mark)
+        place = None if mark is None else self._entries.seen_places.get(mark)
         if place is None or self._cut or self._entries[place].mode is mode:
             return mark
         return self._top(mode, range(place, len(self._entries))) or mark
@@ -468,80 +375,5 @@ class Review:
 
     def _is_told_up_to_the_cut(self, mode: SyncMode) -> bool:
         """Whether only a part is told of a mode: its newest is above the cut. Then any without a mode may be of it."""
-        newest = self._newest[mode]
-        return self._cut and newest is not None and self._places.get(newest.id, -1) < self._first
-
-    def _forgotten(self, mode: SyncMode) -> bytes | None:
-        """The newest execution of a mode where a backfill does not reach it."""
-        newest = self._newest[mode]
-        return short(newest.id) if newest is not None and self._is_forgotten(newest) else None
-
-    # Runs of ours
-
-    def _held(self, ended: Sequence[int], told: Told) -> dict[bytes, int]:
-        """What is left to the run that follows it, as long as that may be alive, and since when it has been."""
-        held: dict[bytes, int] = {}
-        seen: Mapping[bytes, int] = self.mark.held if self.mark is not None else {}
-        for trigger in self.followed:
-            ours = self._started(trigger).ours
-            place = None if ours is None else self._places.get(ours.id)
-            if ours is None or place is None or place not in ended or ours.id in told.recorded:
-                continue
-            since = seen.get(self._entries[place].short, self.our_now)
-            if self.our_now < since + trigger.notices_within:
-                held[self._entries[place].short] = since
-        return held
-
-    def _followed(self, ended: Sequence[int]) -> dict[str, str]:
-        """The executions that runs follow which have not recorded them, each with its run."""
-        over = {self._entries[place].execution.id for place in ended}
-        followed: dict[str, str] = {}
-        for trigger in self.followed:
-            if trigger.record.follows is not None:
-                continue  # another run's, or a stranger's
-            ours = self._started(trigger).ours
-            if ours is not None and ours.id in over and self._came_in_time(ours.id, trigger):
-                followed[ours.id] = trigger.run_id
-        return followed
-
-    def _handed_over(self, told: Told) -> Iterator[tuple[str, str]]:
-        """The executions that runs triggered without waiting, each with its run: the oldest that is still free."""
-        yield from told.named.items()
-        taken = set(told.named)
-        for trigger in told.handed_over:
-            if trigger.run_id in told.named.values():
-                continue
-            for candidate in self._started(trigger).candidates:
-                if candidate.id in taken or told.recorded.get(candidate.id):
-                    continue
-                if self._came_in_time(candidate.id, trigger):
-                    taken.add(candidate.id)
-                    yield candidate.id, trigger.run_id
-                break
-
-    def _started(self, trigger: Trigger) -> Started:
-        """What a trigger may have started, by what this tick has read."""
-        modes = {entry.execution.id: entry.mode for entry in self._entries if entry.mode is not None}
-        history = [entry.execution for entry in self._entries]
-        record = replace(trigger.record, modes={**trigger.record.modes, **modes})
-        return started_by(history, record, trigger.mode, newest=self._newest[trigger.mode])
-
-    def _came_in_time(self, execution_id: str, trigger: Trigger) -> bool:
-        """Whether an execution came with its trigger, or right after what ran then: otherwise that was swallowed."""
-        place = self._places.get(execution_id)
-        if place is None:
-            return False
-        ends = [
-            entry.execution.finished_at
-            for entry in self._entries[place + 1 :]
-            if entry.execution.finished_at is not None
-        ]
-        # Of a run that died before its trigger was answered, only the poll before it is known.
-        record = trigger.record
-        record = replace(record, answered_at=record.answered_at or record.polled_at)
-        return record.is_surely_ours(self._entries[place].execution, queued_until=max(ends, default=None))
-
-
-def _progress(execution: CacheExecution) -> tuple[bool, bool]:
-    """How far an execution has come by what one answer says of it: an end is never taken back."""
-    return execution.status in TERMINAL_STATUSES, execution.ended
+        newest = self._entries.newest[mode]
+        return self._cut and newest is not None and self._entries.newest_place(mode) < self._first

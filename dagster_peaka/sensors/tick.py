@@ -14,12 +14,13 @@ from dagster_peaka.caches.names import TableName, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, PeakaConnectionError, PeakaError, PeakaNotFoundError
 from dagster_peaka.resource import PeakaResource
+from dagster_peaka.sensors.claims import Told
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor, short
 from dagster_peaka.sensors.event_log import deferred, evaluated, followed, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, Reported, failure, measured_events
 from dagster_peaka.sensors.overlap import left_to_others
 from dagster_peaka.sensors.reading import CatalogNames, find_tables, read_histories
-from dagster_peaka.sensors.review import Review, Start, Told, Verdict
+from dagster_peaka.sensors.review import Review, Start, Verdict
 from dagster_peaka.sensors.summary import summary
 
 READING_BUDGET = 25.0

@@ -8,8 +8,8 @@ from dagster_peaka.caches.names import SyncTarget, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, sentence
 from dagster_peaka.records.attempts import write_down_deferred
+from dagster_peaka.sync.jobs import SyncJob
 from dagster_peaka.sync.outcome import Origin, Result
-from dagster_peaka.sync.runner import SyncJob
 
 NAMED_AT_MOST = 20
 """Caches or assets that one line names at most."""

@@ -31,9 +31,10 @@ from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
 from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer, is_measured
-from dagster_peaka.sync.machine import SyncRules
+from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
-from dagster_peaka.sync.runner import Note, Runner, SyncJob
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.runner import Runner
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""
@@ -134,6 +135,14 @@ class _Step:
         def measure(job: SyncJob, result: Result) -> Future[Measurement] | None:
             key = keys[job.target.cache_id]
             if not result.ok or not is_measured(wanted[key].declared):
+                return None
+            if result.other_runs:
+                self.context.log.warning(
+                    "%s: its %s still runs, and until it ends the table may hold none of its rows: neither row count "
+                    "nor fingerprint is recorded.",
+                    job.target,
+                    job.mode.other.words,
+                )
                 return None
             measured[key] = measurer.start(job.target, wanted[key].declared)
             return measured[key]

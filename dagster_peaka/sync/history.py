@@ -31,6 +31,11 @@ class History:
     """By how many entries the history has grown above the first one since that was read."""
 
     @property
+    def failed(self) -> bool:
+        """Whether each page was of another history, so that nothing is known of any."""
+        return self.whole and self._vain > 0 and not self.entries
+
+    @property
     def offset(self) -> int:
         """Where the next page has to begin."""
         return max(0, len(self.entries) - 1) + self._grown

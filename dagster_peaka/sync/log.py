@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, SyncMode
 from dagster_peaka.caches.names import few
 from dagster_peaka.errors import sentence
-from dagster_peaka.sync.machine import HANGING, Reading, State, Sync
+from dagster_peaka.sync.machine import Reading, State, Sync
 from dagster_peaka.sync.outcome import Origin, Posted
+from dagster_peaka.sync.timers import HANGING
 
 SPOKEN_FOR = 20
 """Up to so many caches get lines of their own."""
@@ -132,7 +133,7 @@ class Progress:
             if target in self._unconfirmed:
                 line = ""  # a warning has said how the trigger went
             self._unconfirmed.discard(target)
-        if not sync.not_taken:
+        if not sync.not_taken.lasts:
             self._not_taken.discard(target)
         if line:
             told.at = self._clock()
@@ -152,7 +153,7 @@ class Progress:
     def _tell_hanging(self, target: object, sync: Sync) -> None:
         """One warning for an execution that shows no sign of life; a job that nobody picks up looks so."""
         execution = sync.execution
-        seconds = sync.unchanged_for
+        seconds = sync.unchanged.surely
         if seconds < HANGING or sync.result is not None or execution is None or execution.id in self._hanging:
             return
         self._hanging.add(execution.id)
@@ -265,7 +266,7 @@ def _standing(sync: Sync, reading: Reading | None, elapsed: float) -> str:
         return f"Peaka could still not be read after {elapsed:.0f} s"
     if sync.state is State.FOLLOW and sync.execution is not None:
         execution = sync.execution
-        unchanged = sync.unchanged_for
+        unchanged = sync.unchanged.surely
         hangs = f", unchanged for {unchanged:.0f} s" if unchanged >= HANGING else ""
         return (
             f"execution {execution.id} is {_status(execution)} after {elapsed:.0f} s{hangs}{_rows(execution)}"

@@ -21,18 +21,21 @@ state     event                                       what follows
 ========  ==========================================  ===========================================================
 POLL      status read                                 the newest execution of the mode becomes the *baseline*; one
                                                       that runs already: TRIGGER, FOLLOW it, or fail (on_running)
-TRIGGER   the poll is older than ``FRESH_POLL``       poll again
+TRIGGER   the poll is older than ``FRESH_POLL``       POLL, or IDENTIFY when something was triggered before
 TRIGGER   (the runner sends the POST)                 POSTED
 POSTED    accepted, refused or unknown                IDENTIFY: only what appears decides, never the answer
-POSTED    surely not taken                            poll again, then TRIGGER, for ``outage_tolerance``
+POSTED    surely not taken                            POLL, or IDENTIFY when something was triggered before; for
+                                                      ``outage_tolerance``, then fail
 POSTED    not allowed, cache not found                fail
 POSTED    any other answer, without ``follow``        DONE, or fail when it was refused; nobody polls again
 IDENTIFY  nothing above the baseline                  wait; after ``start_timeout`` of quiet since the POST and
-                                                      since all that ran has ended: TRIGGER once more, then fail
+                                                      since all that ran has ended: TRIGGER once more, then fail;
+                                                      adopted: POLL, for a trigger of our own
 IDENTIFY  something else                              read the history
-IDENTIFY  history: only one that was late to show     it ran already, and is the baseline now; this rule ends
-                                                      with the second trigger
-IDENTIFY  history: one or more above the baseline     FOLLOW the oldest; if it came to nothing, one that COMPLETED
+IDENTIFY  history: only one that was late to show     it ran already (on_running), and is the baseline now; this
+                                                      rule ends with the second trigger
+IDENTIFY  history: one or more above the baseline     FOLLOW the oldest; if it came to nothing, one that COMPLETED;
+                                                      adopted, and settled already: POLL, for a trigger of our own
 IDENTIFY  history: lags, or cannot be read            poll, and read it again; after ``outage_tolerance`` what the
                                                       status says to be COMPLETED counts, and nothing else does
 FOLLOW    ours COMPLETED                              DONE
@@ -47,8 +50,8 @@ any       ``poll_timeout`` since the start            fail
 FOLLOW    ``stuck_timeout`` without any change        fail
 ========  ==========================================  ===========================================================
 
-A failure never cancels anything. Whether an execution may be cancelled when a run is terminated is answered by
-:meth:`Sync.may_cancel`.
+Capitals in the last column name the next state, and *fail* is DONE. A failure never cancels anything. Whether an
+execution may be cancelled when a run is terminated is answered by :func:`dagster_peaka.sync.stopping.may_cancel`.
 """
 
 from __future__ import annotations
@@ -61,16 +64,11 @@ from enum import Enum
 from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record, started_by
 from dagster_peaka.sync.outcome import Origin, Posted, Result, Trouble
+from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.timers import Lasting
-
-HANGING = 300.0
-"""Seconds without a sign of life after which an execution is said to hang: a job that nobody picks up looks so."""
 
 FRESH_POLL = 5.0
 """Seconds for which a poll counts: no trigger goes out, first or repeated, later than that after the last one."""
-
-NOTICE_MARGIN = 15.0
-"""Seconds in which an end that was read is recorded, besides the wait between two polls."""
 
 
 class State(Enum):
@@ -97,30 +95,6 @@ class Task(Enum):
     """Nothing until the POST's answer is told."""
     NOTHING = "nothing"
     """The result is there."""
-
-
-@dataclass(frozen=True)
-class SyncRules:
-    """The times that a sync keeps, in seconds, and what it does about an execution that runs already."""
-
-    poll_interval: float = 0.5
-    poll_max_interval: float = 60.0
-    start_timeout: float = 120.0
-    poll_timeout: float = 86_400.0
-    outage_tolerance: float = 300.0
-    stuck_timeout: float | None = None
-    on_running: str = "queue"
-    follow: bool = True
-    """False: a sync is over once its trigger was answered, or what it would adopt or attach to was seen to run."""
-
-    @property
-    def notices_within(self) -> float:
-        """Seconds in which a run that lives has recorded an end that a sensor sees at the same time."""
-        return self.poll_max_interval + NOTICE_MARGIN
-
-    def wait(self, elapsed: float) -> float:
-        """Seconds to the next poll, ``elapsed`` seconds after the trigger: a tenth of them, within the bounds."""
-        return min(self.poll_max_interval, max(self.poll_interval, elapsed / 10))
 
 
 @dataclass(frozen=True)
@@ -189,15 +163,18 @@ class Sync:
         self._refusal: str | None = None
         self._history_problem = "The history does not hold what the status shows."
         self._newest: CacheExecution | None = None
+        self._other_runs = False
         self._older: frozenset[str] = frozenset()
         self._modes: dict[str, SyncMode] = {}
         self._quiet = Lasting()
         """Nothing runs, and nothing has appeared."""
         self._odd = Lasting()
         """Something that the next reading may explain."""
-        self._unchanged = Lasting()
+        self.unchanged = Lasting()
         """Ours shows no sign of life: neither its progress nor ``updatedAt`` has moved."""
-        self._status_away, self._history_away, self._not_taken = Lasting(), Lasting(), Lasting()
+        self.not_taken = Lasting()
+        """The last trigger surely had no effect, and is sent again."""
+        self._status_away, self._history_away = Lasting(), Lasting()
         if self.earlier is not None:
             self.state, self.origin, self.record = State.IDENTIFY, Origin.ADOPTED, self.earlier
             self._posted_at = self._anchor = self.now - self.earlier_age
@@ -211,16 +188,6 @@ class Sync:
             return Task.HISTORY if self._history_wanted else Task.POLL
         return {State.DONE: Task.NOTHING, State.POSTED: Task.WAIT, State.TRIGGER: Task.TRIGGER}[self.state]
 
-    @property
-    def not_taken(self) -> bool:
-        """Whether the last trigger surely had no effect, and is sent again."""
-        return self._not_taken.lasts
-
-    @property
-    def unchanged_for(self) -> float:
-        """Seconds for which ours has shown no sign of life, by three readings at least."""
-        return self._unchanged.seconds if self._unchanged.readings >= 3 else 0.0
-
     # What has happened
 
     def polled(self, reading: Reading, now: float) -> None:
@@ -231,6 +198,7 @@ class Sync:
         self.unreadable_reason = ""
         self._polled_at = now
         self._newest = reading.newest
+        self._other_runs = reading.other is not None and not reading.other.ended
         for execution, mode in ((reading.newest, self.mode), (reading.other, self.mode.other)):
             if execution is not None:
                 self._modes[execution.id] = mode
@@ -253,7 +221,7 @@ class Sync:
         if self.state is State.DONE:
             return
         if permanent and self.state is State.POLL:
-            return self._fail(Trouble.NOT_ALLOWED, reason)
+            return self._end(Trouble.NOT_ALLOWED, reason)
         self.unreadable_reason = reason
         if self._history_wanted:
             self._history_wanted = False
@@ -261,10 +229,10 @@ class Sync:
             self._history_away.seen(now)
         else:
             # Blind time is no evidence: neither of quiet, nor of a job that hangs.
-            for timer in (self._quiet, self._odd, self._unchanged):
+            for timer in (self._quiet, self._odd, self.unchanged):
                 timer.over()
             if self._status_away.seen(now) >= self.rules.outage_tolerance:
-                return self._fail(Trouble.UNREADABLE, reason)
+                return self._end(Trouble.UNREADABLE, reason)
         self._schedule(now)
         away = self._status_away.seconds
         self.due = min(self.due, now + max(0.0, self.rules.outage_tolerance - away))
@@ -272,7 +240,7 @@ class Sync:
     def gone(self) -> None:
         """The cache is not there any more."""
         if self.state is not State.DONE:
-            self._fail(Trouble.GONE)
+            self._end(Trouble.GONE)
 
     def posting(self, now: float) -> bool:
         """Whether the POST goes out now. It does not after an old poll: then another one is due."""
@@ -292,20 +260,20 @@ class Sync:
         if answer is Posted.NOT_FOUND:
             return self.gone()
         if answer is Posted.NOT_ALLOWED:
-            return self._fail(Trouble.NOT_ALLOWED, reason)
+            return self._end(Trouble.NOT_ALLOWED, reason)
         if answer is Posted.NOT_TAKEN:
             self.triggers -= 1
-            if self._not_taken.seen(now) >= self.rules.outage_tolerance or now >= self._deadline:
-                return self._fail(Trouble.NOT_TAKEN, reason)
-            return self._poll_again(now + self.rules.wait(self._not_taken.seconds))
-        self._not_taken.over()
+            if self.not_taken.seen(now) >= self.rules.outage_tolerance or now >= self._deadline:
+                return self._end(Trouble.NOT_TAKEN, reason)
+            return self._poll_again(now + self.rules.wait(self.not_taken.seconds))
+        self.not_taken.over()
         refused = answer in (Posted.REFUSED, Posted.REFUSED_FOR_GOOD)
         if refused and (self._refusal is not None or not self.rules.follow):
-            return self._fail(Trouble.REFUSED, reason, lasting=answer is Posted.REFUSED_FOR_GOOD)
+            return self._end(Trouble.REFUSED, reason, lasting=answer is Posted.REFUSED_FOR_GOOD)
         accepted = answer is Posted.ACCEPTED and self.triggers == 1
         self.record = replace(self.record, answered_at=server_time if accepted else None)
         if not self.rules.follow:
-            return self._hand_over(reason)
+            return self._end(reason=reason)
         self._refusal = reason if refused else None
         self._posted_at = self._anchor = now
         self._quiet.over()
@@ -332,33 +300,9 @@ class Sync:
             self._choose(entries, now)
         self._schedule(now)
 
-    def may_cancel(self, reading: Reading, entries: Sequence[CacheExecution]) -> bool:
-        """Whether what runs is surely ours, from a status and a history read just now.
-
-        Peaka's cancel takes no id: it stops whichever runs. So ours must be what the status shows to run, the only
-        execution above the baseline, the only one of its mode that has not ended, and have been created between our
-        poll and the answer of a trigger that was accepted and not repeated.
-        """
-        ours = self.execution
-        if self.state is not State.FOLLOW or self.origin is Origin.ATTACHED or ours is None:
-            return False
-        if reading.newest is None or reading.newest.id != ours.id or reading.newest.ended:
-            return False
-        found = started_by(entries, self._asking, self.mode, newest=reading.newest)
-        unfinished = [
-            entry
-            for entry in entries
-            if not entry.ended and (entry.mode or self._modes.get(entry.id)) is not self.mode.other
-        ]
-        return (
-            found.certain
-            and [candidate.id for candidate in found.candidates] == [ours.id]
-            and all(entry.id == ours.id for entry in unfinished)
-            and self.record.is_surely_ours(ours)
-        )
-
     @property
-    def _asking(self) -> Record:
+    def asking(self) -> Record:
+        """The record, with all modes that a status has told since."""
         return replace(self.record, modes={**self.record.modes, **self._modes})
 
     # POLL
@@ -376,7 +320,7 @@ class Sync:
         if self.rules.on_running == "attach":
             self.origin = Origin.ATTACHED
             return self._follow(execution, now)
-        self._fail(Trouble.ALREADY_RUNNING)
+        self._end(Trouble.ALREADY_RUNNING)
 
     def _trigger(self, now: float) -> None:
         self.state = State.TRIGGER
@@ -386,29 +330,25 @@ class Sync:
     def _poll_again(self, due: float) -> None:
         """What is triggered has to follow a poll that is fresh, and that shows nothing new."""
         self.state = State.IDENTIFY if self.triggers else State.POLL
-        self.due = due
+        self.execution, self.due = None, due
 
     # IDENTIFY
 
     def _identify(self, now: float) -> None:
-        newest = self._newest
-        if newest is None or newest.id == self.record.baseline or newest.id in self._older:
-            return self._nothing_new(now)
-        if self._history_away.seconds < self.rules.outage_tolerance:
-            self._history_wanted = True
-        else:
-            self._go_by_the_status(newest)
-
-    def _nothing_new(self, now: float) -> None:
-        if self._quiet.seconds < self.rules.start_timeout or now < self._posted_at + self.rules.start_timeout:
-            return
-        if self.origin is Origin.ADOPTED:
-            self._begin_anew(now)
-        elif self.triggers < 2:
-            self.record = replace(self.record, polled_at=None)
-            self._trigger(now)
-        else:
-            self._fail(Trouble.NOT_STARTED, self._refusal or "")
+        newest, rules = self._newest, self.rules
+        if newest is not None and newest.id not in {self.record.baseline, *self._older}:
+            if self._history_away.seconds < rules.outage_tolerance:
+                self._history_wanted = True
+            else:
+                self._go_by_the_status(newest)
+        elif self._quiet.seconds >= rules.start_timeout and now >= self._posted_at + rules.start_timeout:
+            if self.origin is Origin.ADOPTED:
+                self._poll_again(now)
+            elif self.triggers < 2:
+                self.record = replace(self.record, polled_at=None)
+                self._trigger(now)
+            else:
+                self._end(Trouble.NOT_STARTED, self._refusal or "")
 
     def _choose(self, entries: Sequence[CacheExecution], now: float) -> None:
         """What an earlier attempt triggered is its own execution only.
@@ -416,38 +356,36 @@ class Sync:
         Where that has COMPLETED, one that has since is taken instead: it may be recorded already, and what is recorded
         last has to be the newest.
         """
-        found = started_by(entries, self._asking, self.mode, newest=self._newest)
+        found = started_by(entries, self.asking, self.mode, newest=self._newest)
         self._older |= found.older
         ours = found.ours
         if ours is not None:
             if self.origin is Origin.ADOPTED:
                 ours = found.candidates[0]
                 if ours.succeeded and not self.adopts_completed:
-                    return self._begin_anew(now)
+                    return self._poll_again(now)
                 if ours.succeeded:
                     ours = next(each for each in reversed(found.candidates) if each.succeeded)
             self._history_away.over()
             self._follow(ours, now)
         elif found.late is not None:
+            # From before our poll: it may have read past what the upstream just wrote.
             self._history_away.over()
-            self._late_to_show(found.late, now)
+            if self.rules.on_running != "queue" and not found.late.ended:
+                return self._already_running(found.late, now)
+            self.record = replace(self.record, baseline=found.late.id)
+            self._older |= {found.late.id}
         elif self._newest is not None and self._newest.id not in self._older:
             self._history_away.seen(now)  # it lags behind the status, and says nothing of what that shows
-
-    def _late_to_show(self, late: CacheExecution, now: float) -> None:
-        """An execution from before our poll shows only now: it may have read past what the upstream just wrote."""
-        if self.rules.on_running != "queue" and not late.ended:
-            return self._already_running(late, now)
-        self.record = replace(self.record, baseline=late.id)
-        self._older |= {late.id}
 
     def _go_by_the_status(self, newest: CacheExecution) -> None:
         """The history is not to be had: what the status shows began after our poll, but may not be ours."""
         if newest.succeeded and not self.record.was_late(newest) and self.origin is not Origin.ADOPTED:
-            self._done(newest, unproven=True)
+            self.execution = newest
+            self._end(unproven=True)
         elif newest.ended:
             self.execution = newest
-            self._fail(Trouble.UNREADABLE, self._history_problem)
+            self._end(Trouble.UNREADABLE, self._history_problem)
 
     # FOLLOW
 
@@ -474,30 +412,26 @@ class Sync:
     def _update(self, execution: CacheExecution, now: float) -> None:
         self.execution = execution
         if not self.rules.follow and (execution.succeeded or not execution.ended):
-            return self._hand_over()
+            return self._end()
         if execution.succeeded:
-            return self._done(execution)
+            return self._end()
         if not execution.ended:
             self._odd.over()
             self._see_whether_it_moves(execution, now)
         elif self.origin is Origin.ADOPTED:
-            self._begin_anew(now)
+            self._poll_again(now)
         elif execution.status in ("FAILED", CANCELLED):
             trouble = Trouble.FAILED if execution.status == "FAILED" else Trouble.CANCELLED
-            self._fail(trouble, execution.reason)
+            self._end(trouble, execution.reason)
         else:
             self._wait_for_reason(Trouble.UNKNOWN_END, execution.reason, now)
 
     def _see_whether_it_moves(self, execution: CacheExecution, now: float) -> None:
         if execution.updated_at is None and execution.progress == ExecutionProgress():
-            return self._unchanged.over()  # it shows nothing that could move
-        self._unchanged.seen(now, (execution.id, execution.updated_at, execution.progress))
-        if self.rules.stuck_timeout is not None and self.unchanged_for >= self.rules.stuck_timeout:
-            self._fail(Trouble.STUCK)
-
-    def _begin_anew(self, now: float) -> None:
-        """The earlier attempt's trigger came to nothing: this attempt sends its own, after a poll of its own."""
-        self.state, self.execution, self.due = State.POLL, None, now
+            return self.unchanged.over()  # it shows nothing that could move
+        self.unchanged.seen(now, (execution.id, execution.updated_at, execution.progress))
+        if self.rules.stuck_timeout is not None and self.unchanged.surely >= self.rules.stuck_timeout:
+            self._end(Trouble.STUCK)
 
     def _find_again(self, entries: Sequence[CacheExecution], now: float) -> None:
         """Another execution is the newest now; ours is further down in the history."""
@@ -505,10 +439,11 @@ class Sync:
         for entry in entries:
             if entry.id == self.execution.id:
                 return self._update(entry, now)
-        found = started_by(entries, self._asking, self.mode, newest=self._newest)
+        found = started_by(entries, self.asking, self.mode, newest=self._newest)
         later = next((entry for entry in found.candidates if entry.succeeded), None)
         if later is not None and self.origin is Origin.TRIGGERED:
-            self._done(later)
+            self.execution = later
+            self._end()
         else:
             self._wait_for_reason(Trouble.VANISHED, "", now)
 
@@ -517,13 +452,8 @@ class Sync:
         if self._odd.seen(now) < self.rules.start_timeout:
             return
         if self.origin is Origin.ADOPTED:
-            return self._begin_anew(now)
-        self._fail(trouble, reason)
-
-    def _done(self, execution: CacheExecution, *, unproven: bool = False) -> None:
-        self.execution = execution
-        self.state = State.DONE
-        self.result = Result(execution, self.origin, self.triggers, unproven=unproven)
+            return self._poll_again(now)
+        self._end(trouble, reason)
 
     # Common
 
@@ -532,7 +462,7 @@ class Sync:
         if self.state in (State.DONE, State.POSTED):
             return
         if now >= self._deadline:
-            return self._fail(Trouble.TIMED_OUT)
+            return self._end(Trouble.TIMED_OUT)
         if self._history_wanted:
             self.due = now
         elif (
@@ -545,15 +475,31 @@ class Sync:
             if self.state is State.IDENTIFY and self._quiet.lasts and grace > now:
                 self.due = min(self.due, grace)
 
-    def _hand_over(self, reason: str = "") -> None:
-        """Others will tell how it ends; ``reason`` says why it is not even known whether something was started."""
-        self.state = State.DONE
-        self.result = Result(
-            self.execution, self.origin, self.triggers, reason=reason, record=self.record, handed_over=True
-        )
+    def _end(
+        self,
+        trouble: Trouble | None = None,
+        reason: str = "",
+        *,
+        lasting: bool = False,
+        unproven: bool = False,
+    ) -> None:
+        """The result is there: what went wrong, or that ours has COMPLETED.
 
-    def _fail(self, trouble: Trouble, reason: str = "", *, lasting: bool = False) -> None:
+        Without ``follow`` others will tell how it ends; then ``reason`` says why it is not even known whether
+        something was started.
+        """
         self.state = State.DONE
+        handed_over = trouble is None and not self.rules.follow
         self.result = Result(
-            self.execution, self.origin, self.triggers, trouble, reason, lasting, self.unchanged_for
+            self.execution,
+            self.origin,
+            self.triggers,
+            trouble,
+            reason,
+            lasting,
+            self.unchanged.surely,
+            unproven=unproven,
+            record=self.record,
+            other_runs=self._other_runs,
+            handed_over=handed_over,
         )

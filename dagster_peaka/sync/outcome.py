@@ -73,6 +73,8 @@ class Result:
     """True when the history could not be read, and only the status says that the execution began after the poll."""
     record: Record = field(default_factory=Record)
     """What tells which execution it was, for those who record how it ends."""
+    other_runs: bool = False
+    """True when an execution of the other mode ran at the last poll: what the table holds may be half of its copy."""
     handed_over: bool = False
     """True when there is nothing more to do and the outcome is not waited for (``follow=False``)."""
 

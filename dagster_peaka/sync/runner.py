@@ -7,7 +7,6 @@ number of caches. The loop runs in the caller's thread, where an interrupt reach
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import math
 import queue
@@ -15,14 +14,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.api.client import FEW, NOT_LISTED, Client
-from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.caches.names import SyncTarget
+from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,
@@ -37,66 +35,16 @@ from dagster_peaka.errors import (
     sentence,
 )
 from dagster_peaka.sync.history import History
-from dagster_peaka.sync.identity import Record
+from dagster_peaka.sync.jobs import Note, Run, SyncJob
 from dagster_peaka.sync.log import Progress
-from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Origin, Posted, Result
+from dagster_peaka.sync.stopping import HISTORY_PAGE, SIDE_BY_SIDE, STOP_BUDGET, Stop, error_of
 
 T = TypeVar("T")
 
-HISTORY_PAGE = 25
-"""Entries of a history that one request asks for."""
-
-STOP_BUDGET = 5.0
-"""Seconds that stopping may take, for all syncs together."""
-
-SIDE_BY_SIDE = 32
-"""Requests that stopping has under way at once at most."""
-
 RUN_STATUS_INTERVAL = 5.0
 """Seconds between two readings of the run's own status."""
-
-
-@dataclass(frozen=True)
-class SyncJob:
-    """One sync to be done: which cache, in which mode, by which rules, and what an earlier attempt wrote down."""
-
-    target: SyncTarget
-    mode: SyncMode
-    rules: SyncRules
-    earlier: Record | None = None
-    earlier_age: float = 0.0
-    adopts_completed: bool = True
-
-
-@dataclass(frozen=True)
-class Note:
-    """What has to be written down about a job: before its trigger goes out, or how that was answered.
-
-    ``answer`` is None as long as the trigger may be taken; ``origin`` tells one that attaches or adopts.
-    """
-
-    job: SyncJob
-    record: Record
-    origin: Origin = Origin.TRIGGERED
-    answer: Posted | None = None
-
-
-@dataclass(eq=False)
-class _Run:
-    """A job under way: its machine, and whether a request for it alone is out."""
-
-    job: SyncJob
-    sync: Sync
-    busy: bool = False
-    history: History = field(default_factory=History)
-    reading: Reading | None = None
-    noted: Record | None = None
-    """What ``write_down`` was told last, while that may be taken."""
-    after: Future[Any] | None = None
-    """What ``after_result`` began."""
-    told: bool = False
-    """Whether its result waits to be yielded, or was."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +92,7 @@ class Runner:
         self._check_run = check_run
         now = clock()
         self._runs = [
-            _Run(job, Sync(job.mode, job.rules, now, job.earlier, job.earlier_age, job.adopts_completed))
+            Run(job, Sync(job.mode, job.rules, now, job.earlier, job.earlier_age, job.adopts_completed))
             for job in jobs
         ]
         self._progress = Progress(log, [run.sync for run in self._runs], clock)
@@ -153,8 +101,8 @@ class Runner:
         self._listing = False
         self._narrow = self._listed = True
         """Whether a catalog's listing, and whether any listing, is to be had."""
-        self._touched: dict[_Run, None] = {}
-        self._ready: deque[_Run] = deque()
+        self._touched: dict[Run, None] = {}
+        self._ready: deque[Run] = deque()
         self._next_sweep = now
         self._next_check = math.inf if check_run is None else now + RUN_STATUS_INTERVAL
 
@@ -172,7 +120,7 @@ class Runner:
                 assert run.sync.result is not None
                 yield run.job, run.sync.result
 
-    def _advance(self, unfinished: Iterable[_Run]) -> None:
+    def _advance(self, unfinished: Iterable[Run]) -> None:
         """Do what is due, and take in what has come; wait for that unless there is a result to be told."""
         touched, self._touched = self._touched, {}
         for run in touched:
@@ -194,7 +142,7 @@ class Runner:
         if not self._touched:
             self._take_in(wait=not self._ready)
 
-    def _goes_on(self, run: _Run) -> bool:
+    def _goes_on(self, run: Run) -> bool:
         """True while something is done about the result before it is yielded."""
         if run.sync.result is None or self._after_result is None:
             return False
@@ -210,13 +158,13 @@ class Runner:
 
     # What is due
 
-    def _acts_alone(self, run: _Run) -> bool:
+    def _acts_alone(self, run: Run) -> bool:
         """True when nothing is under way that would move this sync on."""
         if run.sync.task is Task.POLL and self._listing:
             return False
         return _is_due_once(run) and self._alone < SIDE_BY_SIDE
 
-    def _start_what_is_due(self, runs: Iterable[_Run]) -> None:
+    def _start_what_is_due(self, runs: Iterable[Run]) -> None:
         """Send what is due: triggers first, as many as go out at once, the others when these are answered."""
         now = self._clock()
         waiting = [run for run in runs if run.sync.task is Task.POLL and not run.busy]
@@ -254,7 +202,7 @@ class Runner:
             else event.future
         )
 
-    def _send_for(self, run: _Run, call: Call[T], handle: Callable[[Future[Answer[T]]], None]) -> None:
+    def _send_for(self, run: Run, call: Call[T], handle: Callable[[Future[Answer[T]]], None]) -> None:
         """Send what is about one cache only."""
         run.busy = True
         self._alone += 1
@@ -285,9 +233,9 @@ class Runner:
 
     # Polls
 
-    def _poll_one(self, run: _Run) -> None:
+    def _poll_one(self, run: Run) -> None:
         def handle(future: Future[Answer[CacheStatus]]) -> None:
-            error = _error_of(future)
+            error = error_of(future)
             if error is None:
                 answer = future.result()
                 self._polled(run, answer.value, answer)
@@ -299,7 +247,7 @@ class Runner:
 
         self._send_for(run, calls.get_cache_status(run.job.target.cache_id), handle)
 
-    def _poll_many(self, runs: Sequence[_Run]) -> None:
+    def _poll_many(self, runs: Sequence[Run]) -> None:
         if not self._listed:
             for run in runs:
                 self._poll_one(run)
@@ -311,7 +259,7 @@ class Runner:
             self._listing = False
             # Syncs that came due meanwhile were left out of the next sweep's time.
             self._next_sweep = min(self._next_sweep, self._clock())
-            error = _error_of(future)
+            error = error_of(future)
             if isinstance(error, PeakaServerError):
                 return self._widen(scope, error, [run for run in runs if _polls(run)])
             if isinstance(error, NOT_LISTED):
@@ -336,7 +284,7 @@ class Runner:
 
         self._send(calls.list_cache_statuses(scope), handle)
 
-    def _widen(self, scope: str | None, error: PeakaError, runs: Sequence[_Run]) -> None:
+    def _widen(self, scope: str | None, error: PeakaError, runs: Sequence[Run]) -> None:
         """A listing is not to be had, but its caches may be: from now on the next wider one is read, or each cache."""
         if scope is not None:
             self._narrow = False
@@ -347,26 +295,26 @@ class Runner:
         self._log.warning("%s From here on %s instead.", sentence(str(error)), then)
         self._poll_many(runs)
 
-    def _polled(self, run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
+    def _polled(self, run: Run, status: CacheStatus, answer: Answer[Any]) -> None:
         run.reading = Reading.of(status, run.job.mode, answer.server_time)
         run.sync.polled(run.reading, self._clock())
         self._told(run)
 
-    def _unreadable(self, run: _Run, error: PeakaError) -> None:
+    def _unreadable(self, run: Run, error: PeakaError) -> None:
         run.sync.unreadable(str(error), self._clock(), permanent=error.permanent)
         self._told(run)
 
-    def _told(self, run: _Run) -> None:
+    def _told(self, run: Run) -> None:
         self._touched[run] = None
         self._progress.told(run.job.target, run.sync, run.reading)
 
     # Histories
 
-    def _read_history(self, run: _Run) -> None:
+    def _read_history(self, run: Run) -> None:
         """Read page by page, whatever a page holds, until it suffices or nothing more comes."""
 
         def handle(future: Future[Answer[list[CacheExecution]]]) -> None:
-            error = _error_of(future)
+            error = error_of(future)
             if isinstance(error, PeakaNotFoundError):
                 run.sync.gone()
             elif error is not None:
@@ -383,7 +331,7 @@ class Runner:
 
     # Triggers
 
-    def _trigger(self, runs: Sequence[_Run]) -> None:
+    def _trigger(self, runs: Sequence[Run]) -> None:
         """Write all of them down at once, an event costs milliseconds, and send as many as have a place."""
         for run in runs:
             self._note(run)
@@ -393,15 +341,15 @@ class Runner:
                 self._post(run)
             self._told(run)
 
-    def _post(self, run: _Run) -> None:
+    def _post(self, run: Run) -> None:
         def handle(future: Future[Answer[None]]) -> None:
             self._posted(run, future)
 
         # Repeated by the machine, after a poll, and not by the connection.
         self._send_for(run, calls.trigger(run.job.target.cache_id, run.job.mode, resent=False), handle)
 
-    def _posted(self, run: _Run, future: Future[Answer[None]]) -> None:
-        error = _error_of(future)
+    def _posted(self, run: Run, future: Future[Answer[None]]) -> None:
+        error = error_of(future)
         now = self._clock()
         if error is None:
             run.sync.posted(Posted.ACCEPTED, now, server_time=future.result().server_time)
@@ -415,7 +363,7 @@ class Runner:
 
     # What is written down
 
-    def _note(self, run: _Run, answer: Posted | None = None) -> None:
+    def _note(self, run: Run, answer: Posted | None = None) -> None:
         """Have it written down what others need to know, where that is not on record yet."""
         record = run.sync.record
         if answer is not None:
@@ -453,7 +401,12 @@ class Runner:
         )
         try:
             if cancel and terminated and live:
-                left = self._stop(live, time.monotonic() + STOP_BUDGET)
+                deadline = time.monotonic() + STOP_BUDGET
+                self._settle_triggers(live, deadline)
+                self._drop_requests()
+                stop = Stop(self._client, self._clock, deadline, listed=self._listed)
+                reached, left = stop.cancel(live)
+                self._progress.cancelled([(run.job.target, run.sync) for run in reached])
         except Exception:
             self._log.exception("The run was terminated, and cancelling in Peaka failed half way.")
         self._drop_requests()
@@ -461,21 +414,7 @@ class Runner:
             [(run.job.target, run.sync, why) for run, why in left.items() if not run.sync.result]
         )
 
-    def _stop(self, live: Sequence[_Run], deadline: float) -> dict[_Run, str]:
-        """Cancel what is surely ours; returns what was left alone, and why."""
-        self._settle_triggers(live, deadline)
-        self._drop_requests()
-        left = dict.fromkeys(live, "not known to be running")
-        running = self._poll_again(live, deadline)
-        left.update(dict.fromkeys(running, "not surely ours"))
-        asked, reached = self._cancel_ours(running, deadline)
-        left.update(dict.fromkeys(asked, "the cancel was not answered"))
-        for run in reached:
-            del left[run]
-        self._progress.cancelled([(run.job.target, run.sync) for run in reached])
-        return left
-
-    def _settle_triggers(self, runs: Sequence[_Run], deadline: float) -> None:
+    def _settle_triggers(self, runs: Sequence[Run], deadline: float) -> None:
         """Give triggers under way a moment to be answered; after that their outcome is unknown."""
         until = min(deadline, time.monotonic() + 1.0)
         while any(run.sync.state is State.POSTED for run in runs) and (left := until - time.monotonic()) > 0:
@@ -487,101 +426,9 @@ class Runner:
             if run.sync.state is State.POSTED:
                 run.sync.posted(Posted.UNKNOWN, self._clock())
 
-    def _poll_again(self, runs: Sequence[_Run], deadline: float) -> list[_Run]:
-        """Those whose cache runs something, by one reading just now; the others' machines have been told."""
-        wanted: dict[Future[Any], Sequence[_Run]] = {}
-        if len(runs) <= FEW or not self._listed:
-            wanted = {
-                self._client.start(calls.get_cache_status(run.job.target.cache_id)): [run] for run in runs
-            }
-        else:
-            wanted = {self._client.start(calls.list_cache_statuses()): runs}
-        running: list[_Run] = []
-        unlisted: list[_Run] = []
 
-        def polled(run: _Run, status: CacheStatus, answer: Answer[Any]) -> None:
-            run.reading = Reading.of(status, run.job.mode, answer.server_time)
-            run.sync.polled(run.reading, self._clock())
-            if run.sync.result is None and run.reading.newest is not None and not run.reading.newest.ended:
-                running.append(run)
-
-        for future, concerned in _answered(wanted, deadline):
-            answer: Answer[CacheStatus | list[CacheStatus]] = future.result()
-            if not isinstance(answer.value, list):
-                polled(concerned[0], answer.value, answer)
-                continue
-            statuses = {status.id: status for status in answer.value}
-            for run in concerned:
-                status = statuses.get(run.job.target.cache_id)
-                if status is not None:
-                    polled(run, status, answer)
-                else:
-                    unlisted.append(run)
-        single = {
-            self._client.start(calls.get_cache_status(run.job.target.cache_id)): run for run in unlisted
-        }
-        for future, run in _answered(single, deadline):
-            polled(run, future.result().value, future.result())
-        return running
-
-    def _cancel_ours(self, runs: Sequence[_Run], deadline: float) -> tuple[list[_Run], list[_Run]]:
-        """Cancel each as soon as its own history says that it is ours: those asked to stop, and those that answered."""
-        waiting = list(reversed(runs))
-        histories: dict[Future[Answer[list[CacheExecution]]], _Run] = {}
-        cancels: dict[Future[Answer[None]], _Run] = {}
-        asked: list[_Run] = []
-        reached: list[_Run] = []
-        while (waiting or histories or cancels) and (time_left := deadline - time.monotonic()) > 0:
-            while waiting and len(histories) + len(cancels) < SIDE_BY_SIDE:
-                run = waiting.pop()
-                call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, 0)
-                histories[self._client.start(call)] = run
-            pending: list[Future[Any]] = [*histories, *cancels]
-            done, _ = concurrent.futures.wait(
-                pending, timeout=time_left, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                failed = future.cancelled() or _error_of(future) is not None
-                if future in cancels:
-                    run = cancels.pop(future)
-                    if not failed:
-                        reached.append(run)
-                    continue
-                run = histories.pop(future)
-                if not failed and self._is_ours(run, future.result().value):
-                    asked.append(run)
-                    cancels[self._client.start(calls.cancel(run.job.target.cache_id, run.job.mode))] = run
-        for future in (*histories, *cancels):
-            future.cancel()
-        return asked, reached
-
-    def _is_ours(self, run: _Run, entries: list[CacheExecution]) -> bool:
-        if run.sync.task is Task.HISTORY:
-            run.sync.history_read(entries, self._clock())
-        return (
-            run.reading is not None and run.sync.result is None and run.sync.may_cancel(run.reading, entries)
-        )
-
-
-def _is_due_once(run: _Run) -> bool:
+def _is_due_once(run: Run) -> bool:
     return not run.busy and run.sync.task not in (Task.WAIT, Task.NOTHING)
-
-
-R = TypeVar("R")
-
-
-def _answered(wanted: dict[Future[Any], R], deadline: float) -> Iterator[tuple[Future[Any], R]]:
-    """The successfully answered among ``wanted``, as they come, until the deadline; the rest is dropped."""
-    try:
-        timeout = max(0.0, deadline - time.monotonic())
-        for future in concurrent.futures.as_completed(wanted, timeout=timeout):
-            if _error_of(future) is None:
-                yield future, wanted[future]
-    except concurrent.futures.TimeoutError:
-        pass
-    finally:
-        for future in wanted:
-            future.cancel()
 
 
 def _nothing() -> Future[Any]:
@@ -594,13 +441,6 @@ def _failed(error: PeakaError) -> Future[Any]:
     future: Future[Any] = Future()
     future.set_exception(error)
     return future
-
-
-def _error_of(future: Future[Any]) -> PeakaError | None:
-    error = future.exception()
-    if error is None or isinstance(error, PeakaError):
-        return error
-    raise error
 
 
 def _posted(error: PeakaError) -> Posted:
@@ -616,12 +456,12 @@ def _posted(error: PeakaError) -> Posted:
     return Posted.UNKNOWN
 
 
-def _polls(run: _Run) -> bool:
+def _polls(run: Run) -> bool:
     """Whether a sync waits for a reading of its cache's status."""
     return run.sync.task is Task.POLL and not run.busy
 
 
-def _scope(runs: Sequence[_Run]) -> str | None:
+def _scope(runs: Sequence[Run]) -> str | None:
     """The catalog whose listing covers all of these; None for the project's.
 
     A schema's listing is never read: the live service was seen to answer it with 500, every time.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HANGING = 300.0
+"""Seconds without a sign of life after which an execution is said to hang: a job that nobody picks up looks so."""
+
 
 @dataclass
 class Lasting:
@@ -27,10 +30,15 @@ class Lasting:
         return self.seconds
 
     @property
+    def surely(self) -> float:
+        """The seconds, where three readings at least have said so; 0.0 otherwise."""
+        return self.seconds if self.readings >= 3 else 0.0
+
+    @property
     def lasts(self) -> bool:
         """Whether the latest reading said it."""
         return self._since is not None
 
     def over(self) -> None:
         """It is so no more, or nobody knows."""
-        self._since, self.seconds = None, 0.0
+        self._since, self.seconds, self.readings = None, 0.0, 0

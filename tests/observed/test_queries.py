@@ -176,6 +176,23 @@ def test_a_cache_makes_the_answers_about_a_paged_table_true(peaka: PeakaSandbox,
     assert cached == {"n": 150}
 
 
+def test_what_a_first_sync_hides_is_not_taken_for_a_count(peaka: PeakaSandbox) -> None:
+    """A full refresh that ends beside it: the table answers no rows, and neither count nor fingerprint is recorded."""
+    peaka.delete_cache(TABLE)
+    peaka.plan(TABLE, mode="incremental", hold=True)
+    peaka.create_cache(TABLE)
+    until(lambda: bool(peaka.executions(peaka.caches[TABLE])), what="first sync")
+    asset = build_peaka_cache_asset(
+        table=TABLE, key="beside", mode="full_refresh", row_count="query", fingerprint="count(*)"
+    )
+    (event,) = run_of(asset, peaka_for(peaka)).asset_materializations_for_node("beside")
+    execution_id = event.metadata["peaka/execution_id"].value
+    peaka.release(TABLE)
+
+    assert "dagster/row_count" not in event.metadata
+    assert (event.tags or {})["dagster/data_version"] == execution_id
+
+
 def test_a_check_of_dropped_rows_is_not_fooled_by_a_first_sync(peaka: PeakaSandbox) -> None:
     """A table that is cached anew answers 0 rows for a while; what is compared was counted after syncs that ended."""
     asset = build_peaka_cache_asset(table=TABLE, key="t", row_count="query")

@@ -1,5 +1,6 @@
 """The wheel: what is in it, and that it works without the extras."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ REPOSITORY = Path(__file__).parents[2]
 # Hides what only the extras install, as in an environment without them.
 WITHOUT_EXTRAS = """
 import sys
-for name in ("anyio", "sqlglot", "starlette", "uvicorn"):
+for name in ("anyio", "duckdb", "numpy", "sqlglot", "starlette", "uvicorn"):
     sys.modules[name] = None
 """
 
@@ -53,12 +54,12 @@ def run(installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_it_holds_the_package_its_types_marker_and_nothing_else(unpacked: Path) -> None:
-    """Every module of the package is in the wheel, with `py.typed`, and pytest's beside it; no test, no example."""
+    """Every module of the package is in the wheel, with its data and pytest's beside it; no test, no example."""
     found = {path.relative_to(unpacked).as_posix() for path in unpacked.rglob("*") if path.is_file()}
     package = {
         path.relative_to(REPOSITORY).as_posix()
         for path in [*(REPOSITORY / "dagster_peaka").rglob("*"), REPOSITORY / "dagster_peaka_pytest.py"]
-        if path.suffix in (".py", ".typed")
+        if path.suffix in (".py", ".typed", ".yaml")
     }
     assert "dagster_peaka/py.typed" in package
     assert {name for name in found if ".dist-info/" not in name} == package
@@ -83,6 +84,14 @@ def test_the_sandbox_without_its_extra_says_what_to_install(unpacked: Path) -> N
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "pip install 'dagster-peaka[sandbox]'" in done.stderr
+
+
+def test_the_doctor_needs_no_extra(unpacked: Path) -> None:
+    """It finds what it knows in the wheel, and says which variable is not set."""
+    code = f"{WITHOUT_EXTRAS}\nimport runpy; runpy.run_module('dagster_peaka', run_name='__main__')"
+    done = run(unpacked, "-c", code, "doctor", "--json", "--api-key-variable", "NO_SUCH_KEY")
+    assert done.returncode == 1, done.stderr
+    assert "PEAKA_API_KEY is not set" in json.loads(done.stdout)["first"]
 
 
 def test_pytest_starts_without_the_extras_and_without_the_package(

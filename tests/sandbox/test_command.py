@@ -80,8 +80,8 @@ def test_it_serves_until_a_signal_ends_it(
     with running(*options, "--project-id", "mine", "--status-case", "lower") as (process, url, greeting):
         said = "".join(greeting)
         assert "not Peaka" in said
-        assert "PEAKA_PROJECT_ID=mine" in said
-        assert "PEAKA_API_KEY=sandbox-key" in said
+        assert "export PEAKA_PROJECT_ID=mine" in said
+        assert "export PEAKA_API_KEY=sandbox-key" in said
         assert url.startswith("http://127.0.0.1:")
         statuses = httpx.get(
             f"{url}/data/projects/mine/cache/status", headers={"Authorization": "Bearer sandbox-key"}
@@ -242,10 +242,11 @@ def test_as_a_process_it_says_no_more_than_that(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
-def test_without_its_extra_it_says_which_to_install(tmp_path: Path) -> None:
-    """Where Starlette, uvicorn or sqlglot is missing, one sentence names the extra."""
-    (tmp_path / "uvicorn.py").write_text(
-        "raise ModuleNotFoundError('No module named uvicorn', name='uvicorn')"
+@pytest.mark.parametrize("name", ["uvicorn", "duckdb", "sqlglot", "numpy"])
+def test_without_its_extra_it_says_which_to_install(tmp_path: Path, name: str) -> None:
+    """Where a part of the extra is missing, one sentence names the extra."""
+    (tmp_path / f"{name}.py").write_text(
+        f"raise ModuleNotFoundError('No module named {name}', name='{name}')"
     )
     done = subprocess.run(
         command("--source", "ops=x.db"),
@@ -259,6 +260,32 @@ def test_without_its_extra_it_says_which_to_install(tmp_path: Path) -> None:
     assert done.stderr.splitlines() == [
         "dagster_peaka.sandbox: Peaka's sandbox needs its extra: pip install 'dagster-peaka[sandbox]'"
     ]
+
+
+def test_a_table_fails_with_the_reason_that_is_given(source: sqlite3.Connection, tmp_path: Path) -> None:
+    """--fail TABLE=REASON: every execution of its cache ends FAILED and says why, and no other cache's does."""
+    options = ["--source", f"ops.public={tmp_path / 'ops.db'}", "--cache", "ops.public.[fa]*"]
+    options += [
+        "--fail",
+        "ops.public.flights=the disk = full",
+        "--profile",
+        "documented",
+        "--execution-seconds",
+        "0",
+    ]
+    with running(*options) as (_, url, _):
+        client = httpx.Client(
+            base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"}
+        )
+        found: dict[str, Any] = {}
+        while len(found) < 2:
+            for status in client.get("cache/status").json():
+                if status["status"] != "RUNNING":
+                    found[status["tableName"]] = status
+        assert found["airlines"]["status"] == "COMPLETED"
+        assert found["flights"]["status"] == "FAILED"
+        (execution,) = client.get(f"cache/{found['flights']['id']}/executionHistory").json()
+        assert "the disk = full" in str(execution["error"])
 
 
 def test_many_rows_fit_into_300_megabytes(tmp_path: Path) -> None:

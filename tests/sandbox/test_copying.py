@@ -426,3 +426,56 @@ def test_a_full_refresh_of_rows_that_are_being_replaced(
     assert (done.status, done.error, done.cached) == ("COMPLETED", None, 30_000)
     assert sync(kept, cache).status == "COMPLETED"
     assert copy_of(store, cache) == rows(source, "big")
+
+
+def test_a_table_may_have_two_thousand_columns(ops: Any, source: sqlite3.Connection) -> None:
+    """As many as SQLite lets one have: copied, changed, queried and told apart by their fingerprint."""
+    names = [f"c{number}" for number in range(2_000)]
+    source.execute(
+        f"CREATE TABLE wide (c0 INTEGER PRIMARY KEY, {', '.join(f'{name} INTEGER' for name in names[1:])})"
+    )
+    source.execute(
+        f"INSERT INTO wide SELECT {', '.join('1' for _ in names)} UNION ALL SELECT {', '.join('2' for _ in names)}"
+    )
+    with PeakaSandbox(ops, ["ops.public.wide"], profile="documented") as sandbox:
+        sandbox.wait_idle()
+        api = Api(sandbox)
+        fingerprint = f"SELECT to_hex(checksum(ROW({', '.join(names)}))) FROM ops.public.wide"
+        before = api.query(fingerprint)
+        source.execute("UPDATE wide SET c1999 = 7 WHERE c0 = 2")
+        sandbox.start_execution("ops.public.wide")
+        sandbox.wait_idle()
+        last = sandbox.executions()[-1]
+        assert (last.status, last.inserted, last.updated, last.deleted) == ("COMPLETED", 0, 1, 0), last.error
+        assert api.query("SELECT sum(c1999), count(*) FROM ops.public.wide") == [[8, 2]]
+        assert api.query(fingerprint) != before
+        sandbox.start_execution("ops.public.wide", "full_refresh")
+        sandbox.wait_idle()
+        assert sandbox.executions()[-1].status == "COMPLETED"
+
+
+@pytest.mark.parametrize(
+    "definition", ["k TEXT PRIMARY KEY", "k PRIMARY KEY", "k TEXT PRIMARY KEY COLLATE NOCASE"]
+)
+def test_keys_may_be_texts_that_are_no_utf8(
+    ops: Any, source: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, definition: str
+) -> None:
+    """Steps begin and end at such keys, and every row is where it belongs."""
+    monkeypatch.setattr(copying, "STEP_ROWS", 2)
+    source.execute(f"CREATE TABLE odd ({definition}, n INTEGER)")
+    keys = [f"CAST(x'{byte:02x}{byte:02x}' AS TEXT)" for byte in range(0x80, 0x90)] + ["'a'", "'é'", "'z'"]
+    source.execute(f"INSERT INTO odd VALUES {', '.join(f'({key}, {n})' for n, key in enumerate(keys))}")
+    with PeakaSandbox(ops, ["ops.public.odd"], profile="documented") as sandbox:
+        sandbox.wait_idle()
+        source.execute("DELETE FROM odd WHERE n = 3")
+        source.execute("UPDATE odd SET n = 100 WHERE n = 5")
+        sandbox.start_execution("ops.public.odd")
+        sandbox.start_execution("ops.public.odd", "full_refresh")
+        sandbox.wait_idle()
+        first, delta, refresh = sandbox.executions()
+        assert (first.status, first.inserted) == ("COMPLETED", len(keys)), first.error
+        assert (delta.inserted, delta.updated, delta.deleted) == (0, 1, 1)
+        assert (refresh.status, refresh.inserted) == ("COMPLETED", len(keys) - 1)
+        assert Api(sandbox).query("SELECT count(*), sum(n) FROM ops.public.odd") == [
+            [18, sum(range(19)) - 8 + 100]
+        ]

@@ -4,8 +4,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from dagster_peaka import CacheExecution, SyncMode
-from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Posted, Trouble
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.stopping import may_cancel
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 
@@ -48,8 +50,8 @@ def test_ours_may_already_be_over_when_a_stranger_runs_in_the_same_second() -> N
     assert sync.task is Task.HISTORY
     sync.history_read([history[0], history[2]], 1.3)
     assert sync.state is State.FOLLOW
-    assert not sync.may_cancel(Reading(newest), history)
-    assert sync.may_cancel(Reading(newest), [history[0], history[2]])
+    assert not may_cancel(sync, Reading(newest), history)
+    assert may_cancel(sync, Reading(newest), [history[0], history[2]])
 
 
 def test_a_deleted_cache_ends_the_sync_at_any_time() -> None:
@@ -211,7 +213,7 @@ def test_after_a_trigger_that_was_not_accepted_nothing_is_cancelled() -> None:
         polled(sync, newest, 1.2)
         history = [newest, execution("baseline", -60)]
         sync.history_read(history, 1.3)
-        assert sync.may_cancel(Reading(newest), history) is (answer is Posted.ACCEPTED)
+        assert may_cancel(sync, Reading(newest), history) is (answer is Posted.ACCEPTED)
 
 
 def test_a_deferred_one_that_has_been_recorded_is_not_adopted() -> None:

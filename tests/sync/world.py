@@ -13,8 +13,10 @@ from datetime import datetime, timedelta, timezone
 
 from dagster_peaka.api.models import CacheExecution, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record
-from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Origin, Posted, Result
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.stopping import may_cancel
 
 EPOCH = datetime(2026, 7, 1, tzinfo=timezone.utc)
 INCREMENTAL, FULL_REFRESH = SyncMode.INCREMENTAL, SyncMode.FULL_REFRESH
@@ -351,7 +353,7 @@ class World:
             return
         if sync.task is Task.HISTORY:
             sync.history_read(entries, self.now)
-        if sync.result is None and sync.may_cancel(look, entries):
+        if sync.result is None and may_cancel(sync, look, entries):
             self.would_cancel = True
             running = [
                 e for e in self.executions if e.mode is self.mode and e.started is not None and not e.over

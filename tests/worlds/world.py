@@ -17,13 +17,16 @@ from typing import TypeAlias
 
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.records.attempts import RunEvent, RunStory, Written, left_by
+from dagster_peaka.sensors.claims import Told, Trigger
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import triggers_of
-from dagster_peaka.sensors.review import Outcome, Review, Start, Told, Trigger
+from dagster_peaka.sensors.review import Outcome, Review, Start
 from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import Record
-from dagster_peaka.sync.machine import Reading, State, Sync, SyncRules, Task
+from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Origin, Posted
+from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.stopping import may_cancel
 from tests.sync.world import EPOCH, Open, Truth, World
 
 CACHE_ID, ASSET, UPSTREAM, STEP = "5f3c", "orders", "raw", "orders"
@@ -364,7 +367,7 @@ class Story:
                 yield from self._requested()
                 if sync.task is Task.HISTORY:
                     sync.history_read(entries, self.now)
-                if sync.result is None and sync.may_cancel(reading, entries):
+                if sync.result is None and may_cancel(sync, reading, entries):
                     attempt.cancelled_at = seen_at
                     attempt.cancelled = self._cancel(attempt.mode)
         self._log(attempt, RunEvent(0.0, ended=True))
@@ -461,7 +464,7 @@ class Story:
             self._status(as_old_as),
             last.marks.get(ADDRESS) if last else None,
             Start.EVERYTHING if self.backfill else Start.SILENT if last is None else Start.SINCE,
-            since=date - timedelta(seconds=looked_at - last.looked_at) if last else None,
+            since=date - timedelta(seconds=looked_at - last.reported_until(ADDRESS)) if last else None,
             now=date,
             our_now=int(looked_at),
         )
@@ -485,6 +488,8 @@ class Story:
                 readings.append(self._histories[-1])
                 limit = NEXT_PAGE
                 yield from self._requested()
+                if review.history.failed:
+                    return
         elif review.mark is not None:
             self.cursor = PollingCursor(int(looked_at), 0, last.marks if last else {}).encode()
             self.at_rest += 1
@@ -502,8 +507,8 @@ class Story:
         marks = dict(last.marks) if last else {}
         if verdict.mark is not None:
             marks[ADDRESS] = verdict.mark
-        told_until = int(looked_at) if verdict.complete or last is None else last.looked_at
-        self.cursor = PollingCursor(told_until, 0, marks).encode()
+        behind = {} if verdict.complete or last is None else {ADDRESS: last.reported_until(ADDRESS)}
+        self.cursor = PollingCursor(int(looked_at), 0, marks, behind).encode()
         self.at_rest = self.at_rest + 1 if last is not None and marks == last.marks else 0
 
     def _last_cursor(self) -> PollingCursor | None:

@@ -12,6 +12,8 @@ from flights.commands.surroundings import CommandError, State, peaka
 from flights.database import DatabaseError
 
 PROJECT = Path(__file__).parents[3]
+PEAKA_PORT = 8765
+"""Where the sandbox listens each time, so that what was exported to a shell stays right; unless something else does."""
 
 
 def main() -> int:
@@ -40,8 +42,13 @@ def _serve(processes: Processes, state: State, port: int) -> None:
         raise CommandError(
             f"Port {port} is in use: stop what listens there, or use another: make PORT=3001 dev."
         )
-    environment, description = peaka(processes, state)
+    environment, description = peaka(processes, state, 0 if _busy(PEAKA_PORT) else PEAKA_PORT)
     print(description, flush=True)
+    if environment:
+        print(
+            "For a shell of your own:\n",
+            *(f"  export {name}={value}\n" for name, value in environment.items()),
+        )
     dagster = processes.start(
         "Dagster",
         [

@@ -74,10 +74,10 @@ class State:
         }
 
 
-def peaka(processes: Processes, state: State) -> tuple[dict[str, str], str]:
+def peaka(processes: Processes, state: State, port: int = 0) -> tuple[dict[str, str], str]:
     """The environment variables that name a Peaka, and a line that says which it is.
 
-    Starts the sandbox where the environment names no account.
+    Starts the sandbox where the environment names no account: on this port, 0 for a free one.
 
     Raises CommandError where a setting is missing or cannot work, ProcessError where the sandbox does not start.
     """
@@ -88,7 +88,7 @@ def peaka(processes: Processes, state: State) -> tuple[dict[str, str], str]:
                 "PEAKA_BASE_URL is set, PEAKA_API_KEY is not: "
                 "set the key too, or unset both to use the sandbox."
             )
-        return _start_sandbox(processes, state)
+        return _start_sandbox(processes, state, port)
     if not os.environ.get("PEAKA_PROJECT_ID"):
         raise CommandError(
             "PEAKA_API_KEY is set, PEAKA_PROJECT_ID is not: set the id of your project, "
@@ -119,7 +119,7 @@ def _check_connection() -> None:
         raise CommandError(" ".join(words)) from None
 
 
-def _start_sandbox(processes: Processes, state: State) -> tuple[dict[str, str], str]:
+def _start_sandbox(processes: Processes, state: State, port: int) -> tuple[dict[str, str], str]:
     log = state.folder / "sandbox.log"
     key = "sandbox-key"
     catalog = ".".join(cache_key("*")[:2])
@@ -128,7 +128,7 @@ def _start_sandbox(processes: Processes, state: State) -> tuple[dict[str, str], 
         *("--source", f"{catalog}={state.operational}"),
         *("--cache", f"{catalog}.*"),
         *("--store", str(state.sandbox_store)),
-        *("--port", "0"),
+        *("--port", str(port)),
     ]
     sandbox = processes.start(
         "the sandbox", command, log=log, environment={"PEAKA_SANDBOX_API_KEY": key, "PYTHONUNBUFFERED": "1"}

@@ -1,0 +1,439 @@
+"""Which function a call means, by `catalogue`'s lines; and functions whose types need code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from dagster_peaka.sandbox.sql import catalogue
+from dagster_peaka.sandbox.sql.casts import cast, to_text
+from dagster_peaka.sandbox.sql.kinds import (
+    BIGINT,
+    BOOLEAN,
+    DATE,
+    DOUBLE,
+    UNKNOWN,
+    VARBINARY,
+    VARCHAR,
+    SqlError,
+    Type,
+    Value,
+    array_of,
+    coerce,
+    coerces,
+    common_type,
+    decimal,
+    parse_type,
+    text_literal,
+    wrong,
+)
+from dagster_peaka.sandbox.sql.moments import (
+    FIELDS,
+    at_timezone,
+    date_add,
+    date_diff,
+    date_field,
+    date_trunc,
+    from_unixtime,
+    local,
+    to_iso8601,
+    with_timezone,
+)
+from dagster_peaka.sandbox.sql.operators import arithmetic, compare, concat, row, scalar
+
+Lambda = Callable[[Sequence[Type]], Value]
+"""A lambda expression: of its parameters' types, its SQL with the type of what it gives."""
+Argument = Value | Lambda
+
+
+# --- The catalogue
+
+
+@dataclass(frozen=True)
+class _Line:
+    parameters: tuple[Type, ...]
+    result: Type
+    sql: str
+    shown: str
+    variadic: bool = False
+
+
+def _type(text: str) -> Type:
+    """A parameter's type; a variable's name is a capital letter, and cannot be a type's."""
+    match = re.fullmatch(r"(array|map|lambda|row)\((.*)\)", text)
+    if match is None:
+        return Type(text) if text.isupper() or text == "unknown" else parse_type(text)
+    depth, parts = 0, [""]
+    for character in match[2]:
+        depth += (character == "(") - (character == ")")
+        if character == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += character
+    of = tuple(_type(part.strip()) for part in parts)
+    return Type(match[1], of=of, names=("",) * len(of) if match[1] == "row" else ())
+
+
+def _read(text: str) -> dict[str, list[_Line]]:
+    lines: dict[str, list[_Line]] = {}
+    for line in text.strip().splitlines():
+        head, _, sql = line.partition(": ")
+        name, _, rest = head.partition("(")
+        depth, at = 1, 0
+        while depth:
+            depth += (rest[at] == "(") - (rest[at] == ")")
+            at += 1
+        listed = _type(f"row({rest[: at - 1].replace('...', '')})").of if at > 1 else ()
+        found = _Line(listed, _type(rest[at:].strip()), sql, f"({rest[: at - 1]})", "..." in rest)
+        lines.setdefault(name, []).append(found)
+    return lines
+
+
+_SCALARS = _read(catalogue.SCALARS)
+_AGGREGATES = _read(catalogue.AGGREGATES)
+
+
+def _bind(parameter: Type, given: Type, bound: dict[str, Type]) -> bool:
+    """Whether an argument's type can be the parameter's, noting what that makes of its variables."""
+    if parameter.name.isupper():
+        try:
+            both = common_type((bound.get(parameter.name, UNKNOWN), given), "")
+        except SqlError:
+            return False
+        bound[parameter.name] = both
+        fits = {"N": both.is_number or both == UNKNOWN, "E": not both.of}
+        return fits.get(parameter.name, True)
+    if given == UNKNOWN:
+        return True
+    if parameter.of:
+        return (
+            parameter.name == given.name
+            and len(parameter.of) == len(given.of)
+            and all(_bind(inner, part, bound) for inner, part in zip(parameter.of, given.of, strict=True))
+        )
+    return coerces(given, parameter) or (parameter.is_timestamp and given.is_timestamp)
+
+
+def _filled(kind: Type, bound: dict[str, Type]) -> Type:
+    if kind.name.isupper():
+        return bound.get(kind.name, UNKNOWN)
+    return Type(
+        kind.name,
+        kind.precision,
+        kind.scale,
+        tuple(_filled(part, bound) for part in kind.of),
+        kind.names,
+        kind.zone,
+    )
+
+
+def _fits(line: _Line, arguments: Sequence[Argument]) -> tuple[list[str], dict[str, Type]] | None:
+    """The arguments' SQL as the line's parameters, and what its variables are; None where they do not fit."""
+    parameters = list(line.parameters)
+    while line.variadic and len(parameters) < len(arguments):
+        parameters.append(parameters[-1])
+    if len(parameters) != len(arguments):
+        return None
+    bound: dict[str, Type] = {}
+    pairs = list(zip(parameters, arguments, strict=True))
+    for parameter, argument in pairs:
+        if (parameter.name == "lambda") == isinstance(argument, Value):
+            return None
+        if isinstance(argument, Value) and not _bind(parameter, argument.type, bound):
+            return None
+    typed: list[str] = []
+    for parameter, argument in pairs:
+        if isinstance(argument, Value):
+            target = _filled(parameter, bound)
+            keep = target.is_timestamp and argument.type.is_timestamp
+            typed.append(argument.sql if keep else coerce(argument, target).sql)
+            continue
+        body = argument([_filled(part, bound) for part in parameter.of[:-1]])
+        if not _bind(parameter.of[-1], body.type, bound):
+            return None
+        typed.append(body.sql)
+    return typed, bound
+
+
+def _chosen(
+    lines: Sequence[_Line], name: str, arguments: Sequence[Argument]
+) -> tuple[_Line, list[str], Type]:
+    for line in lines:
+        fit = _fits(line, arguments)
+        if fit is not None:
+            return line, fit[0], _filled(line.result, fit[1])
+    raise wrong(name, arguments, " or ".join(line.shown for line in lines))
+
+
+def call(name: str, arguments: Sequence[Argument]) -> Value:
+    """A scalar function's call. Raises SqlError where there is none such, or not of these arguments."""
+    build = _BUILDERS.get(name)
+    if build is not None:
+        values = [argument for argument in arguments if isinstance(argument, Value)]
+        if len(values) != len(arguments):
+            raise wrong(name, arguments, "no lambda")
+        found = build(values)
+        if found is not None:
+            return found
+    if name not in _SCALARS:
+        if build is not None:
+            raise wrong(name, arguments, "other types, or another number of them")
+        raise SqlError(f"Function {name[:60]} is not supported by this sandbox")
+    line, typed, result = _chosen(_SCALARS[name], name, arguments)
+    sql = line.sql.replace("{*}", ", ".join(typed)) if line.variadic else line.sql.format(*typed)
+    return Value(f"({sql})" if sql.startswith("CASE") else sql, result)
+
+
+Native = Callable[[str], str]
+"""A call of DuckDB's, with its DISTINCT, ORDER BY, FILTER and OVER."""
+
+
+def aggregate(name: str, arguments: Sequence[Value], native: Native) -> Value:
+    """An aggregate's or window function's call."""
+    if name == "checksum" and len(arguments) == 1:
+        hashed = f"t_hash({encoded(arguments)})"
+        return Value(f"t_checksum({native(f'sum({hashed})')})", VARBINARY)
+    first = arguments[0].type if arguments else UNKNOWN
+    if name in ("sum", "avg") and first.name == "decimal" and len(arguments) == 1:
+        total = native(f"sum({arguments[0].sql})")
+        if name == "sum":
+            kind = decimal(38, first.scale)
+            return Value(f"CAST({total} AS {kind.stored})", kind)
+        count = native(f"count({arguments[0].sql})")
+        mean = f"t_decimal_div(CAST({total} AS VARCHAR), CAST({count} AS VARCHAR), {first.scale})"
+        return Value(f"CASE WHEN {count} > 0 THEN CAST({mean} AS {first.stored}) END", first)
+    if first.is_timestamp and name in ("lag", "lead", "first_value", "last_value", "nth_value"):
+        _same_zone(arguments)
+    line, typed, result = _chosen(_AGGREGATES[name], name, arguments)
+    sql = re.sub(r"<<(.*?)>>", lambda match: native(match[1].format(*typed)), line.sql)
+    return Value(sql, result)
+
+
+def _same_zone(values: Sequence[Value]) -> None:
+    if len({value.type.zone for value in values if value.type.is_timestamp}) > 1:
+        raise SqlError("Values of several time zones are not supported here by this sandbox")
+
+
+_NAMES = list(_AGGREGATES)
+AGGREGATES = frozenset({*_NAMES[: _NAMES.index("row_number")], "checksum", "listagg"})
+WINDOWED = frozenset(_AGGREGATES)
+"""Aggregates, and the functions that a window may have."""
+RANKINGS = frozenset(
+    {"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"}
+)
+"""Those of them that take no frame."""
+
+
+def encoded(values: Sequence[Value]) -> str:
+    """Values with their types as a text that no other values have; NULL is a value here."""
+    parts: list[str] = []
+    for value in values:
+        text = f"hex({value.sql})" if value.type.name == "varbinary" else f"CAST({value.sql} AS VARCHAR)"
+        if value.type.of:
+            text = f"CAST(to_json({value.sql}) AS VARCHAR)"
+        kind = text_literal(f"{value.type} ")
+        parts.append(f"{kind} || coalesce(length({text}) || ' ' || {text}, 'NULL ')")
+    return f"concat({', '.join(parts)})"
+
+
+# --- Functions whose types need code
+
+
+def _number(name: str, values: Sequence[Value], most: int = 1) -> Value:
+    if not 1 <= len(values) <= most or not (values[0].type.is_number or values[0].type == UNKNOWN):
+        raise wrong(name, values, "(a number)")
+    return coerce(values[0], BIGINT) if values[0].type == UNKNOWN else values[0]
+
+
+def _sign(values: Sequence[Value]) -> Value:
+    value = _number("sign", values)
+    kind = decimal(1, 0) if value.type.name == "decimal" else value.type
+    return Value(f"CAST(sign({value.sql}) AS {kind.stored})", kind)
+
+
+def _whole(function: str, values: Sequence[Value]) -> Value | None:
+    """Floor, ceil, or round and truncate without digits: integers as they are, decimals without their scale."""
+    value = _number(function, values, 2)
+    p, s = value.type.precision, value.type.scale
+    if value.type == DOUBLE and function in ("floor", "ceil") and len(values) == 1:
+        return Value(f"{function}({value.sql})", DOUBLE)
+    if value.type == DOUBLE:
+        return None
+    digits = values[1] if len(values) == 2 and function == "round" else None
+    if len(values) == 2 and (digits is None or not digits.type.is_integer):
+        raise wrong(function, values, "(a number) or (a number, integer)")
+    if value.type.is_integer:
+        if digits is not None and (digits.constant is None or digits.constant < 0):
+            raise SqlError("round(integer, n) with n below 0 or computed is not supported by this sandbox")
+        return value
+    if digits is not None:
+        if digits.constant is None or digits.constant < 0:
+            raise SqlError("round(decimal, n) with n below 0 or computed is not supported by this sandbox")
+        kind = decimal(p + 1, s)
+        cut = decimal(min(38, p + 1), min(s, int(digits.constant)))
+        return Value(f"CAST(CAST({value.sql} AS {cut.stored}) AS {kind.stored})", kind)
+    kind = decimal(p - s + (min(s, 1) if function != "trunc" else p == s), 0)
+    inner = value.sql if function == "round" else f"{function}({value.sql})"
+    return Value(f"CAST({inner} AS {kind.stored})", kind)
+
+
+def _mod(values: Sequence[Value]) -> Value | None:
+    return arithmetic("%", *values) if len(values) == 2 else None
+
+
+def _extreme(function: str, values: Sequence[Value]) -> Value:
+    if not values:
+        raise wrong(function, values, "at least 1 of one type")
+    kind = scalar(common_type((value.type for value in values), function), function)
+    typed = [coerce(value, kind).sql for value in values]
+    some = " OR ".join(f"{sql} IS NULL" for sql in typed)
+    if len(typed) == 1:
+        return Value(typed[0], kind)
+    return Value(f"CASE WHEN {some} THEN NULL ELSE {function}({', '.join(typed)}) END", kind)
+
+
+def _coalesce(values: Sequence[Value]) -> Value:
+    if len(values) < 2:
+        raise wrong("coalesce", values, "at least 2 of one type")
+    kind = common_type((value.type for value in values), "coalesce")
+    return Value(f"coalesce({', '.join(coerce(value, kind).sql for value in values)})", kind)
+
+
+def _nullif(values: Sequence[Value]) -> Value | None:
+    if len(values) != 2:
+        return None
+    first, second = values
+    same = compare("=", first, second)
+    return Value(f"CASE WHEN {same.sql} THEN NULL ELSE {first.sql} END", first.type)
+
+
+_OF_PATTERNS = {
+    "like": ("regexp_matches({}, {})", BOOLEAN),
+    "count": ("len(regexp_extract_all({}, {}))", BIGINT),
+    "split": ("regexp_split_to_array({}, {})", array_of(VARCHAR)),
+}
+
+
+def _matched(text: str, pattern: Value) -> tuple[str, str]:
+    """A text and a pattern such that RE2 finds in it what Trino's Joni finds. Raises SqlError where that is unsure."""
+    if pattern.text is None:
+        raise SqlError("regexp_…: this sandbox takes the pattern as a string literal only")
+    if re.search(r"&&|\\[hHRXGpPZ]|\[[^]]*\[", pattern.text):
+        raise SqlError(
+            f"The pattern {pattern.text[:60]} has what means something else, or nothing, in this sandbox"
+        )
+    if re.search(r"\\[wWdDsSbB]|\(\?[a-z]*i", pattern.text):
+        text = f"t_ascii({text})"
+    if "$" in pattern.text:
+        text = f"t_line({text})"
+    return text, pattern.sql
+
+
+def _regexp(name: str, values: Sequence[Value]) -> Value | None:
+    """Functions of a pattern. DuckDB's patterns are RE2's, which have what Java's have but look-around."""
+    if len(values) not in (2, 3) or any(not coerces(value.type, VARCHAR) for value in values[:2]):
+        return None
+    text, pattern = _matched(coerce(values[0], VARCHAR).sql, values[1])
+    third = values[2] if len(values) == 3 else None
+    if name in _OF_PATTERNS and third is None:
+        sql, kind = _OF_PATTERNS[name]
+        return Value(sql.format(text, pattern), kind)
+    if name == "replace":
+        if third is None:
+            return Value(f"regexp_replace({text}, {pattern}, '', 'g')", VARCHAR)
+        if third.text is None:
+            raise SqlError("regexp_replace: this sandbox takes the replacement as a string literal only")
+        by = re.sub(r"\$(\d)", r"\\\1", third.text.replace("\\", "\\\\"))
+        if "$" in by or "\\" in third.text:
+            raise SqlError("regexp_replace: of $ and \\ the replacement may hold $1 to $9 in this sandbox")
+        return Value(f"regexp_replace({text}, {pattern}, {text_literal(by)}, 'g')", VARCHAR)
+    if third is not None and (not third.type.is_integer or third.constant is None):
+        raise SqlError(f"regexp_{name}: this sandbox takes the group as an integer literal only")
+    group = 0 if third is None else int(third.constant or 0)
+    whole = f"regexp_extract({text}, {pattern}, {group})"
+    if name == "extract":
+        return Value(f"CASE WHEN regexp_matches({text}, {pattern}) THEN {whole} END", VARCHAR)
+    return Value(f"regexp_extract_all({text}, {pattern}, {group})", array_of(VARCHAR))
+
+
+def _format(values: Sequence[Value]) -> Value | None:
+    if len(values) < 1 or values[0].type != VARCHAR:
+        return None
+    listed = values[1:]
+    texts = [
+        f"CAST({value.sql} AS VARCHAR)"
+        if value.type == DOUBLE
+        else to_text(value)
+        if value.type != UNKNOWN
+        else "NULL"
+        for value in listed
+    ]
+    kinds = text_literal(";".join(str(value.type) for value in listed))
+    return Value(f"t_format({values[0].sql}, {kinds}, CAST([{', '.join(texts)}] AS VARCHAR[]))", VARCHAR)
+
+
+def _typeof(values: Sequence[Value]) -> Value | None:
+    return Value(text_literal(str(values[0].type)), VARCHAR) if len(values) == 1 else None
+
+
+def _array_join(values: Sequence[Value]) -> Value | None:
+    if len(values) not in (2, 3) or values[0].type.name != "array":
+        return None
+    text = cast(Value("e", values[0].type.of[0]), VARCHAR, lenient=False).sql
+    if len(values) == 3:
+        text = f"coalesce({text}, {coerce(values[2], VARCHAR).sql})"
+    return Value(
+        f"array_to_string(list_transform({values[0].sql}, lambda e: {text}), {coerce(values[1], VARCHAR).sql})",
+        VARCHAR,
+    )
+
+
+def _date(values: Sequence[Value]) -> Value | None:
+    return cast(values[0], DATE, lenient=False) if len(values) == 1 else None
+
+
+def _zones_clock(name: str, values: Sequence[Value]) -> Value | None:
+    """Functions of a timestamp's own clock: the same as of the plain timestamp that its zone shows."""
+    if not values or not values[0].type.zone or values[0].type.zone == "UTC":
+        return None
+    return call(name, [local(values[0]), *values[1:]])
+
+
+_Builder = Callable[[Sequence[Value]], Value | None]
+
+_BUILDERS: dict[str, _Builder] = {
+    "sign": _sign,
+    "floor": partial(_whole, "floor"),
+    **dict.fromkeys(("ceil", "ceiling"), partial(_whole, "ceil")),
+    "round": partial(_whole, "round"),
+    "truncate": partial(_whole, "trunc"),
+    "mod": _mod,
+    "greatest": partial(_extreme, "greatest"),
+    "least": partial(_extreme, "least"),
+    "coalesce": _coalesce,
+    "nullif": _nullif,
+    "concat": partial(concat, "concat"),
+    **{
+        f"regexp_{name}": partial(_regexp, name)
+        for name in (*_OF_PATTERNS, "replace", "extract", "extract_all")
+    },
+    "format": _format,
+    "typeof": _typeof,
+    "array_join": _array_join,
+    **{name: partial(date_field, name) for name in FIELDS},
+    "date": _date,
+    "date_trunc": date_trunc,
+    "date_add": date_add,
+    "date_diff": date_diff,
+    "from_unixtime": from_unixtime,
+    "with_timezone": with_timezone,
+    "at_timezone": at_timezone,
+    "to_iso8601": to_iso8601,
+    **{name: partial(_zones_clock, name) for name in ("date_format", "last_day_of_month")},
+    "row": row,
+}
+
+NAMES = (*_SCALARS, *_BUILDERS, *WINDOWED, "checksum", "listagg", "now", "grouping", "reduce", "zip_with")
+"""All functions that there are, by Trino's names."""

@@ -1,0 +1,143 @@
+"""Names: which column a name in a query means, and where its value stands in the generated SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value
+
+
+class TableRef(NamedTuple):
+    """A table's full name as a statement writes it."""
+
+    catalog: str
+    schema: str
+    table: str
+
+    def __str__(self) -> str:
+        return ".".join(self)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a table's rows are: a SQLite file, the table in it, and (name, Trino type) of its columns in order.
+
+    A query sees no more than `most_rows` of them, where that is given. `version` changes when the rows do; without it
+    they are read again whenever anything in the file has changed. A table of no file brings its `rows`.
+    """
+
+    path: str
+    table: str
+    columns: tuple[tuple[str, str], ...]
+    most_rows: int | None = None
+    version: str | None = None
+    rows: tuple[tuple[str | int | None, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column that can be named; one that has a `problem` exists but cannot be used, and the problem says why.
+
+    `weight` counts the columns that its value is made of once all subqueries are written into each other.
+    """
+
+    name: str
+    sql: str
+    type: Type
+    qualifier: tuple[str, ...] = ()
+    source: TableRef | None = None
+    problem: str = ""
+    weight: int = 1
+
+    def use(self) -> Value:
+        """The column's value."""
+        if self.problem:
+            raise SqlError(self.problem)
+        return Value(self.sql, self.type)
+
+
+class Scope:
+    """The columns that a place in a query sees, and around it those of the query that it is a part of."""
+
+    def __init__(
+        self, fields: Sequence[Field], outer: Scope | None = None, *, lambda_of: bool = False
+    ) -> None:
+        self.fields = tuple(fields)
+        self.outer = outer
+        self.outer_uses = 0
+        self._is_lambda = lambda_of
+
+    def find(self, name: str, qualifier: Sequence[str], shown: str) -> Field:
+        """The column of that name; `shown` is how an error names it."""
+        wanted = tuple(part.lower() for part in qualifier)
+        found = [
+            one
+            for one in self.fields
+            if one.name.lower() == name.lower() and _ends_with(one.qualifier, wanted)
+        ]
+        if len(found) > 1:
+            raise SqlError(f"{shown} is ambiguous")
+        if found:
+            return found[0]
+        if self.outer is None:
+            raise SqlError(f"{shown} cannot be resolved")
+        self.outer_uses += not self._is_lambda
+        return self.outer.find(name, qualifier, shown)
+
+    def of_table(self, qualifier: Sequence[str], shown: str) -> list[Field]:
+        """The columns that table.* stands for."""
+        wanted = tuple(part.lower() for part in qualifier)
+        found = [one for one in self.fields if _ends_with(one.qualifier, wanted)]
+        if not found:
+            raise SqlError(f"{shown}: unable to resolve the table")
+        return found
+
+
+def _ends_with(qualifier: tuple[str, ...], end: tuple[str, ...]) -> bool:
+    return not end or qualifier[-len(end) :] == end
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a result: its name, its Trino type, and the table if it is a table's column unchanged."""
+
+    name: str
+    data_type: str
+    source: TableRef | None
+
+
+@dataclass(frozen=True)
+class Output:
+    """A column that a compiled query gives, standing in its SQL as o0, o1, …"""
+
+    name: str
+    type: Type
+    source: TableRef | None = None
+    weight: int = 1
+
+
+@dataclass(frozen=True)
+class Query:
+    """A compiled query."""
+
+    sql: str
+    outputs: tuple[Output, ...]
+
+    def fields(self, alias: str, *qualifier: str) -> list[Field]:
+        """Its columns as seen by a query that selects from it under the SQL name `alias`."""
+        under = tuple(part.lower() for part in qualifier)
+        return [
+            Field(output.name, f"{alias}.o{index}", output.type, under, output.source, weight=output.weight)
+            for index, output in enumerate(self.outputs)
+        ]
+
+    def value(self, alias: str, index: int) -> Value:
+        """The value of a column under the SQL name `alias`."""
+        return Value(f"{alias}.o{index}", self.outputs[index].type)
+
+    def renamed(self, names: Sequence[str]) -> Query:
+        """The query with other names for its columns."""
+        outputs = (replace(output, name=name) for output, name in zip(self.outputs, names, strict=True))
+        return Query(self.sql, tuple(outputs)) if names else self
