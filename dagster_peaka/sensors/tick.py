@@ -123,7 +123,7 @@ class Tick:
         Raises:
             PeakaConnectionError: when that has lasted for too long. A failed tick is what Dagster's alerts go by.
         """
-        polled_at = self.last.looked_at if self.last else 0
+        polled_at = self.last.evaluated_at if self.last else 0
         since = max(polled_at, self.context.last_sensor_start_time or 0)
         away, tolerance = self.began - since if since else 0.0, self.peaka.outage_tolerance
         if away <= tolerance:
