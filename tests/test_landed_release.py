@@ -45,7 +45,7 @@ def test_a_cursor_of_the_polling_sensor_is_read() -> None:
     """Nothing is told again, and nothing that was unfinished is forgotten."""
     cursor = PollingCursor.decode((LANDED / "polling_cursor.txt").read_text().strip())
 
-    assert (cursor.looked_at, cursor.turn) == (1_790_000_000, 1)
+    assert (cursor.evaluated_at, cursor.turn) == (1_790_000_000, 1)
     orders, items = (cursor.marks[short(f"shop.public.{name}", ADDRESS)] for name in ("orders", "items"))
     assert (orders.cache, orders.newest[SyncMode.INCREMENTAL]) == (short("c-1", CACHE), short("e-2"))
     assert orders.newest[SyncMode.FULL_REFRESH] is None

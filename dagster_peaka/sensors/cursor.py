@@ -93,26 +93,26 @@ class PollingCursor:
     """What was seen of every cache, by the :func:`short` hash of how its asset addresses it.
 
     Attributes:
-        looked_at: when the last tick listed the caches, in epoch seconds by our clock.
+        evaluated_at: when the last tick listed the caches, in epoch seconds by our clock.
         turn: the place of the asset whose turn it is first.
         behind: the caches that were left to the next tick, each with the time up to which all of it is reported. One of
             them keeps no other one back.
     """
 
-    looked_at: int
+    evaluated_at: int
     turn: int = 0
     marks: Mapping[bytes, Mark] = field(default_factory=dict[bytes, Mark])
     behind: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
 
     def reported_until(self, address: bytes) -> int:
         """The time up to which all of a cache is reported, in epoch seconds by our clock."""
-        return self.behind.get(address, self.looked_at)
+        return self.behind.get(address, self.evaluated_at)
 
     def encode(self) -> str:
         """The text of the cursor."""
         head: dict[str, Any] = {
             "version": VERSION,
-            "evaluated_at": datetime.fromtimestamp(self.looked_at, timezone.utc).isoformat(),
+            "evaluated_at": datetime.fromtimestamp(self.evaluated_at, timezone.utc).isoformat(),
             "caches": len(self.marks),
             "open_executions": sum(len(mark.unfinished) for mark in self.marks.values()),
             "caches_left": len(self.behind),
@@ -142,9 +142,9 @@ class PollingCursor:
             if head["version"] != VERSION:
                 raise UnreadableCursor("it is of a version that this package does not know")
             body = base64.b64decode(head["marks"], altchars=b"-_", validate=True)[4:]
-            evaluated_at = datetime.fromisoformat(head["evaluated_at"])
+            evaluated_at = int(datetime.fromisoformat(head["evaluated_at"]).timestamp())
             marks, behind = _unpacked(BytesIO(body))
-            cursor = cls(int(evaluated_at.timestamp()), head["turn"], marks, behind)
+            cursor = cls(evaluated_at, head["turn"], marks, behind)
             whole = cursor.encode() == text
         except (LookupError, OverflowError, TypeError, ValueError) as error:
             raise (

@@ -59,7 +59,7 @@ class Reported:
 
     @property
     def is_recorded(self) -> bool:
-        """False for a failure of an asset that declares no check: only the log tells of it."""
+        """False for a failure of an asset that declares no check: only the log names it."""
         return self.outcome.record or self.asset.checked
 
     def __str__(self) -> str:

@@ -123,7 +123,7 @@ class Tick:
         Raises:
             PeakaConnectionError: when that has lasted for too long. A failed tick is what Dagster's alerts go by.
         """
-        polled_at = self.last.looked_at if self.last else 0
+        polled_at = self.last.evaluated_at if self.last else 0
         since = max(polled_at, self.context.last_sensor_start_time or 0)
         away, tolerance = self.began - since if since else 0.0, self.peaka.outage_tolerance
         if away <= tolerance:
@@ -328,14 +328,11 @@ class Tick:
         """Ask which of these caches runs of ours follow, before what is recorded: an ended run has recorded all."""
         if not moved or (self.last is None and not self.backfill):
             return  # a first tick that remembers what there is reports nothing
-        last = self.last.looked_at if self.last else self.began
-        caches = {
-            each.asset.key: (
-                each.cache_id,
-                min(last, self._created_at_least(each, each.unreported)) - LOG_TOLERANCE,
-            )
-            for each in moved
-        }
+        caches: dict[dg.AssetKey, tuple[str, float]] = {}
+        for each in moved:
+            until = self.last.reported_until(each.asset.address) if self.last else self.began
+            oldest = min(until, self._created_at_least(each, each.unreported))
+            caches[each.asset.key] = each.cache_id, oldest - LOG_TOLERANCE
         under_way = followed(self.context.instance, caches)
         for each in moved:
             each.review.followed = under_way.get(each.asset.key, ())

@@ -319,16 +319,24 @@ def test_sensors_are_switched_on_by_true_or_by_their_settings(
         project,
         sandbox,
         source_asset_key="landed",
-        upstream_sensor={"name": "news", "default_status": "RUNNING", "minimum_update_interval": 600},
-        polling_sensor={"name": "looks", "minimum_interval_seconds": 90, "tags": {"team": "data"}},
+        upstream_sensor={
+            "name": "after_landing",
+            "default_status": "RUNNING",
+            "minimum_update_interval": 600,
+        },
+        polling_sensor={"name": "synced_elsewhere", "minimum_interval_seconds": 90, "tags": {"team": "data"}},
     )
 
     sensors = {sensor.name: sensor for sensor in plain.sensors or ()}
     assert set(sensors) == {"peaka_upstream_sensor", "peaka_polling_sensor"}
     assert {sensor.default_status for sensor in sensors.values()} == {dg.DefaultSensorStatus.STOPPED}
-    news, looks = sorted(named.sensors or (), key=lambda sensor: sensor.name, reverse=True)
-    assert (news.name, news.default_status) == ("news", dg.DefaultSensorStatus.RUNNING)
-    assert (looks.name, looks.minimum_interval_seconds, looks.tags["team"]) == ("looks", 90, "data")
+    upstream, polling = sorted(named.sensors or (), key=lambda sensor: sensor.name)
+    assert (upstream.name, upstream.default_status) == ("after_landing", dg.DefaultSensorStatus.RUNNING)
+    assert (polling.name, polling.minimum_interval_seconds, polling.tags["team"]) == (
+        "synced_elsewhere",
+        90,
+        "data",
+    )
 
 
 def test_a_project_without_sensors_has_none(project: Project, sandbox: PeakaSandbox) -> None:

@@ -77,6 +77,11 @@ def lines_of(log: logging.Logger) -> Generator[list[tuple[int, str]], None, None
         log.removeHandler(handler)
 
 
+def values(event: Any) -> dict[str, Any]:
+    """The metadata of an event, as plain values."""
+    return {name: value.value for name, value in event.metadata.items()}
+
+
 def recorded(instance: dg.DagsterInstance, key: dg.AssetKey) -> list[str]:
     """The executions that an asset has materializations of, oldest first."""
     records = instance.fetch_materializations(key, limit=1000, ascending=True).records

@@ -6,13 +6,13 @@ from dagster_peaka import PeakaResource, build_peaka_cache_asset
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 
 watched = build_peaka_cache_asset(table="ops.public.t", key="watched", last_sync_check=True)
-unattended = build_peaka_cache_asset(table="ops.public.u", key="unattended", wait=False)
+deferred = build_peaka_cache_asset(table="ops.public.u", key="deferred", wait=False)
 
 defs = dg.Definitions(
-    assets=[watched, unattended],
+    assets=[watched, deferred],
     sensors=[
         build_peaka_polling_sensor(
-            [watched, unattended],
+            [watched, deferred],
             minimum_interval_seconds=1,
             default_status=dg.DefaultSensorStatus.RUNNING,
         )

@@ -9,6 +9,7 @@ import pytest
 from dagster_peaka import build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sandbox.behaviour import Fault
+from dagster_peaka.sensors import reading
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from tests.materializing import peaka_for, sqlite_tables
 from tests.sensors.polling import Watch, completed, queries, recorded, requests_of, sync_by_others
@@ -45,14 +46,17 @@ def watch_of(sandbox: PeakaSandbox, instance: dg.DagsterInstance, *tables: str) 
 
 
 def test_a_missing_table_with_a_namesake_costs_one_request_for_the_catalogs(
-    namesakes: PeakaSandbox, instance: dg.DagsterInstance
+    namesakes: PeakaSandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The names of the catalogs are kept from tick to tick, and the table is found when its cache comes."""
+    """The names of the catalogs are kept from tick to tick, for an hour; the table is found when its cache comes."""
     watch = watch_of(namesakes, instance, T, U)
     for _ in range(10):
         watch.tick()
         assert any(T in line for line in watch.warnings)
     assert requests_of(namesakes)["listCatalogs"] == 1
+    monkeypatch.setattr(reading, "NAMES_KEPT_FOR", -1.0)
+    watch.tick()
+    assert requests_of(namesakes)["listCatalogs"] == 2
     namesakes.create_cache(T)
     namesakes.wait_idle()
     watch.tick()

@@ -19,7 +19,7 @@ from tests.sensors.polling import completed, recorded, sync_by_others
 pytestmark = pytest.mark.timeout(600)  # seconds; half a dozen processes that import Dagster
 
 LOCATION = "tests.sensors.polling_location"
-WATCHED, UNATTENDED = dg.AssetKey("watched"), dg.AssetKey("unattended")
+WATCHED, DEFERRED = dg.AssetKey("watched"), dg.AssetKey("deferred")
 T, U = "ops.public.t", "ops.public.u"
 
 
@@ -81,7 +81,7 @@ def deployment(
         deployment = Deployment(home, instance)
         try:
             deployment.start()
-            deployment.wait_until(deployment.cursor, "the sensor has looked")
+            deployment.wait_until(deployment.cursor, "the sensor has had its first tick")
             yield deployment
         finally:
             deployment.kill()
@@ -90,7 +90,7 @@ def deployment(
 def test_syncs_of_others_arrive_across_the_daemon_s_death(
     deployment: Deployment, sandbox: PeakaSandbox
 ) -> None:
-    """Before, while nobody looks, and after: each completed sync is one materialization, in its order."""
+    """Before, while no daemon runs, and after: each completed sync is one materialization, in its order."""
     started = [*sync_by_others(sandbox, [T]), *sync_by_others(sandbox, [T])]
     deployment.wait_until(lambda: recorded(deployment.instance, WATCHED), "a sync is recorded")
     deployment.kill()
@@ -103,10 +103,10 @@ def test_syncs_of_others_arrive_across_the_daemon_s_death(
 
 
 def test_a_run_ends_long_before_what_it_triggered(deployment: Deployment, sandbox: PeakaSandbox) -> None:
-    """wait=False: no status is asked for after the trigger's answer; the sensor tells the end, naming the run."""
+    """wait=False: no status is asked for after the trigger's answer; the sensor records the end, naming the run."""
     sandbox.plan(U, times=1, hold=True)
     sandbox.clear_requests()
-    command = ["dagster", "asset", "materialize", "--select", "unattended", "-m", LOCATION]
+    command = ["dagster", "asset", "materialize", "--select", "deferred", "-m", LOCATION]
     subprocess.run(
         [sys.executable, "-m", *command], check=True, capture_output=True, cwd=Path(__file__).parents[2]
     )
@@ -118,9 +118,9 @@ def test_a_run_ends_long_before_what_it_triggered(deployment: Deployment, sandbo
     assert own[own.index("incrementalUpdateCache") :].count("getCacheStatus") == 0
     sandbox.release(U)
     sandbox.wait_idle()
-    deployment.wait_until(lambda: recorded(deployment.instance, UNATTENDED), "the end is recorded")
-    assert recorded(deployment.instance, UNATTENDED) == completed(sandbox, U)[-1:]
-    event = deployment.instance.get_latest_materialization_event(UNATTENDED)
+    deployment.wait_until(lambda: recorded(deployment.instance, DEFERRED), "the end is recorded")
+    assert recorded(deployment.instance, DEFERRED) == completed(sandbox, U)[-1:]
+    event = deployment.instance.get_latest_materialization_event(DEFERRED)
     assert event is not None
     assert event.asset_materialization is not None
     assert event.asset_materialization.metadata["peaka/run_id"].value == run.run_id

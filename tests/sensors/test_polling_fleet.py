@@ -100,7 +100,7 @@ def test_what_is_too_much_for_one_tick_waits_for_the_next(
 def test_a_backfill_goes_on_where_the_tick_before_has_ended(
     fleet: PeakaSandbox, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A history of more executions than one tick reports is told in several ticks, and then what is new."""
+    """A history of more executions than fit a tick is reported by several, and then what is new."""
     names = CACHES[900:903]
     for _ in range(4):
         sync_by_others(fleet, names)

@@ -17,7 +17,8 @@ from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sensors import tick as tick_module
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from tests.materializing import acting_when, clock_of_syncs, is_followed, peaka_for, run_of, triggers
-from tests.sensors.polling import Watch, completed, recorded, requests_of, sync_by_others
+from tests.sandbox.conftest import Api
+from tests.sensors.polling import Watch, completed, recorded, requests_of, sync_by_others, values
 
 T, U = "ops.public.t", "ops.public.u"
 KEY_T, KEY_U = dg.AssetKey(["ops", "public", "t"]), dg.AssetKey(["ops", "public", "u"])
@@ -43,11 +44,6 @@ def watch(sandbox: PeakaSandbox, instance: dg.DagsterInstance, assets: list[dg.A
     assert watch.tick() == []
     sandbox.clear_requests()
     return watch
-
-
-def values(event: Any) -> dict[str, Any]:
-    """The metadata of an event, as plain values."""
-    return {name: value.value for name, value in event.metadata.items()}
 
 
 def test_the_first_tick_reports_nothing(watch: Watch, sandbox: PeakaSandbox) -> None:
@@ -132,7 +128,7 @@ def test_what_a_run_records_is_left_to_it(
     seen: list[Any] = []
     reasons: list[str | None] = []
 
-    def look() -> None:
+    def tick() -> None:
         seen.extend(watch.tick())
         with unseen_by_runs(sandbox):
             sandbox.release(T)
@@ -140,7 +136,7 @@ def test_what_a_run_records_is_left_to_it(
             seen.extend(watch.tick())
             reasons.append(watch.skipped)
 
-    with acting_when(lambda: is_followed(sandbox), look):
+    with acting_when(lambda: is_followed(sandbox), tick):
         run_of(assets[0], watch.peaka, instance=watch.instance)
     seen.extend(watch.tick())
     assert seen == []
@@ -159,7 +155,7 @@ def test_what_a_run_has_attached_to_is_left_to_it(
 
     seen: list[Any] = []
 
-    def look() -> None:
+    def tick() -> None:
         with unseen_by_runs(sandbox):
             sandbox.release(U)
             sandbox.wait_idle()
@@ -168,7 +164,7 @@ def test_what_a_run_has_attached_to_is_left_to_it(
     def is_attached() -> bool:
         return [request.operation for request in sandbox.requests].count("getCacheStatus") >= 2
 
-    with acting_when(is_attached, look):
+    with acting_when(is_attached, tick):
         run_of(assets[1], watch.peaka, instance=watch.instance, config={"on_running": "attach"})
     assert recorded(watch.instance, KEY_U) == [first, stranger]
     assert seen == []
@@ -183,14 +179,14 @@ def test_a_stranger_beside_a_run_of_ours_is_recorded_at_once(
     others: list[str] = []
     seen: list[Any] = []
 
-    def look() -> None:
+    def tick() -> None:
         with unseen_by_runs(sandbox):
             sandbox.release(T)
             sandbox.wait_idle()
             others.extend(sync_by_others(sandbox, [T]))
             seen.extend(watch.tick())
 
-    with acting_when(lambda: is_followed(sandbox), look):
+    with acting_when(lambda: is_followed(sandbox), tick):
         run_of(assets[0], watch.peaka, instance=watch.instance)
     assert {event.metadata["peaka/execution_id"].value for event in seen} == set(others)
     watch.tick()
@@ -198,12 +194,41 @@ def test_a_stranger_beside_a_run_of_ours_is_recorded_at_once(
     assert recorded(watch.instance, KEY_T) == [*others, ours]
 
 
+def test_a_history_that_lags_behind_the_status_of_a_run_s_execution_breaks_no_tick(
+    watch: Watch, sandbox: PeakaSandbox, assets: list[dg.AssetsDefinition]
+) -> None:
+    """The status shows its end; the history shows neither it nor what was there before its trigger. The run records."""
+    old = Api(sandbox).history(T)
+    seen: list[Any] = []
+    before = sync_by_others(sandbox, [T])
+    watch.tick()
+    sandbox.plan(T, times=1, hold=True)
+
+    def tick() -> None:
+        lag = sandbox.fault("getCacheExecutionHistory", T, times=None, status=200, body=old)
+        try:
+            with unseen_by_runs(sandbox):
+                sandbox.release(T)
+                sandbox.wait_idle()
+                seen.extend(watch.tick())
+        finally:
+            lag.remove()
+
+    with acting_when(lambda: is_followed(sandbox), tick):
+        assert run_of(assets[0], watch.peaka, instance=watch.instance).success
+    seen.extend(watch.tick())
+    assert seen == []
+    assert recorded(watch.instance, KEY_T) == [*before, sandbox.executions(T)[-1].id]
+
+
 @contextmanager
 def unseen_by_runs(sandbox: PeakaSandbox) -> Generator[None, None, None]:
     """Inside the block runs cannot read the status that they wait for; the sensor reads another."""
     fault = sandbox.fault("getCacheStatus", times=None, status=503)
-    yield
-    fault.remove()
+    try:
+        yield
+    finally:
+        fault.remove()
 
 
 def test_what_a_run_gave_up_on_is_recorded_by_the_sensor(
@@ -379,7 +404,7 @@ def test_the_last_word_of_the_check_is_that_of_the_last_sync(
 
 
 def test_an_unknown_status_is_no_success(watch: Watch, sandbox: PeakaSandbox) -> None:
-    """It is looked at again until it has been at its end for start_timeout; then it counts as failed."""
+    """It is polled again until it has been at its end for start_timeout; then it counts as failed."""
     sandbox.plan(T, times=1, status="TIMED_OUT")
     sync_by_others(sandbox, [T])
     watch.peaka = peaka_for(sandbox, start_timeout=60.0)
@@ -525,88 +550,3 @@ def test_what_cannot_be_polled_is_refused() -> None:
         build_peaka_polling_sensor(twice)
     with pytest.raises(PeakaConfigError, match="other names no Peaka cache"):
         build_peaka_polling_sensor([other])
-
-
-@pytest.fixture
-def unattended(sandbox: PeakaSandbox, instance: dg.DagsterInstance) -> tuple[dg.AssetsDefinition, Watch]:
-    """The cache of `t` as an asset whose step does not wait, and a sensor that has had its first tick."""
-    asset = build_peaka_cache_asset(table=T, wait=False)
-    watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(sandbox), instance)
-    watch.tick()
-    return asset, watch
-
-
-def test_the_end_of_what_a_run_did_not_wait_for_names_that_run(
-    unattended: tuple[dg.AssetsDefinition, Watch], sandbox: PeakaSandbox
-) -> None:
-    """The materialization comes with the sensor, and so does the check; later syncs of others name no run."""
-    asset, watch = unattended
-    sandbox.plan(T, times=1, hold=True)
-    run = run_of(asset, watch.peaka, instance=watch.instance)
-    assert run.success
-    assert watch.tick() == []
-    sandbox.release(T)
-    sandbox.wait_idle()
-    (stranger,) = sync_by_others(sandbox, [T])
-    ours, ours_passed, other, other_passed = watch.tick()
-    ended = sandbox.executions(T)[-2].id
-    assert (values(ours)["peaka/execution_id"], values(other)["peaka/execution_id"]) == (ended, stranger)
-    assert (values(ours)["peaka/origin"], values(other)["peaka/origin"]) == ("triggered", "external")
-    assert values(ours)["peaka/run_id"] == values(ours_passed)["peaka/run_id"] == run.run_id
-    assert "peaka/run_id" not in {**values(other), **values(other_passed)}
-    assert (ours_passed.passed, other_passed.passed) == (True, True)
-    assert watch.tick() == []
-
-
-def test_runs_that_do_not_wait_are_named_in_their_order(
-    unattended: tuple[dg.AssetsDefinition, Watch], sandbox: PeakaSandbox
-) -> None:
-    """Of several triggers at once, each has an execution of its own, also when the sensor sees them one by one."""
-    asset, watch = unattended
-    sandbox.plan(T, times=3, hold=True)
-    runs = [run_of(asset, watch.peaka, instance=watch.instance).run_id for _ in range(3)]
-    named: list[str] = []
-    for number in range(3):
-        execution = [each for each in sandbox.executions(T) if each.origin == "api"][number]
-        while execution.id not in completed(sandbox, T):
-            sandbox.release(T)
-            time.sleep(0.02)
-        named.extend(values(event)["peaka/run_id"] for event in watch.tick()[::2])
-    assert named == runs
-
-
-def test_a_run_is_named_however_many_syncs_of_others_came_since(
-    unattended: tuple[dg.AssetsDefinition, Watch], sandbox: PeakaSandbox
-) -> None:
-    """A full refresh that took so long that its baseline is pages away is still that run's, and no other one is."""
-    asset, watch = unattended
-    sync_by_others(sandbox, [T], "full_refresh")
-    sandbox.plan(T, mode="full_refresh", times=1, hold=True)
-    run = run_of(asset, watch.peaka, instance=watch.instance, config={"mode": "full_refresh"})
-    long = sandbox.executions(T)[-1].id
-    for _ in range(30):
-        execution = sandbox.start_execution(T)
-        while execution not in completed(sandbox, T):
-            time.sleep(0.01)
-    watch.tick()
-    sandbox.release(T)
-    sandbox.wait_idle()
-    (later,) = sync_by_others(sandbox, [T], "full_refresh")
-    named = {values(event)["peaka/execution_id"]: values(event).get("peaka/run_id") for event in watch.tick()}
-    assert named == {long: run.run_id, later: None}
-
-
-def test_a_failure_that_no_run_waited_for_fails_the_check(
-    unattended: tuple[dg.AssetsDefinition, Watch], sandbox: PeakaSandbox
-) -> None:
-    """The factory declares the check with wait=False; the evaluation names the run and Peaka's reason."""
-    asset, watch = unattended
-    sandbox.plan(T, times=1, duration=0.3, fail={"message": "source is locked"})
-    run = run_of(asset, watch.peaka, instance=watch.instance)
-    assert run.success
-    sandbox.wait_idle()
-    (event,) = watch.tick()
-    assert isinstance(event, dg.AssetCheckEvaluation)
-    assert not event.passed
-    assert values(event)["peaka/run_id"] == run.run_id
-    assert all(part in (event.description or "") for part in (run.run_id, "source is locked"))

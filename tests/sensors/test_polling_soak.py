@@ -168,7 +168,7 @@ def judge(
         for execution_id, records in recorded.items():
             execution = truth[execution_id]
             assert execution.status == "COMPLETED", f"{seed}: {cache}: {execution_id} did not complete"
-            # What ended just before the first tick but was not shown yet is news to it.
+            # What ended just before the first tick but was not shown yet is new to it.
             shown_at = (execution.finished_at or 0) + sandbox.behaviour.visible_after
             assert shown_at >= first_tick[0] or all(run for run, _ in records), (
                 f"{seed}: {cache}: {execution_id} was over before the first tick"
