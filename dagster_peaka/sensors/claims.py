@@ -113,16 +113,15 @@ class Claims:
         )
 
     def _came_in_time(self, execution_id: str, trigger: Trigger) -> bool:
-        """Whether an execution came with its trigger, or right after what ran then: otherwise that was swallowed."""
+        """Whether an execution came with its trigger, or right after what ran from then on: else that was swallowed."""
         place = self._entries.places.get(execution_id)
-        if place is None:
-            return False
-        ends = [
-            execution.finished_at
-            for execution in self._entries.executions[place + 1 :]
-            if execution.finished_at is not None
-        ]
         # Of a run that died before its trigger was answered, only the poll before it is known.
-        record = trigger.record
-        record = replace(record, answered_at=record.answered_at or record.polled_at)
-        return record.is_surely_ours(self._entries[place].execution, queued_until=max(ends, default=None))
+        answered_at = trigger.record.answered_at or trigger.record.polled_at
+        if place is None or answered_at is None:
+            return False
+        queued_until = answered_at
+        for execution in reversed(self._entries.executions[place + 1 :]):
+            if execution.created_at is not None and execution.created_at <= queued_until:
+                queued_until = max(queued_until, execution.finished_at or queued_until)
+        record = replace(trigger.record, answered_at=answered_at)
+        return record.is_surely_ours(self._entries[place].execution, queued_until=queued_until)

@@ -535,7 +535,9 @@ class Story:
         return Told(
             recorded={each.execution.id: each.run_id for each in reversed(held) if each.execution},
             handed_over=deferred,
-            named={each.execution.id: each.names for each in held if each.execution and each.names},
+            named={
+                each.execution.id: each.names for each in self.materialized if each.execution and each.names
+            },
             evaluated=self.evaluations[-1][0] if self.evaluations else None,
         )
 
