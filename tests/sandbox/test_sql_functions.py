@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import duckdb
 import pytest
 
-from dagster_peaka.sandbox.sql import SqlError, functions, run
+from dagster_peaka.sandbox.sql import SqlError, database, functions, kinds, run
 from tests.sandbox.test_sql_analysts import read_queries
 
 ANSWERS = [
@@ -156,7 +157,7 @@ ANSWERS = [
     ("CAST('1.5' AS double)", 1.5, "double"),
     ("CAST(1 AS double)", 1.0, "double"),
     ("CAST(183689888721996368.71621644175971314476 AS double)", 1.8368988872199638e17, "double"),
-    ("CAST(1.971865881421733292 AS double)", 1.9718658814217334, "double"),
+    ("CAST(1.971865881421733292 + 0 AS double)", 1.9718658814217334, "double"),
     ("CAST(1 AS decimal(5,2))", 1.0, "decimal(5,2)"),
     ("CAST(1.005 AS decimal(5,2))", 1.01, "decimal(5,2)"),
     ("CAST('1.005' AS decimal(5,2))", 1.01, "decimal(5,2)"),
@@ -408,3 +409,11 @@ def test_every_function_has_a_known_answer() -> None:
     answered += " ".join(query["sql"].lower() for query in read_queries("analyst_queries"))
     missing = [name for name in functions.NAMES if f"{name}(" not in answered]
     assert missing == []
+
+
+def test_what_is_computed_as_another_type_is_not_answered() -> None:
+    """The last guard: a function whose line is wrong is an error, and no value that only looks right."""
+    with duckdb.connect() as connection:
+        cursor = connection.execute("SELECT CAST(1 AS HUGEINT), CAST(2 AS BIGINT)")
+        with pytest.raises(SqlError, match="would compute a HUGEINT where Trino has bigint"):
+            database._check_types(cursor, [kinds.BIGINT, kinds.BIGINT])
