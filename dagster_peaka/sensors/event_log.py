@@ -82,11 +82,19 @@ def followed(
 
 
 def triggers_of(run_id: str, story: RunStory, cache_id: str, asset: str) -> list[Trigger]:
-    """What a run will record of an asset's cache itself, unless it is dead."""
+    """What a run will record of an asset's cache itself, unless it is dead.
+
+    One that does not wait will record nothing: but its trigger is known before it has written down that it was answered.
+    """
     return [
-        Trigger(run_id, left.written.mode, left.written.record, left.written.notices_within)
+        Trigger(
+            run_id,
+            left.written.mode,
+            left.written.record,
+            left.written.notices_within if left.written.waits else 0.0,
+        )
         for place, left in story.left.items()
-        if (place[0], place[2]) == (cache_id, asset) and left.written.waits and not left.over
+        if (place[0], place[2]) == (cache_id, asset) and not (left.answered or left.over)
     ]
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 import yaml
 
@@ -16,7 +17,13 @@ WRITTEN = [
     pytest.param(content, id=f"{page.stem}-{number}")
     for page in sorted((ROOT / "docs").glob("*.md"))
     for number, (language, content) in enumerate(blocks(page))
-    if language.split(" ")[0] == "yaml"
+    if language.split(" ")[0] == "yaml" and "dagster.yaml" not in language
+]
+SETTINGS = [
+    pytest.param(content, id=f"{page.stem}-{number}")
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    for number, (language, content) in enumerate(blocks(page))
+    if "dagster.yaml" in language
 ]
 
 
@@ -47,6 +54,15 @@ def test_yaml_in_a_page_is_what_it_is_said_to_be(project: Project, tmp_path: Pat
             assert project.component().defs_state.management_type.name == state["management_type"]
         else:
             assert keys(project.definitions(dev=True))
+
+
+@pytest.mark.parametrize("content", SETTINGS)
+def test_settings_of_dagster_in_a_page_are_accepted(tmp_path: Path, content: str) -> None:
+    """A `dagster.yaml` of these lines makes an instance."""
+    (tmp_path / "dagster.yaml").write_text(content)
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_retries_enabled
 
 
 def test_the_pages_show_yaml() -> None:

@@ -185,14 +185,13 @@ def no_needless_double(
     for record in records:
         if record is by_sensor:
             continue
-        assert record.at > by_sensor.at, f"{seed} was recorded beside {record.run_id}"
         attempt = next(
             each for each in story.attempts if each.run_id == record.run_id and each.recorded is execution
         )
         assert attempt.sync is not None
-        assert attempt.sync.origin is not Origin.TRIGGERED, (
-            f"{seed} was recorded before {record.run_id} could"
-        )
+        assert attempt.sync.origin is not Origin.TRIGGERED, f"{seed} was recorded beside {record.run_id}"
+        # A tick knows nothing of what is recorded while it stores its own events.
+        assert record.at > by_sensor.at - 1.0, f"{seed} was recorded after {record.run_id} had"
 
 
 def named_rightly(story: Story, seen: Counter[str]) -> None:
