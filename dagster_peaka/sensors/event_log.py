@@ -84,7 +84,8 @@ def followed(
 def triggers_of(run_id: str, story: RunStory, cache_id: str, asset: str) -> list[Trigger]:
     """What a run will record of an asset's cache itself, unless it is dead.
 
-    One that does not wait will record nothing: but its trigger is known before it has written down that it was answered.
+    One that does not wait will record nothing, but its trigger is known before it has written down that it was
+    answered.
     """
     return [
         Trigger(
