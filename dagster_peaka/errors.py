@@ -73,6 +73,8 @@ class PeakaConfigError(PeakaError, ValueError):
 class PeakaConnectionError(PeakaError):
     """Peaka could not be reached or did not answer in time, and nothing was changed by the request.
 
+    ``permanent`` is True where no further try helps: a certificate that cannot be verified, a proxy that refuses.
+
     Example:
         .. code-block:: python
 
@@ -81,6 +83,10 @@ class PeakaConnectionError(PeakaError):
             except PeakaConnectionError:
                 print("Peaka is away.")
     """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
 
 
 class PeakaUnknownOutcomeError(PeakaError):

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHan
 from dagster_peaka.api.addresses import checked_base_url, is_loopback
 from dagster_peaka.api.client import ZONES, PeakaClient
 from dagster_peaka.api.models import CacheExecution, SyncMode
+from dagster_peaka.api.settings import bare
 from dagster_peaka.caches.names import CacheReference, TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaProject
 from dagster_peaka.caches.selection import PeakaSelection
@@ -47,11 +48,12 @@ def _no_variable(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 
 def _checked_zone(value: str) -> str:
-    if value.lower() not in ZONES:
+    zone = bare(value).lower()
+    if zone not in ZONES:
         raise ValueError(
             f"zone must be one of {', '.join(map(repr, ZONES))}, not {value!r}; or set base_url."
         )
-    return value.lower()
+    return zone
 
 
 def _checked_on_running(value: str) -> str:
@@ -65,6 +67,8 @@ def _checked_mode(value: str) -> str:
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), WrapValidator(_no_variable)]
+Given = Annotated[str, AfterValidator(bare), WrapValidator(_unless_variable)]
+"""A key or an id, without what secret files and ``--env-file`` put around it."""
 Zone = Annotated[str, AfterValidator(_checked_zone), WrapValidator(_unless_variable)]
 Address = Annotated[str, AfterValidator(checked_base_url), WrapValidator(_unless_variable)]
 OnRunning = Annotated[str, AfterValidator(_checked_on_running), WrapValidator(_unless_variable)]
@@ -133,12 +137,12 @@ class PeakaResource(dg.ConfigurableResource[None]):
     # A misspelt field is an error, and no error repeats what was given: it may be the key.
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    api_key: str = Field(
+    api_key: Given = Field(
         description=KEY_DESCRIPTION,
         json_schema_extra={"dagster__is_secret": True},
         repr=False,
     )
-    project_id: str = Field(description="The id of the Peaka project, as in its address.")
+    project_id: Given = Field(description="The id of the Peaka project, as in its address.")
     zone: Zone = Field(
         default="us", description="The zone of the account: 'us' or 'eu'. Ignored when base_url is given."
     )
@@ -394,7 +398,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
 class PeakaResourceOfVariable(PeakaResource):
     """What a :class:`PeakaResource` is when its key is an ``EnvVar``: the same, with nothing to mask."""
 
-    api_key: str = Field(description=KEY_DESCRIPTION, repr=False)
+    api_key: Given = Field(description=KEY_DESCRIPTION, repr=False)
 
 
 def _reference(cache_id_or_table: str) -> CacheReference:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
+from dagster_peaka.api.settings import bare
 from dagster_peaka.errors import PeakaConfigError
 
 EXAMPLE = "write it like 'https://partner.peaka.studio/api/v1'."
@@ -20,7 +21,7 @@ def checked_base_url(base_url: str) -> str:
     import httpx  # not before it is needed: it takes longer to import than all of this package
 
     try:
-        url = httpx.URL((base_url or "").strip())
+        url = httpx.URL(bare(base_url or ""))
         host, port = url.host, 443 if url.port is None else url.port
     except (httpx.InvalidURL, ValueError):  # also what is no host name or no Unicode
         raise PeakaConfigError(f"base_url is not a valid address; {EXAMPLE}") from None

@@ -28,6 +28,7 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
+from dagster_peaka.api.settings import checked_project_id
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaConfigError,
@@ -111,9 +112,7 @@ class PeakaClient:
         max_concurrent_requests: int = 16,
         max_response_bytes: int | None = None,
     ) -> None:
-        project_id = (project_id or "").strip()
-        if not project_id:
-            raise PeakaConfigError("project_id is empty: set it to the id in the project's address in Peaka.")
+        project_id = checked_project_id(project_id)
         if not (math.isfinite(request_timeout) and request_timeout > 0):
             raise PeakaConfigError("request_timeout must be a number of seconds above 0.")
         if request_max_retries < 0:

@@ -409,7 +409,12 @@ def patient_find_caches(
         elapsed = time.monotonic() - began
         if problem.permanent or elapsed >= rules.outage_tolerance:
             break
-        log.warning("%s Trying again.", problem)
+        log.warning(
+            "%s That has lasted %.0f s of %g s (outage_tolerance). Trying again.",
+            problem,
+            elapsed,
+            rules.outage_tolerance,
+        )
         time.sleep(min(rules.wait(elapsed), rules.outage_tolerance - elapsed))
     named = few([str(reference) for reference in references], NAMED_AT_MOST)
     raise PeakaSyncError(
