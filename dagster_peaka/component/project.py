@@ -83,6 +83,7 @@ from dagster_peaka.component.translation import (
 from dagster_peaka.component.written import as_written
 from dagster_peaka.declared import declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
+from dagster_peaka.records.materializations import link
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
@@ -322,41 +323,26 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             return key
         return str(rendered(self._context.at_path("defs_state").at_path("key"), key))
 
-    async def refresh_state(self, project_root: Path) -> str:
-        """Renew the state, as the command does.
-
-        Raises:
-            PeakaConfigError: naming the field, when the selection or an override fits no cache.
-            PeakaError: when Peaka cannot be asked. ``dg`` shows the message of either and no stack trace.
-            OSError: when the state cannot be written.
-        """
-        try:
-            return await super().refresh_state(project_root)
-        except PeakaError as error:
-            if self._loads:
-                raise
-            problem = without_trace(error)
-        raise problem
-
     def write_state_to_path(self, state_path: Path) -> None:
         """Ask Peaka for the selected caches, and only then write what it said: wholly, or not at all.
 
         Raises:
             PeakaConfigError: naming the field, when the selection or an override fits no cache.
-            PeakaError: when Peaka cannot be asked.
+            PeakaError: when Peaka cannot be asked. Of either, ``dg`` shows the message and no stack trace.
             OSError: when the state cannot be written.
         """
         self._failure = None
         try:
-            self._fetched().save(state_path)
-        except PeakaYamlError:
-            raise
+            return self._fetched().save(state_path)
+        except PeakaYamlError as error:
+            problem: Exception = error
         except (PeakaError, ValidationError, OSError) as error:
-            self._failure = error
-            if self.defs_state.management_type is not NO_OLDER_STATE:
-                raise
-            # Dagster needs something to hand on to the processes of runs, where everything else is to load.
-            state_path.write_text("")
+            self._failure = problem = error
+            if self.defs_state.management_type is NO_OLDER_STATE:
+                # Dagster needs something to hand on to the processes of runs, where everything else is to load.
+                state_path.write_text("")
+                return None
+        raise without_trace(problem) if isinstance(problem, PeakaError) and not self._loads else problem
 
     def _fetched(self) -> PeakaProject:
         if self.caches is not None:
@@ -502,6 +488,10 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def _spec(self, props: PeakaCache, said: Sequence[PeakaCacheAttributes]) -> dg.AssetSpec:
         spec = self.get_asset_spec(props)
+        if (
+            url := self.connection.cache_url(props.id)
+        ) and props.id != props.name:  # by its table, no id is known
+            spec = spec.merge_attributes(metadata=link(url))
         of_all = PeakaAssetAttributes(
             group_name=self.group_name, automation_condition=self.automation_condition
         )

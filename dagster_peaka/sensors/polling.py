@@ -18,7 +18,12 @@ from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import SyncTarget, TableName, few
-from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, polling_sensor_metadata
+from dagster_peaka.declared import (
+    LAST_SYNC_CHECK,
+    declared_cache,
+    given_assets,
+    polling_sensor_metadata,
+)
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor
@@ -102,7 +107,7 @@ def build_peaka_polling_sensor(
                 resources={"peaka": peaka},
             )
     """
-    polled = _polled([assets] if isinstance(assets, dg.AssetsDefinition) else assets)
+    polled = _polled(given_assets(assets, "build_peaka_polling_sensor"))
 
     def peaka_polling_sensor(context: dg.SensorEvaluationContext, **_: object) -> dg.SensorResult:
         # Called directly, as tests do, a sensor gets its resources as arguments besides.
@@ -397,7 +402,8 @@ class _Tick:
             measured = (
                 future.result() if future is not None and future.done() and not future.cancelled() else None
             )
-            yield from events_of(look.asset, look.cache_id, outcome, measured)
+            url = self.client.cache_url(look.cache_id)
+            yield from events_of(look.asset, look.cache_id, outcome, measured, url)
 
     def _summary(self, caches: int, moved: int) -> str:
         """What the tick has seen, or why there is nothing to report."""

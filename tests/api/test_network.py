@@ -38,8 +38,9 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def asked(base_url: str, **settings: Any) -> PeakaError:
     """The error that a read of somewhere ends in."""
+    settings.setdefault("request_max_retries", 0)
     with pytest.raises(PeakaError) as caught:
-        with PeakaClient("pk-3f9c2b7e", "p", base_url, **{"request_max_retries": 0, **settings}) as client:
+        with PeakaClient("pk-3f9c2b7e", "p", base_url, **settings) as client:
             client.list_catalogs()
     return caught.value
 
