@@ -163,8 +163,9 @@ class Reader:
 
     def _decoded(self, response: httpx.Response, *, exact: bool = False) -> Any:
         try:
-            data = json.loads(response.content, parse_float=Decimal if exact else None)
-            return self._redaction.data(data, _text(response))
+            text = response.content.decode(json.detect_encoding(response.content), "surrogatepass")
+            data = json.loads(text, parse_float=Decimal if exact else None)
+            return self._redaction.data(data, text)
         except (ValueError, RecursionError):
             raise PeakaResponseError("its body is not JSON") from None
 
@@ -258,4 +259,4 @@ def server_time(response: httpx.Response) -> datetime | None:
 
 def _text(response: httpx.Response) -> str:
     """The body as text, whatever its charset claims: some names of charsets are codecs that no text has."""
-    return response.content.decode("utf-8", "replace")
+    return response.content.decode(json.detect_encoding(response.content), "replace")

@@ -29,7 +29,6 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
-from dagster_peaka.api.settings import bare
 from dagster_peaka.errors import PeakaConfigError, PeakaResponseError
 
 T = TypeVar("T")
@@ -173,7 +172,6 @@ def list_cache_statuses(
 def _of_cache(
     method: str, cache_id: str, rest: tuple[str, ...], parse: Callable[[Any], T], **more: Any
 ) -> Call[T]:
-    cache_id = bare(cache_id)
     if not rest and cache_id == "status":
         raise PeakaConfigError(
             "'status' is the path of all caches' statuses and no cache's id: check that id."

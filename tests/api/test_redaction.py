@@ -21,6 +21,14 @@ ESCAPED = "".join(f"\\u{ord(letter):04x}" for letter in KEY)
 HTML_SAFE = KEY.replace("=", "\\u003d").replace("/", "\\/")
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "utf-16-le", "utf-16", "utf-32"])
+def test_the_key_is_hidden_in_every_encoding_that_json_has(charset: str) -> None:
+    """An answer in another encoding is read like any other."""
+    history = f'[{{"id": "e1", "error": "no {KEY}"}}]'.encode(charset)
+    with RawServer(reply(body=history)) as server, PeakaClient(KEY, "p", server.base_url) as client:
+        assert [execution.reason for execution in client.get_execution_history("c")] == ["no [the API key]"]
+
+
 @pytest.mark.parametrize("written", [KEY, ESCAPED, HTML_SAFE], ids=["plain", "escaped", "HTML-safe"])
 def test_no_field_of_a_successful_answer_holds_the_key(written: str) -> None:
     """Whatever Peaka reports with a 200, and however JSON writes it."""

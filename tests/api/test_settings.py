@@ -17,9 +17,7 @@ def test_a_client_takes_keys_ids_and_addresses_as_files_give_them(sandbox: Peaka
     given = map(around.format, (sandbox.api_key, sandbox.project_id, sandbox.base_url))
     with PeakaClient(*given) as client:
         assert client.project_id == sandbox.project_id
-        cache_id = sandbox.caches["ops.public.t"]
-        assert client.get_cache_status(around.format(cache_id)).id == cache_id
-        assert client.get_cache(around.format(cache_id)).id == cache_id
+        assert client.get_cache_status(sandbox.caches["ops.public.t"]).id == sandbox.caches["ops.public.t"]
 
 
 @pytest.mark.parametrize("around", AROUND)
