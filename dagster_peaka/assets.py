@@ -515,7 +515,8 @@ def _identity(cache_id: str | None, table: str | Sequence[str] | None) -> tuple[
         name = TableName.parse(table)
         return {TABLE_METADATA: str(name)}, dg.AssetKey(list(name))
     assert cache_id is not None
-    return {CACHE_ID_METADATA: checked_cache_id(cache_id)}, dg.AssetKey(["peaka", cache_id])
+    known = checked_cache_id(cache_id)
+    return {CACHE_ID_METADATA: known}, dg.AssetKey(["peaka", known])
 
 
 def _shown(identity: Mapping[str, str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from dagster_peaka.api.client import NOT_LISTED, PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus, Column, SyncMode
 from dagster_peaka.caches.lookup import find_caches, list_caches
 from dagster_peaka.caches.names import CacheReference, TableName, few, op_name, table_of
-from dagster_peaka.declared import DeclaredCache, column_types, declared_cache
+from dagster_peaka.declared import DeclaredCache, column_types, declared_cache, given_assets
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaResponseError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.translator import column_schema
@@ -121,7 +121,7 @@ def build_peaka_cache_checks(
             "blocking=True with severity WARN would stop nothing, because Dagster blocks on ERROR only: leave "
             "severity out, or set it to ERROR."
         )
-    definitions = [assets] if isinstance(assets, dg.AssetsDefinition) else list(assets)
+    definitions = given_assets(assets, "build_peaka_cache_checks")
     caches = {spec.key: declared_cache(spec) for definition in definitions for spec in definition.specs}
     if columns_unchanged:
         _check_columns_are_known(caches)

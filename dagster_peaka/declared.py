@@ -3,7 +3,7 @@
 The factories write this metadata; whoever declares specs by hand may write it as well.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
@@ -197,6 +197,30 @@ def _flag(metadata: Mapping[str, Any], name: str, *, default: bool) -> bool:
 def _plain(value: Any) -> Any:
     """What a user wrote, also where Dagster has put it into a type of its own."""
     return cast("dg.MetadataValue[Any]", value).value if isinstance(value, dg.MetadataValue) else value
+
+
+def given_assets(assets: object, taken_by: str) -> list[dg.AssetsDefinition]:
+    """One assets definition, or several, as a list.
+
+    Raises:
+        PeakaConfigError: naming ``taken_by``, for anything else: keys, specs and selections name no cache.
+    """
+    problem = type(assets).__name__
+    if isinstance(assets, dg.AssetsDefinition):
+        return [assets]
+    try:
+        definitions = list(cast("Iterable[object]", assets))
+    except Exception:  # Dagster's own values raise it where they would be iterated
+        definitions = [assets]
+    others = [one for one in definitions if not isinstance(one, dg.AssetsDefinition)]
+    if not others:
+        return cast("list[dg.AssetsDefinition]", definitions)
+    if isinstance(assets, Iterator) or type(assets) in (list, tuple, set):
+        problem = f"{type(others[0]).__name__} among them"
+    raise PeakaConfigError(
+        f"{taken_by} takes what build_peaka_cache_asset and build_peaka_cache_assets return (AssetsDefinition), one or "
+        f"several, and was given {problem}."
+    )
 
 
 def polling_sensor_metadata(keys: Iterable[dg.AssetKey]) -> dict[str, dg.MetadataValue]:

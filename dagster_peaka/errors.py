@@ -73,6 +73,8 @@ class PeakaConfigError(PeakaError, ValueError):
 class PeakaConnectionError(PeakaError):
     """Peaka could not be reached or did not answer in time, and nothing was changed by the request.
 
+    ``permanent`` is True where no further try helps: a certificate that cannot be verified, a proxy that refuses.
+
     Example:
         .. code-block:: python
 
@@ -81,6 +83,10 @@ class PeakaConnectionError(PeakaError):
             except PeakaConnectionError:
                 print("Peaka is away.")
     """
+
+    def __init__(self, message: str, *, permanent: bool = False) -> None:
+        super().__init__(message)
+        self.permanent = permanent
 
 
 class PeakaUnknownOutcomeError(PeakaError):
@@ -209,7 +215,8 @@ class PeakaSyncError(PeakaError):
     """A sync did not end in a COMPLETED execution of its own.
 
     ``cache`` is the cache's name and id as shown in the message, ``execution_id`` the execution followed (None when
-    none was identified), ``state`` its last known status.
+    none was identified), ``state`` its last known status, ``url`` where a person finds the cache (None where
+    ``studio_url`` is not set).
 
     Example:
         .. code-block:: python
@@ -229,8 +236,10 @@ class PeakaSyncError(PeakaError):
         state: str | None = None,
         permanent: bool = False,
         advice: str = "",
+        url: str | None = None,
     ) -> None:
         super().__init__(f"{message} {advice}" if advice else message)
+        self.url = url
         self.advice = advice
         self.cache = cache
         self.execution_id = execution_id

@@ -2,15 +2,23 @@
 
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import dagster as dg
 from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
-from dagster_peaka.api.addresses import checked_base_url, is_loopback
-from dagster_peaka.api.client import ZONES, PeakaClient
+from dagster_peaka.api.addresses import (
+    cache_url,
+    checked_base_url,
+    checked_studio_url,
+    checked_zone,
+    is_loopback,
+)
+from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, SyncMode
+from dagster_peaka.api.settings import bare
 from dagster_peaka.caches.names import CacheReference, TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaProject
 from dagster_peaka.caches.selection import PeakaSelection
@@ -47,29 +55,27 @@ def _no_variable(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     return check(value)
 
 
-def _checked_zone(value: str) -> str:
-    if value.lower() not in ZONES:
-        raise ValueError(
-            f"zone must be one of {', '.join(map(repr, ZONES))}, not {value!r}; or set base_url."
-        )
-    return value.lower()
-
-
 def _checked_on_running(value: str) -> str:
     if value not in ON_RUNNING:
         raise ValueError(f"on_running must be one of {', '.join(map(repr, ON_RUNNING))}, not {value!r}.")
     return value
 
 
-def _checked_mode(value: str) -> str:
-    return SyncMode.parse(value).value
-
-
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), WrapValidator(_no_variable)]
-Zone = Annotated[str, AfterValidator(_checked_zone), WrapValidator(_unless_variable)]
+Given = Annotated[str, AfterValidator(bare), WrapValidator(_unless_variable)]
+"""A key or an id, without what secret files and ``--env-file`` put around it."""
+Zone = Annotated[str, AfterValidator(checked_zone), WrapValidator(_unless_variable)]
 Address = Annotated[str, AfterValidator(checked_base_url), WrapValidator(_unless_variable)]
+StudioUrl = Annotated[str, AfterValidator(checked_studio_url), WrapValidator(_unless_variable)]
 OnRunning = Annotated[str, AfterValidator(_checked_on_running), WrapValidator(_unless_variable)]
-Mode = Annotated[str, AfterValidator(_checked_mode), WrapValidator(_unless_variable)]
+
+if TYPE_CHECKING:  # a checker knows the words, and the launchpad the choices
+    ModeChoice = Literal["incremental", "full_refresh"]
+    OnRunningChoice = Literal["queue", "attach", "fail"]
+else:
+    # Dagster goes by the names of members and Python by their values: they are the same.
+    ModeChoice = Enum("PeakaSyncMode", {mode.value: mode.value for mode in SyncMode}, type=str)
+    OnRunningChoice = Enum("PeakaOnRunning", {word: word for word in ON_RUNNING}, type=str)
 
 
 class PeakaSyncConfig(dg.Config):
@@ -83,11 +89,11 @@ class PeakaSyncConfig(dg.Config):
 
     model_config = ConfigDict(extra="forbid")
 
-    mode: Mode | None = Field(
+    mode: ModeChoice | None = Field(
         default=None,
         description="'incremental' or 'full_refresh', for this run; by default what the asset declares.",
     )
-    on_running: OnRunning | None = Field(
+    on_running: OnRunningChoice | None = Field(
         default=None,
         description=(
             "What to do about an execution of the mode that runs already: 'queue' (trigger another), 'attach' (follow "
@@ -134,18 +140,23 @@ class PeakaResource(dg.ConfigurableResource[None]):
     # A misspelt field is an error, and no error repeats what was given: it may be the key.
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    api_key: str = Field(
+    api_key: Given = Field(
         description=KEY_DESCRIPTION,
         json_schema_extra={"dagster__is_secret": True},
         repr=False,
     )
-    project_id: str = Field(description="The id of the Peaka project, as in its address.")
+    project_id: Given = Field(description="The id of the Peaka project, as in its address.")
     zone: Zone = Field(
         default="us", description="The zone of the account: 'us' or 'eu'. Ignored when base_url is given."
     )
     base_url: Address | None = Field(
         default=None,
         description="The API's address, for another zone or a sandbox: https, or http for this machine only.",
+    )
+    studio_url: StudioUrl | None = Field(
+        default=None,
+        description="A template of the addresses at which a person finds a cache, such as "
+        "'https://peaka.example/{project_id}/{cache_id}': materializations and failures then show peaka/url.",
     )
     request_timeout: Seconds = Field(
         default=30.0, description="Seconds for one attempt at a request, to its last byte."
@@ -249,12 +260,27 @@ class PeakaResource(dg.ConfigurableResource[None]):
         return PeakaClient(
             settings.api_key,
             settings.project_id,
-            settings.base_url or ZONES[settings.zone],
+            settings.base_url,
+            zone=settings.zone,
+            studio_url=settings.studio_url,
             request_timeout=settings.request_timeout,
             request_max_retries=settings.request_max_retries,
             max_concurrent_requests=settings.max_concurrent_requests,
             max_response_bytes=settings.max_response_bytes,
         )
+
+    def cache_url(self, cache_id: str) -> str | None:
+        """The address at which a person finds a cache; None where it is not known before a run begins.
+
+        Example:
+            .. code-block:: python
+
+                print(peaka.cache_url(cache_id))
+        """
+        template = self.studio_url
+        if template is None or isinstance(template, VARIABLES) or isinstance(self.project_id, VARIABLES):
+            return None
+        return cache_url(template, self.project_id, cache_id)
 
     def _with_variables_read(self) -> "PeakaResource":
         """Itself, for use outside of a run with variables read; inside a run Dagster has read them already."""
@@ -345,7 +371,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 runner.stop(cancel=self.cancel_on_termination, terminated=run is None or is_terminated(*run))
                 raise
         if not result.ok or result.execution is None:
-            raise sync_error(result, cache=str(target), mode=sync_mode, rules=rules)
+            url = client.cache_url(target.cache_id)
+            raise sync_error(result, cache=str(target), mode=sync_mode, rules=rules, url=url)
         return result.execution
 
     def _own_run(self) -> tuple[dg.DagsterInstance, str] | None:
@@ -387,8 +414,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 def shop(context: dg.AssetExecutionContext, peaka: PeakaResource):
                     yield from peaka.sync_and_poll(context)
         """
-        rules = self._rules(config.on_running if config else None)
-        mode = SyncMode.parse(config.mode) if config and config.mode else None
+        rules = self._rules(_word(config.on_running) if config else None)
+        mode = SyncMode(_word(config.mode)) if config and config.mode else None
         wait = config.wait if config else None
         cancel = self.cancel_on_termination
         yield from sync_step(context, self.get_client, rules, mode, wait=wait, cancel=cancel)
@@ -397,7 +424,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
 class PeakaResourceOfVariable(PeakaResource):
     """What a :class:`PeakaResource` is when its key is an ``EnvVar``: the same, with nothing to mask."""
 
-    api_key: str = Field(description=KEY_DESCRIPTION, repr=False)
+    api_key: Given = Field(description=KEY_DESCRIPTION, repr=False)
 
 
 def _reference(cache_id_or_table: str) -> CacheReference:
@@ -407,6 +434,11 @@ def _reference(cache_id_or_table: str) -> CacheReference:
         if "." in cache_id_or_table
         else checked_cache_id(cache_id_or_table)
     )
+
+
+def _word(choice: Any) -> str | None:
+    """The word of a choice, which is a member here and a word to a checker."""
+    return choice.value if isinstance(choice, Enum) else choice
 
 
 def _read(name: str, value: Any) -> Any:

@@ -1,6 +1,7 @@
 """A server that answers with the very bytes that a test gives it, also such as no server should send."""
 
 import socket
+import ssl
 import threading
 import time
 from contextlib import suppress
@@ -36,10 +37,17 @@ class RawServer:
     """Answers the n-th request with the n-th reply, and those after the last with the last; then closes.
 
     The empty reply closes without an answer. `delay` seconds pass before every reply; with `keep_open` the
-    connection stays open after it until the client leaves.
+    connection stays open after it until the client leaves, with `tls` it speaks TLS.
     """
 
-    def __init__(self, *replies: bytes | None, delay: float = 0.0, keep_open: bool = False) -> None:
+    def __init__(
+        self,
+        *replies: bytes | None,
+        delay: float = 0.0,
+        keep_open: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._tls = tls
         self._replies = replies
         self._delay = delay
         self._keep_open = keep_open
@@ -61,7 +69,12 @@ class RawServer:
     @property
     def base_url(self) -> str:
         """What a client takes for Peaka."""
-        return f"http://{self.host}/api/v1"
+        return f"http{'s' if self._tls else ''}://{self.host}/api/v1"
+
+    @property
+    def connections(self) -> int:
+        """How many connections were opened, also such as no request came by."""
+        return len(self._connections)
 
     def __enter__(self) -> "RawServer":
         self._start(self._accept)
@@ -93,7 +106,9 @@ class RawServer:
                 self._start(self._serve, connection)
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
+        with suppress(OSError), connection:
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_side=True)
             received = _read_request(connection)
             if received is None:
                 return

@@ -1,11 +1,19 @@
-"""Where Peaka may be: which base URLs the key may be sent to."""
+"""Where Peaka may be: which base URLs the key may be sent to, and where a person finds a cache."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import quote, urlsplit
 
+from dagster_peaka.api.settings import bare
 from dagster_peaka.errors import PeakaConfigError
+
+ZONES = {
+    "us": "https://partner.peaka.studio/api/v1",
+    "eu": "https://partner.eu.peaka.studio/api/v1",
+}
+"""The base URLs of Peaka's zones, as its OpenAPI document lists them."""
 
 EXAMPLE = "write it like 'https://partner.peaka.studio/api/v1'."
 
@@ -20,7 +28,7 @@ def checked_base_url(base_url: str) -> str:
     import httpx  # not before it is needed: it takes longer to import than all of this package
 
     try:
-        url = httpx.URL((base_url or "").strip())
+        url = httpx.URL(bare(base_url or ""))
         host, port = url.host, 443 if url.port is None else url.port
     except (httpx.InvalidURL, ValueError):  # also what is no host name or no Unicode
         raise PeakaConfigError(f"base_url is not a valid address; {EXAMPLE}") from None
@@ -33,6 +41,48 @@ def checked_base_url(base_url: str) -> str:
             f"base_url {str(url)!r} would send the API key unencrypted: use https (http is for this machine only)."
         )
     return str(url).rstrip("/")
+
+
+def checked_zone(zone: str) -> str:
+    """The name of a zone, in lower case.
+
+    Raises:
+        PeakaConfigError: when Peaka has no such zone.
+    """
+    known = bare(zone).lower()
+    if known not in ZONES:
+        raise PeakaConfigError(
+            f"zone must be one of {', '.join(map(repr, ZONES))}, not {zone!r}; or set base_url."
+        )
+    return known
+
+
+PLACES = ("{project_id}", "{cache_id}")
+"""What a template of addresses may name."""
+
+
+def checked_studio_url(template: str) -> str:
+    """A template of the addresses at which a person finds a cache.
+
+    Raises:
+        PeakaConfigError: when it is no http(s) address, or names anything but project and cache.
+    """
+    template = bare(template)
+    filled = cache_url(template, "1", "1")
+    address = urlsplit(filled) if filled.isprintable() else urlsplit("")
+    if address.scheme not in ("http", "https") or not address.netloc or set(filled) & set("{} "):
+        raise PeakaConfigError(
+            f"studio_url must be an address like 'https://peaka.example/{{project_id}}/{{cache_id}}', with no other "
+            f"names in braces, not {template!r}."
+        )
+    return template
+
+
+def cache_url(template: str, project_id: str, cache_id: str) -> str:
+    """The address of one cache."""
+    for place, value in zip(PLACES, (project_id, cache_id), strict=True):
+        template = template.replace(place, quote(value, safe=""))
+    return template
 
 
 def is_loopback(host: str) -> bool:

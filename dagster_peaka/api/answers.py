@@ -9,12 +9,13 @@ from datetime import datetime, timezone
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar, cast
-from urllib.parse import quote
 
 import httpx
 
 from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.api.models import error_words
+from dagster_peaka.api.network import ForGood, Proxy
+from dagster_peaka.api.redaction import Redaction
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,
@@ -35,23 +36,19 @@ SHOWN_BEGINNING = 200
 """Characters of an answer that could not be understood which an error shows."""
 
 
-def without_key(text: str, api_key: str) -> str:
-    """``text`` with a mark where the key was: as it is, as it stands inside JSON, or in a path."""
-    for spelling in (api_key, json.dumps(api_key)[1:-1], quote(api_key, safe="")):
-        text = text.replace(spelling, "[the API key]")
-    return text
-
-
 class Reader:
     """Reads what comes back for the calls of one connection.
 
-    The API key is in nothing that leaves here, whoever wrote it there: not in a message, a reason or an error code.
+    The API key is in nothing that leaves here, whoever wrote it there: not in a message, a reason or an error code, nor
+    in what a successful answer holds.
     """
 
-    def __init__(self, api_key: str, project_id: str, base_url: str) -> None:
+    def __init__(self, api_key: str, project_id: str, base_url: str, proxy: Proxy | None = None) -> None:
         self._project_id = project_id
         self._base_url = base_url
-        self._api_key = api_key
+        self._proxy = proxy
+        self._redaction = Redaction(api_key)
+        self._safe = self._redaction.text
         self._outages = _Outages()
 
     def read(self, call: Call[T], path: str, response: httpx.Response) -> Answer[T]:
@@ -81,47 +78,46 @@ class Reader:
                 )
             )
         try:
-            value = call.parse(_decoded(response, exact=call.exact) if call.needs_json else _text(response))
+            value = call.parse(
+                self._decoded(response, exact=call.exact) if call.needs_json else self._beginning(response)
+            )
             self._outages.worked(call)
-            return Answer(value, _server_time(response))
+            return Answer(value, server_time(response))
         except PeakaResponseError as error:
             problem = str(error)
         raise self._misfit(call, path, response, problem)
 
-    def no_answer(self, call: Call[Any], error: httpx.HTTPError) -> PeakaError:
+    def no_answer(self, call: Call[Any], error: Exception) -> PeakaError:
         """The error for a call that was not answered."""
         where = httpx.URL(self._base_url).netloc.decode()
-        words = str(error) or type(error).__name__
+        words = self._safe(" ".join(str(error).split()) or type(error).__name__)
+        subject = self._safe(call.subject)
+        if isinstance(error, ForGood):
+            return PeakaConnectionError(f"Could not connect to Peaka at {where}: {words}.", permanent=True)
         if isinstance(error, httpx.DecodingError) and not call.changes:
             return PeakaResponseError(
-                self._safe(
-                    f"Peaka's answer at {where} for {call.subject} cannot be read: {words}. Check that base_url is "
-                    "that of Peaka's API, and raise max_response_bytes for answers that have to be so large."
-                )
+                f"Peaka's answer at {where} for {subject} cannot be read: {words}. Check that base_url is that of "
+                "Peaka's API, and raise max_response_bytes for answers that have to be so large."
             )
         if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)):
-            return PeakaConnectionError(
-                self._safe(
-                    f"Could not connect to Peaka at {where} ({words}): check that it is up and can be reached from "
-                    "here, and base_url or zone."
-                )
-            )
+            if self._proxy is None:
+                remedy = "check that it is up and can be reached from here, and base_url or zone"
+            else:
+                remedy = "check that this proxy is up and reaches that host, or name the host in NO_PROXY"
+            way = f" by the proxy {self._proxy.shown}" if self._proxy else ""
+            return PeakaConnectionError(f"Could not connect to Peaka at {where}{way} ({words}): {remedy}.")
         if call.changes:
             return PeakaUnknownOutcomeError(
-                self._safe(
-                    f"{call.method} for {call.subject} was sent to {where}, but its answer was lost ({words}): Peaka "
-                    "may or may not have carried it out. Look before you repeat it."
-                )
+                f"{call.method} for {subject} was sent to {where}, but its answer was lost ({words}): Peaka may or "
+                "may not have carried it out. Look before you repeat it."
             )
         return PeakaConnectionError(
-            self._safe(
-                f"No answer from Peaka at {where} for {call.subject} ({words}): check that it is up, and raise "
-                "request_timeout if its answers take long."
-            )
+            f"No answer from Peaka at {where} for {subject} ({words}): check that it is up, and raise request_timeout "
+            "if its answers take long."
         )
 
     def _misfit(self, call: Call[Any], path: str, response: httpx.Response, problem: str) -> PeakaError:
-        beginning = shortened(self._safe(_text(response)), SHOWN_BEGINNING)
+        beginning = shortened(self._beginning(response), SHOWN_BEGINNING)
         message = self._safe(
             f"{call.method} {path} was answered with {response.status_code}, but {problem}: check that base_url is "
             "that of Peaka's API."
@@ -133,9 +129,9 @@ class Reader:
 
     def _refusal(self, call: Call[Any], path: str, response: httpx.Response) -> PeakaError:
         status = response.status_code
-        reason, error_code = _reason(response)
+        reason, error_code = self._reason(response)
         reason = shortened(self._safe(reason))
-        error_code = error_code and shortened(self._safe(error_code))
+        error_code = error_code and shortened(error_code)
         if reason:
             said = f" Peaka says: {reason}"
         elif _is_page(response):
@@ -157,8 +153,33 @@ class Reader:
         message = f"{self._safe(f'{request}: {advice}')}{said}"
         return kind(message, status_code=status, reason=reason, error_code=error_code)
 
-    def _safe(self, text: str) -> str:
-        return without_key(text, self._api_key)
+    def _beginning(self, response: httpx.Response) -> str:
+        """The answer's text without the key, of which JSON may write any part as escapes."""
+        text = _text(response)
+        if "\\" not in text:
+            return self._safe(text)
+        try:
+            return json.dumps(self._decoded(response), ensure_ascii=False)
+        except (PeakaResponseError, RecursionError):
+            return self._safe(text)
+
+    def _decoded(self, response: httpx.Response, *, exact: bool = False) -> Any:
+        try:
+            text = response.content.decode(json.detect_encoding(response.content), "surrogatepass")
+            data = json.loads(text, parse_float=Decimal if exact else None)
+            return self._redaction.data(data, text)
+        except (ValueError, RecursionError):
+            raise PeakaResponseError("its body is not JSON") from None
+
+    def _reason(self, response: httpx.Response) -> tuple[str, str | None]:
+        """Peaka's own words in an error body of unspecified shape, and its ``errorCode``."""
+        try:
+            data = self._decoded(response)
+        except PeakaResponseError:
+            text = " ".join(self._safe(_text(response)).split())
+            return (text if text.isprintable() and not _is_page(response) else ""), None
+        code = cast("dict[str, Any]", data).get("errorCode") if isinstance(data, dict) else None
+        return error_words(cast("object", data)), str(code) if isinstance(code, (str, int)) else None
 
 
 @dataclass
@@ -225,29 +246,12 @@ def _advice(status: int) -> tuple[type[PeakaApiError], str]:
     return PeakaApiError, "Peaka refused the request for {subject}. Check its ids, names and values."
 
 
-def _decoded(response: httpx.Response, *, exact: bool = False) -> Any:
-    try:
-        return json.loads(response.content, parse_float=Decimal if exact else None)
-    except (ValueError, RecursionError):
-        raise PeakaResponseError("its body is not JSON") from None
-
-
-def _reason(response: httpx.Response) -> tuple[str, str | None]:
-    """Peaka's own words in an error body of unspecified shape, and its ``errorCode``."""
-    try:
-        data = _decoded(response)
-    except PeakaResponseError:
-        text = " ".join(_text(response).split())
-        return (text if text.isprintable() and not _is_page(response) else ""), None
-    code = cast("dict[str, Any]", data).get("errorCode") if isinstance(data, dict) else None
-    return error_words(cast("object", data)), str(code) if isinstance(code, (str, int)) else None
-
-
 def _is_page(response: httpx.Response) -> bool:
     return _text(response).lstrip()[:9].lower().startswith(("<!doctype", "<html"))
 
 
-def _server_time(response: httpx.Response) -> datetime | None:
+def server_time(response: httpx.Response) -> datetime | None:
+    """When an answer was given, by the clock of who gave it, as its ``Date`` says; None where that is no date."""
     try:
         moment = parsedate_to_datetime(response.headers.get("Date", ""))
     except (TypeError, ValueError, IndexError, OverflowError):
@@ -257,4 +261,4 @@ def _server_time(response: httpx.Response) -> datetime | None:
 
 def _text(response: httpx.Response) -> str:
     """The body as text, whatever its charset claims: some names of charsets are codecs that no text has."""
-    return response.content.decode("utf-8", "replace")
+    return response.content.decode(json.detect_encoding(response.content), "replace")

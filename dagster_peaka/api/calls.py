@@ -174,24 +174,28 @@ def list_cache_statuses(
     return Call("GET", segments, _many(CacheStatus), subject, most=LISTING_BYTES, fresh=True)
 
 
-def get_cache_status(cache_id: str, exclude_logs: bool = True) -> Call[CacheStatus]:
-    query = {"excludeLogs": "true"} if exclude_logs else {}
-    segments = ("cache", cache_id, "status")
-    return Call("GET", segments, _one(CacheStatus), f"cache {cache_id}", query, fresh=True)
-
-
-def get_cache(cache_id: str) -> Call[CacheSettings]:
-    if cache_id == "status":
+def _of_cache(
+    method: str, cache_id: str, rest: tuple[str, ...], parse: Callable[[Any], T], **more: Any
+) -> Call[T]:
+    if not rest and cache_id == "status":
         raise PeakaConfigError(
             "'status' is the path of all caches' statuses and no cache's id: check that id."
         )
-    return Call("GET", ("cache", cache_id), _one(CacheSettings), f"cache {cache_id}")
+    return Call(method, ("cache", cache_id, *rest), parse, f"cache {cache_id}", **more)
+
+
+def get_cache_status(cache_id: str, exclude_logs: bool = True) -> Call[CacheStatus]:
+    query = {"excludeLogs": "true"} if exclude_logs else {}
+    return _of_cache("GET", cache_id, ("status",), _one(CacheStatus), query=query, fresh=True)
+
+
+def get_cache(cache_id: str) -> Call[CacheSettings]:
+    return _of_cache("GET", cache_id, (), _one(CacheSettings))
 
 
 def get_execution_history(cache_id: str, limit: int = 10, offset: int = 0) -> Call[list[CacheExecution]]:
     query = {"limit": str(limit), "offset": str(offset)}
-    segments = ("cache", cache_id, "executionHistory")
-    return Call("GET", segments, _many(CacheExecution), f"cache {cache_id}", query, fresh=True)
+    return _of_cache("GET", cache_id, ("executionHistory",), _many(CacheExecution), query=query, fresh=True)
 
 
 _TRIGGER_PATHS = {SyncMode.INCREMENTAL: "incrementalUpdate", SyncMode.FULL_REFRESH: "fullRefreshUpdate"}
@@ -202,15 +206,12 @@ _CANCEL_PATHS = {
 
 
 def trigger(cache_id: str, mode: SyncMode, resent: bool = True) -> Call[None]:
-    segments = ("cache", cache_id, _TRIGGER_PATHS[mode])
-    return Call(
-        "POST", segments, _nothing, f"cache {cache_id}", changes=True, needs_json=False, resent=resent
-    )
+    rest = (_TRIGGER_PATHS[mode],)
+    return _of_cache("POST", cache_id, rest, _nothing, changes=True, needs_json=False, resent=resent)
 
 
 def cancel(cache_id: str, mode: SyncMode) -> Call[None]:
-    segments = ("cache", cache_id, _CANCEL_PATHS[mode])
-    return Call("POST", segments, _nothing, f"cache {cache_id}", changes=True, needs_json=False)
+    return _of_cache("POST", cache_id, (_CANCEL_PATHS[mode],), _nothing, changes=True, needs_json=False)
 
 
 def create_cache(request: CacheRequest) -> Call[CacheSettings]:
@@ -232,11 +233,11 @@ def update_cache(
         "incrementalCacheSchedule": incremental_schedule.as_json(),
         "fullRefreshCacheSchedule": full_refresh_schedule.as_json(),
     }
-    return Call("PUT", ("cache", cache_id), _one(CacheSettings), f"cache {cache_id}", body=body, changes=True)
+    return _of_cache("PUT", cache_id, (), _one(CacheSettings), body=body, changes=True)
 
 
 def delete_cache(cache_id: str) -> Call[None]:
-    return Call("DELETE", ("cache", cache_id), _nothing, f"cache {cache_id}", changes=True, needs_json=False)
+    return _of_cache("DELETE", cache_id, (), _nothing, changes=True, needs_json=False)
 
 
 def list_catalogs() -> Call[list[Catalog]]:

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from dagster_peaka.api import calls
+from dagster_peaka.api.addresses import ZONES, cache_url, checked_studio_url, checked_zone
 from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.api.models import (
     CacheCreation,
@@ -29,6 +30,7 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
+from dagster_peaka.api.settings import checked_project_id
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaConfigError,
@@ -49,13 +51,6 @@ NOT_LISTED = (PeakaNotFoundError, PeakaPermissionError, PeakaResponseError, Peak
 
 AT_ONCE = 256
 """Calls of one collection begun and not yet answered; how many are on their way, the client limits."""
-
-ZONES = {
-    "us": "https://partner.peaka.studio/api/v1",
-    "eu": "https://partner.eu.peaka.studio/api/v1",
-}
-"""The base URLs of Peaka's zones, as its OpenAPI document lists them."""
-
 
 FEW = 3
 """Up to so many waiting caches are looked at one by one; more are read by one listing."""
@@ -81,7 +76,10 @@ class PeakaClient:
     Args:
         api_key: a Partner key (every project) or a Project key (its own project).
         project_id: the project whose caches are meant.
-        base_url: ``https`` address of the API; ``http`` is accepted for loopback only. Default: the US zone.
+        base_url: ``https`` address of the API, in place of its zone's; ``http`` is accepted for loopback only.
+        zone: the zone of the account, ``us`` or ``eu``.
+        studio_url: a template of the addresses at which a person finds a cache, such as
+            ``https://peaka.example/{project_id}/{cache_id}``, for :meth:`cache_url`.
         request_timeout: seconds for one attempt at a request, from connecting to the last byte.
         request_max_retries: repetitions of a request at most.
         max_concurrent_requests: requests under way at once at most.
@@ -105,16 +103,18 @@ class PeakaClient:
         self,
         api_key: str,
         project_id: str,
-        base_url: str = ZONES["us"],
+        base_url: str | None = None,
         *,
+        zone: str = "us",
+        studio_url: str | None = None,
         request_timeout: float = 30.0,
         request_max_retries: int = 4,
         max_concurrent_requests: int = 16,
         max_response_bytes: int | None = None,
     ) -> None:
-        project_id = (project_id or "").strip()
-        if not project_id:
-            raise PeakaConfigError("project_id is empty: set it to the id in the project's address in Peaka.")
+        project_id = checked_project_id(project_id)
+        zone = checked_zone(zone)
+        self._studio_url = None if studio_url is None else checked_studio_url(studio_url)
         if not (math.isfinite(request_timeout) and request_timeout > 0):
             raise PeakaConfigError("request_timeout must be a number of seconds above 0.")
         if request_max_retries < 0:
@@ -130,7 +130,7 @@ class PeakaClient:
         self._connection = Connection(
             api_key,
             project_id,
-            base_url,
+            ZONES[zone] if base_url is None else base_url,
             request_timeout=request_timeout,
             request_max_retries=request_max_retries,
             max_concurrent_requests=max_concurrent_requests,
@@ -142,6 +142,10 @@ class PeakaClient:
     def project_id(self) -> str:
         """The project that every request names."""
         return self._project_id
+
+    def cache_url(self, cache_id: str) -> str | None:
+        """The address at which a person finds a cache, by ``studio_url``; None where that is not set."""
+        return None if self._studio_url is None else cache_url(self._studio_url, self._project_id, cache_id)
 
     def __repr__(self) -> str:
         return f"<PeakaClient for project {self._project_id!r}>"

@@ -5,8 +5,8 @@ rest at once: a cancelled request closes its socket instead of holding its threa
 with the first request and ends in :meth:`Connection.close`.
 
 What is sent again: a read, be it posted, on connection errors, timeouts, 429, 502, 503 and 504; a changing request
-only when it surely was not taken (connection refused, connect timeout, 429). Everything else is told to the caller,
-once.
+only when it surely was not taken (connection refused, connect timeout, 429). What no further try mends (a certificate
+that cannot be verified, a proxy that refuses) is told at once. Everything else is told to the caller, once.
 """
 
 from __future__ import annotations
@@ -15,20 +15,24 @@ import asyncio
 import concurrent.futures
 import math
 import random
+import re
 import threading
 import time
 import zlib
 from concurrent.futures import Future
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any, TypeVar
-from urllib.request import getproxies, proxy_bypass
 
 import httpx
 from httpx_retries import Retry, RetryTransport
 
-from dagster_peaka.api.addresses import checked_base_url, is_loopback
-from dagster_peaka.api.answers import Reader
+from dagster_peaka.api.addresses import checked_base_url
+from dagster_peaka.api.answers import Reader, server_time
 from dagster_peaka.api.calls import Answer, Call
+from dagster_peaka.api.network import Proxy, for_good, proxy_for, transport
+from dagster_peaka.api.settings import checked_key
 from dagster_peaka.errors import (
     PeakaConfigError,
     PeakaConnectionError,
@@ -90,8 +94,9 @@ class _Attempt(httpx.AsyncBaseTransport):
     Reading the body here puts a connection that breaks half way under the same retry rules as one that never opened.
     """
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+    def __init__(self, inner: httpx.AsyncBaseTransport, proxy: Proxy | None) -> None:
         self._inner = inner
+        self._proxy = proxy
         self._pace = _Pace()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -112,7 +117,10 @@ class _Attempt(httpx.AsyncBaseTransport):
         return response
 
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
-        response = await self._inner.handle_async_request(request)
+        try:
+            response = await self._inner.handle_async_request(request)
+        except httpx.TransportError as error:
+            raise for_good(error, self._proxy) or error from error
         try:
             body = await _body(response, request.extensions["most_bytes"])
         finally:
@@ -132,6 +140,10 @@ class HeldBack(httpx.ConnectError):
 
 class TooLarge(httpx.DecodingError):
     """An answer with more bytes than its call may have."""
+
+
+class Damaged(httpx.DecodingError):
+    """An answer whose bytes did not arrive as they were packed."""
 
 
 _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
@@ -160,21 +172,31 @@ async def _body(response: httpx.Response, most: int) -> bytes:
                 if len(body) > most:
                     raise TooLarge(f"it has more than the {most:,} bytes that may be read")
     except zlib.error as error:
-        raise httpx.DecodingError(f"its packing is damaged ({error})") from None
+        raise Damaged(f"its packing is damaged ({error})") from None
     if unpack is not None and body and not unpack.eof:
-        raise httpx.DecodingError("its packing ends too early")
+        raise Damaged("its packing ends too early")
     return bytes(body)
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """The seconds that an answer asks to wait, capped; leaves its header as whole seconds or not at all."""
-    header = response.headers.pop("Retry-After", "")
+    """The seconds that an answer asks to wait, capped; leaves its header as whole seconds or not at all.
+
+    A date is one of the answer's own clock, and this machine's may be an hour away: it counts from the ``Date`` of the
+    same answer.
+    """
+    header = response.headers.pop("Retry-After", "").strip()
     try:
-        asked = min(MAX_WAIT, Retry().parse_retry_after(header))
+        if re.fullmatch(r"\d+(\.\d+)?", header, re.ASCII):
+            asked = float(header)
+        else:
+            until = parsedate_to_datetime(header)
+            now = server_time(response) or datetime.now(timezone.utc)
+            asked = (until.replace(tzinfo=until.tzinfo or timezone.utc) - now).total_seconds()
     except OverflowError:  # a date beyond all calendars
         asked = MAX_WAIT
-    except ValueError:
+    except (TypeError, ValueError, IndexError):
         return None
+    asked = min(MAX_WAIT, max(0.0, asked))
     response.headers["Retry-After"] = str(math.ceil(asked))
     return asked
 
@@ -188,6 +210,12 @@ class _Retries(httpx.AsyncBaseTransport):
             total=most,
             allowed_methods=["GET", "POST"],  # a query is a read that is posted
             status_forcelist=[429, 502, 503, 504],
+            retry_on_exceptions=[
+                httpx.TimeoutException,
+                httpx.NetworkError,
+                httpx.RemoteProtocolError,
+                Damaged,
+            ],
             backoff_factor=0.5,
             max_backoff_wait=MAX_WAIT,
         )
@@ -224,7 +252,7 @@ class Connection:
         max_response_bytes: bytes that an answer may have, decoded; by default each call's own limit.
 
     Raises:
-        PeakaConfigError: for a key, an address or a proxy of the environment that cannot be used.
+        PeakaConfigError: for a key, an address, or certificates or a proxy of the environment that cannot be used.
     """
 
     def __init__(
@@ -238,10 +266,11 @@ class Connection:
         max_concurrent_requests: int,
         max_response_bytes: int | None = None,
     ) -> None:
-        key = _checked_key(api_key)
+        key = checked_key(api_key)
         self._project_id = project_id
         self._base_url = checked_base_url(base_url)
-        self._reader = Reader(key, project_id, self._base_url)
+        self._proxy = proxy_for(self._base_url)
+        self._reader = Reader(key, project_id, self._base_url, self._proxy)
         self._request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
         self._http = self._new_http(key, request_max_retries)
@@ -315,7 +344,7 @@ class Connection:
 
     def _new_http(self, key: str, max_retries: int) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            transport=_Retries(_Attempt(_transport(self._base_url)), max_retries),
+            transport=_Retries(_Attempt(transport(self._base_url, self._proxy), self._proxy), max_retries),
             # wait_for in _Attempt bounds the whole attempt; only connecting has a bound of its own, because
             # a connect timeout is the one kind that surely had no effect.
             timeout=httpx.Timeout(None, connect=min(CONNECT_TIMEOUT, self._request_timeout / 2)),
@@ -354,7 +383,7 @@ class Connection:
         async with self._slots:
             try:
                 response = await self._http.send(request)
-            except httpx.HTTPError as error:
+            except Exception as error:  # also what httpx lets through of the libraries that it stands on
                 failure = self._reader.no_answer(call, error)
         # Raised out here: an exception raised inside the handler would carry httpx's, and with it the request's
         # headers, as its context.
@@ -377,36 +406,3 @@ def _start_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
     thread = threading.Thread(target=run, name="dagster-peaka requests", daemon=True)
     thread.start()
     return loop, thread
-
-
-def _transport(base_url: str) -> httpx.AsyncHTTPTransport:
-    """The network, by way of the proxy that the environment names for this host, if any."""
-    proxy = proxy_for(httpx.URL(base_url))
-    try:
-        return httpx.AsyncHTTPTransport(
-            # Without a scheme the environment means an http proxy.
-            proxy=f"http://{proxy}" if proxy and "://" not in proxy else proxy,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
-        )
-    except (httpx.InvalidURL, ValueError, ImportError):
-        raise PeakaConfigError(
-            "The proxy that the environment names for base_url cannot be used: write HTTPS_PROXY like "
-            "'http://proxy.example:3128', or name the host in NO_PROXY."
-        ) from None
-
-
-def proxy_for(url: httpx.URL) -> str | None:
-    """The proxy that the environment names for an address; never one for loopback, where the key is in clear."""
-    if is_loopback(url.host) or proxy_bypass(url.netloc.decode()):
-        return None
-    proxies = getproxies()
-    return proxies.get(url.scheme) or proxies.get("all")
-
-
-def _checked_key(api_key: str) -> str:
-    key = (api_key or "").strip()
-    if not key:
-        raise PeakaConfigError("api_key is empty: set it to a Partner or Project API key of Peaka.")
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise PeakaConfigError("api_key holds characters that no API key has (spaces, line ends, non-ASCII).")
-    return key

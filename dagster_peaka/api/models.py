@@ -54,10 +54,10 @@ class SyncMode(str, Enum):
         Raises:
             PeakaConfigError: for anything else.
         """
-        mode = cls.recognize(text)
-        if mode is None:
-            raise PeakaConfigError(f"mode must be 'incremental' or 'full_refresh', not {text!r}.")
-        return mode
+        try:
+            return cls(text)
+        except ValueError:
+            raise PeakaConfigError(f"mode must be 'incremental' or 'full_refresh', not {text!r}.") from None
 
     @classmethod
     def recognize(cls, text: object) -> SyncMode | None:

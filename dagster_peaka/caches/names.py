@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 import dagster as dg
 
+from dagster_peaka.api.settings import bare
 from dagster_peaka.errors import PeakaConfigError
 
 NAMED_AT_MOST = 5
@@ -131,14 +132,15 @@ def near_matches(name: str, names: Iterable[str]) -> str:
 
 
 def checked_cache_id(cache_id: str) -> str:
-    """``cache_id``, when it may be one.
+    """``cache_id`` as it is sent, when it may be one.
 
     Raises:
         PeakaConfigError: for an empty one, ``.`` and ``..``, which no path can carry.
     """
-    if cache_id.strip() in ("", ".", ".."):
+    known = bare(cache_id)
+    if known in ("", ".", ".."):
         raise PeakaConfigError(f"cache_id {cache_id!r} is no id: copy it from the cache's page in Peaka.")
-    return cache_id
+    return known
 
 
 def op_name(key: dg.AssetKey) -> str:

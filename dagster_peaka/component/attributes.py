@@ -3,32 +3,35 @@
 Templates that mention ``props`` or ``spec`` are rendered for each cache; everything else when the YAML is read.
 """
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import dagster as dg
-from pydantic import BaseModel, BeforeValidator, PrivateAttr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, PrivateAttr, model_validator
 from typing_extensions import Self
 
+from dagster_peaka.api.settings import bare
 from dagster_peaka.assets import AssetCondition
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.reading import (
     Anything,
     Key,
-    Numeral,
+    Scalar,
     Section,
+    Tags,
+    Text,
     doc,
     field_error,
     instance_of,
     problem_at,
     rendered,
+    text,
     validated,
     written,
 )
-from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, Texts
+from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings
 from dagster_peaka.declared import (
     FINGERPRINT_METADATA,
     MODE_METADATA,
@@ -88,17 +91,6 @@ _Freshness = Annotated[
 ]
 
 
-def _as_texts(value: Any) -> Any:
-    """Tags, with numbers and truth values as the texts that they are written as."""
-    if not isinstance(value, Mapping):
-        return value
-    tags = cast("Mapping[str, Any]", value)
-    return {name: json.dumps(tag) if isinstance(tag, (int, float)) else tag for name, tag in tags.items()}
-
-
-Tags = Annotated[dict[str, str], BeforeValidator(_as_texts)]
-
-
 T = TypeVar("T", bound="PeakaAssetAttributes")
 
 
@@ -107,7 +99,7 @@ class PeakaAssetAttributes(Section):
 
     key: Annotated[Key | None, doc("The asset's key.", "lake/{{ props.table_name }}")] = None
     key_prefix: Annotated[Key | None, doc("What is put before the asset's key.", "lake")] = None
-    group_name: Annotated[str | None, doc("The asset's group; by default its catalog's.", "lake")] = None
+    group_name: Annotated[Text | None, doc("The asset's group; by default its catalog's.", "lake")] = None
     description: Annotated[str | None, doc("What the asset's page says.")] = None
     deps: Annotated[
         list[Key] | None,
@@ -117,7 +109,7 @@ class PeakaAssetAttributes(Section):
     tags: Annotated[Tags | None, doc("Tags, added to the rest.", {"tier": "prod"})] = None
     owners: Annotated[list[str] | None, doc("Mail addresses, or teams as team:name.", ["team:data"])] = None
     kinds: Annotated[list[str] | None, doc("The asset's kinds, in place of others.", ["peaka"])] = None
-    code_version: Annotated[Numeral | None, doc("The version of what makes the asset.", "3")] = None
+    code_version: Annotated[Text | None, doc("The version of what makes the asset.", "3")] = None
     automation_condition: Annotated[
         Condition | None,
         doc("When Dagster materializes the asset by itself.", "{{ dg.AutomationCondition.eager() }}"),
@@ -249,7 +241,19 @@ class PeakaCacheOverride(PeakaCacheAttributes):
             PeakaCacheOverride(match="shop.public.*", mode="full_refresh", group_name="shop")
     """
 
-    match: Annotated[Texts, doc(f"{WHICH_CACHES}.", "shop.public.*", ["shop.public.orders", "crm.*.*"])]
+    match: Annotated[
+        str | list[str],
+        text(
+            f"{WHICH_CACHES}.",
+            "shop.public.*",
+            ["shop.public.orders", "crm.*.*"],
+            schema=Scalar | list[Scalar],
+        ),
+    ]
+
+
+CacheId = Annotated[Text, AfterValidator(bare)]
+"""A cache's id, which may look like a number."""
 
 
 class PeakaCacheEntry(PeakaCacheAttributes):
@@ -262,7 +266,7 @@ class PeakaCacheEntry(PeakaCacheAttributes):
     """
 
     table: Annotated[str | None, doc("The cached table.", "shop.public.orders")] = None
-    cache_id: Annotated[Numeral | None, doc("The cache's id, where table is not given.")] = None
+    cache_id: Annotated[CacheId | None, doc("The cache's id, where table is not given.")] = None
 
     @model_validator(mode="after")
     def _names_one_cache(self) -> "PeakaCacheEntry":

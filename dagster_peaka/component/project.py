@@ -1,11 +1,8 @@
 """PeakaProjectComponent: a whole Peaka project as assets, from a few lines of YAML."""
 
-import hashlib
-import json
 import logging
 import os
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -39,7 +36,9 @@ from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
     Loc,
     PeakaYamlError,
+    Scalar,
     all_problems,
+    blaming,
     doc,
     field_error,
     problem_at,
@@ -47,6 +46,7 @@ from dagster_peaka.component.reading import (
     problems_in,
     readable,
     rendered,
+    text,
 )
 from dagster_peaka.component.scaffold import PeakaProjectComponentScaffolder
 from dagster_peaka.component.settings import (
@@ -63,13 +63,15 @@ from dagster_peaka.component.settings import (
 from dagster_peaka.component.state import (
     REFRESH,
     age,
-    entries,
     fetched,
     nothing_known,
     overrides_of,
     patience_at_load,
+    plain_id,
+    state_key,
     still_selected,
     unmatched,
+    without_trace,
 )
 from dagster_peaka.component.steps import Steps, usual_sync
 from dagster_peaka.component.translation import (
@@ -78,8 +80,10 @@ from dagster_peaka.component.translation import (
     read_source_asset_key,
     read_translation,
 )
+from dagster_peaka.component.written import as_written
 from dagster_peaka.declared import declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
+from dagster_peaka.records.materializations import link
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
@@ -130,20 +134,20 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         # made for YAML.
         connection: Annotated[Any, CONNECTION]
     selection: Annotated[
-        Selection | None, doc("Which caches of the project become assets; by default all.")
+        Selection | None, doc("Which caches of the project become assets; by default all.", "shop.public.*")
     ] = None
     caches: Annotated[
         Entries | None,
         dg.Resolver(
             cache_entries,
-            model_field_type=list[str | PeakaCacheEntry.model()],
+            model_field_type=list[Scalar | PeakaCacheEntry.model()],
             description="The caches, written out by table or id. Nothing is asked and no state kept then.",
             examples=[["shop.public.orders", {"table": "shop.public.items", "mode": "full_refresh"}]],
         ),
     ] = None
     name: Annotated[
         Name | None,
-        doc(
+        text(
             "The key of the resource, and what the names of sensors and of steps for many caches begin with. By "
             "default the folder of this file.",
             "peaka",
@@ -177,7 +181,9 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     last_sync_check: Annotated[
         bool, doc("Whether each asset gets the check last_sync_succeeded, evaluated by every sync.")
     ] = False
-    group_name: Annotated[str | None, doc("The group of all assets; by default one for each catalog.")] = None
+    group_name: Annotated[str | None, text("The group of all assets; by default one for each catalog.")] = (
+        None
+    )
     automation_condition: Annotated[
         Condition | None,
         doc("When Dagster materializes the assets by itself.", "{{ dg.AutomationCondition.eager() }}"),
@@ -226,6 +232,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     _context: dg.ResolutionContext | None = PrivateAttr(default=None)
     _refreshes: bool = PrivateAttr(default=True)
+    _loads: bool = PrivateAttr(default=False)
     _patience: dict[str, object] = PrivateAttr(default={})
     _failure: Exception | None = PrivateAttr(default=None)
 
@@ -255,6 +262,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         Raises:
             PeakaConfigError: naming file, line and field.
         """
+        model = as_written(context, model)
         try:
             component = super().resolve_from_model(context, model)
         except ValidationError as error:
@@ -303,7 +311,8 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     def defs_state_config(self) -> DefsStateConfig:
         """Where and how the state is kept. Its key comes from the settings alone: class, project and selection."""
         return DefsStateConfig(
-            key=self._given_key() or self._state_key(),
+            key=self._given_key()
+            or state_key(type(self).__name__, self.connection.project_id, self.selection),
             management_type=self.defs_state.management_type,
             refresh_if_dev=self.defs_state.refresh_if_dev and self._refreshes,
         )
@@ -314,43 +323,30 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             return key
         return str(rendered(self._context.at_path("defs_state").at_path("key"), key))
 
-    def _state_key(self) -> str:
-        key = f"{type(self).__name__}[{_plain(self.connection.project_id)}]"
-        if self.selection is None:
-            return key
-        texts = [
-            [
-                entry if isinstance(entry, str) else getattr(entry, "__qualname__", "")
-                for entry in entries(choice)
-            ]
-            for choice in (self.selection.include, self.selection.exclude)
-        ]
-        # Components for other caches of the same project have another state.
-        return f"{key}[{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]}]"
-
     def write_state_to_path(self, state_path: Path) -> None:
         """Ask Peaka for the selected caches, and only then write what it said: wholly, or not at all.
 
         Raises:
             PeakaConfigError: naming the field, when the selection or an override fits no cache.
-            PeakaError: when Peaka cannot be asked.
+            PeakaError: when Peaka cannot be asked. Of either, ``dg`` shows the message and no stack trace.
             OSError: when the state cannot be written.
         """
         self._failure = None
         try:
-            self._fetched().save(state_path)
-        except PeakaYamlError:
-            raise
+            return self._fetched().save(state_path)
+        except PeakaYamlError as error:
+            problem: Exception = error
         except (PeakaError, ValidationError, OSError) as error:
-            self._failure = error
-            if self.defs_state.management_type is not NO_OLDER_STATE:
-                raise
-            # Dagster needs something to hand on to the processes of runs, where everything else is to load.
-            state_path.write_text("")
+            self._failure = problem = error
+            if self.defs_state.management_type is NO_OLDER_STATE:
+                # Dagster needs something to hand on to the processes of runs, where everything else is to load.
+                state_path.write_text("")
+                return None
+        raise without_trace(problem) if isinstance(problem, PeakaError) and not self._loads else problem
 
     def _fetched(self) -> PeakaProject:
         if self.caches is not None:
-            return PeakaProject(project_id=_plain(self.connection.project_id), caches=())
+            return PeakaProject(project_id=plain_id(self.connection.project_id), caches=())
         patterns = [
             (("overrides", number, "match"), override.match) for number, override in enumerate(self.overrides)
         ]
@@ -368,13 +364,14 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             return self._definitions_of_entries(self.caches, context)
         if self.defs_state.management_type is not NO_OLDER_STATE:
             self._patience = patience_at_load(self.connection)
+        self._loads = True
         try:
             return super().build_defs(context)
         except (PeakaError, ValidationError, OSError) as error:
             if error is not self._failure:
                 raise
         finally:
-            self._patience = {}
+            self._patience, self._loads = {}, False
         # Peaka could not be asked: go on with what was known before.
         self._refreshes = False
         try:
@@ -394,7 +391,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
         if state_path is None or self._is_nothing(state_path):
             if failure or not self._was_tried():
-                project_id = _plain(self.connection.project_id)
+                project_id = plain_id(self.connection.project_id)
                 nothing = nothing_known(project_id, self.defs_state.management_type is NO_OLDER_STATE)
                 self._log.warning("%s:%s %s", self._title, why, nothing)
             return self._definitions_of_caches((), context)
@@ -408,11 +405,11 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 REFRESH,
             )
         caches, missing = still_selected(project.caches, self.selection)
-        for text in missing:
+        for name in missing:
             self._log.warning(
                 "%s: %s It is in the selection, but not in the state, which is %s. %s renews it.",
                 self._title,
-                unmatched(text, project.caches),
+                unmatched(name, project.caches),
                 age(project.taken_at),
                 REFRESH,
             )
@@ -477,7 +474,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     def execute(self, context: dg.AssetExecutionContext, peaka: PeakaResource) -> Iterable[StepResult]:
         """What a step does: sync the caches of its selected assets, with the config of the run.
 
-        Override it to do something before, between or after.
+        Override it to do something around them.
 
         Example:
             .. code-block:: python
@@ -491,6 +488,10 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def _spec(self, props: PeakaCache, said: Sequence[PeakaCacheAttributes]) -> dg.AssetSpec:
         spec = self.get_asset_spec(props)
+        if (
+            url := self.connection.cache_url(props.id)
+        ) and props.id != props.name:  # by its table, no id is known
+            spec = spec.merge_attributes(metadata=link(url))
         of_all = PeakaAssetAttributes(
             group_name=self.group_name, automation_condition=self.automation_condition
         )
@@ -508,7 +509,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         for _, problem in missing if caches else ():
             self._log.warning("%s: overrides: %s", self._title, problem)
         steps = self._steps(context)
-        with self._blaming():
+        with blaming(self._context):
             return self._definitions(steps.of_caches(caches, said), steps.name)
 
     def _definitions_of_entries(
@@ -520,7 +521,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         for entry in entries:
             said.setdefault(entry.props.id, []).append(entry)
         steps = self._steps(context)
-        with self._blaming("caches"):
+        with blaming(self._context, "caches"):
             return self._definitions(steps.of_entries(entries, said), steps.name)
 
     def _steps(self, context: dg.ComponentLoadContext) -> Steps:
@@ -549,13 +550,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         checks: list[dg.AssetChecksDefinition] = []
         sensors: list[dg.SensorDefinition] = []
         if self.checks is not None:
-            with self._blaming("checks"):
+            with blaming(self._context, "checks"):
                 checks = checks_of(assets, self.checks, name)
         if upstream is not None and assets:
-            with self._blaming("upstream_sensor"):
+            with blaming(self._context, "upstream_sensor"):
                 sensors.append(upstream_sensor_of(assets, upstream, name))
         if polling is not None and assets:
-            with self._blaming("polling_sensor"):
+            with blaming(self._context, "polling_sensor"):
                 sensors.append(polling_sensor_of(assets, polling, name))
         return dg.Definitions(
             assets=assets, asset_checks=checks, sensors=sensors, resources={name: self.connection}
@@ -573,29 +574,11 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         tree = self._context.source_position_tree if self._context else None
         return f"{tree.position.filename}: {type(self).__name__}" if tree else type(self).__name__
 
-    @contextmanager
-    def _blaming(self, *loc: str) -> Generator[None, None, None]:
-        """Say of an error which field, of which file, it is about."""
-        try:
-            yield
-        except PeakaYamlError:
-            raise
-        except PeakaConfigError as error:
-            problem = str(error)
-        else:
-            return
-        raise problem_at(self._context, loc, problem)
-
 
 NEEDS_POLLING = (
     "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
     "polling_sensor, or wait for the syncs."
 )
-
-
-def _plain(project_id: str) -> str:
-    """A project's id; of one that is kept in a variable the variable's name."""
-    return project_id.env_var_name if isinstance(project_id, dg.EnvVar) else project_id
 
 
 def _name_of(context: dg.ComponentLoadContext) -> str:

@@ -1,18 +1,24 @@
 """From YAML to settings: renders templates, validates, and names file, line and field in every error."""
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from functools import cache
 from typing import Annotated, Any, TypeVar, cast, get_args
 
 import dagster as dg
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
     PlainValidator,
+    TypeAdapter,
     ValidationError,
+    WithJsonSchema,
     create_model,
     model_validator,
 )
@@ -38,6 +44,12 @@ SETTINGS_CONFIG = ConfigDict(
 
 TEMPLATE = r"\{[{%]"
 """How a template is recognized in a text."""
+
+EXPRESSION = re.compile(r"\{\{-?(.*?)-?\}\}\n?", re.DOTALL)
+"""A template that may be one expression and nothing else."""
+
+SCALARS = (str, bytes, bool, int, float, complex)
+NEW_LINE, NO_PROGRAM = "\n", "\0"
 
 Loc = tuple[str | int, ...]
 """Where in a document something stands: names of fields, and positions in lists."""
@@ -85,12 +97,30 @@ def rendered(context: dg.ResolutionContext, value: Any) -> Any:
     if not isinstance(value, str) or not re.search(TEMPLATE, value):
         return value
     try:
-        # Its signature has types that Dagster leaves open.
-        return cast("Any", context).resolve_value(value)
+        return _come_to(context, value)
     except Exception as error:
         lines = str(error).strip().splitlines()
         reason = lines[-1] if lines else type(error).__name__
     raise problem_at(context, (), reason)
+
+
+def _come_to(context: dg.ResolutionContext, template: str) -> Any:
+    """What a template comes to: the very value of one that is an expression, otherwise the text that it makes.
+
+    Dagster reads once more, as Python, the text that a template makes: of a table ``2024_01`` the number 202401.
+    """
+    # Its signature has types that Dagster leaves open.
+    resolve = cast("Any", context).resolve_value
+    value: object = resolve(template)
+    if value is not None and not isinstance(value, (*SCALARS, list, tuple, dict, set)):
+        return value
+    expression = EXPRESSION.fullmatch(template)
+    if expression and not re.search(TEMPLATE, expression[1]):
+        (value,) = resolve(f"{{{{ [{expression[1]}] }}}}")  # a list is not read once more
+    elif isinstance(value, SCALARS):
+        # Neither is what holds a character that no program may hold.
+        value = resolve(f"{template.removesuffix(NEW_LINE)}{NO_PROGRAM}").removesuffix(NO_PROGRAM)
+    return cast("object", value)
 
 
 def validated(cls: type[M], context: dg.ResolutionContext, values: Mapping[str, Any]) -> M:
@@ -144,6 +174,20 @@ def _place(context: dg.ResolutionContext | None, loc: Loc) -> str:
     return f"{position}: {field}"
 
 
+@contextmanager
+def blaming(context: dg.ResolutionContext | None, *loc: str) -> Generator[None, None, None]:
+    """Says of an error which field, of which file, it is about."""
+    try:
+        yield
+    except PeakaYamlError:
+        raise
+    except PeakaConfigError as error:
+        problem = str(error)
+    else:
+        return
+    raise problem_at(context, loc, problem)
+
+
 def problem_behind(error: BaseException) -> PeakaYamlError | None:
     """Our own error, where Dagster has put its text into an error of its own."""
     behind: BaseException | None = error
@@ -171,6 +215,8 @@ def problems_in(cls: type[BaseModel], error: ValidationError, values: Any) -> li
             message = FIELDS_WANTED
         else:
             message = line["msg"].removeprefix("Value error, ")
+            if line["type"] == "string_type" and isinstance(line["input"], (bool, int, float)):
+                message += "; put it in quotes: without them YAML reads it as a number or a truth value."
             if line["input"] is None:
                 message += "; it is empty. Is the environment variable set that its template names?"
         if loc not in found or found[loc][0] in MEANT_LEAST:
@@ -301,12 +347,30 @@ def _to_the_point(field: dict[str, Any]) -> dict[str, Any]:
     if sections:
         kept = [kind for kind in types[: types.index(sections[-1]) + 1] if kind.get("type") != "null"]
     elif any("enum" in kind for kind in types):
-        kept = [{**kind, "pattern": TEMPLATE} if kind == {"type": "string"} else kind for kind in types]
+        return _choice(field, types)
     else:
         return field
-    left_out = ("anyOf", "default") if sections else ("anyOf",)
-    said = {name: value for name, value in field.items() if name not in left_out}
-    return {**said, **kept[0]} if len(kept) == 1 else {**said, "anyOf": kept}
+    said = {name: value for name, value in field.items() if name not in ("anyOf", "default")}
+    if len(kept) == 1:
+        return {**said, **kept[0]}
+    of_fields = [kind for kind in kept if "$ref" in kind]
+    if len(of_fields) != 1:
+        return {**said, "anyOf": kept}
+    others = [kind for kind in kept if "$ref" not in kind]
+    return {**said, "if": {"type": "object"}, "then": of_fields[0], "else": {"anyOf": others}}
+
+
+def _choice(field: dict[str, Any], types: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The schema of a choice: of a value that is neither allowed nor a template, a validator lists what is allowed."""
+    allowed = [value for kind in types for value in kind.get("enum", ())]
+    others = [kind for kind in types if "enum" not in kind and kind != {"type": "string"}]
+    listed = {"enum": [*allowed, *([None] if {"type": "null"} in others else [])]}
+    others = [kind for kind in others if kind != {"type": "null"}]
+    return {
+        **{name: value for name, value in field.items() if name != "anyOf"},
+        "if": {"type": "string", "pattern": TEMPLATE},
+        "else": {"anyOf": [listed, *others]} if others else listed,
+    }
 
 
 # Types of fields
@@ -325,8 +389,82 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Anything = Annotated[dict[str, object], dg.Resolver.default(model_field_type=dict[str, Any])]
 """Names with whatever stands below them."""
 
-Numeral = Annotated[str, dg.Resolver.default(model_field_type=str | int | float)]
-"""A text that may be written like a number."""
+
+def _as_text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (bool, int, float)) else value
+
+
+Scalar = Annotated[str, BeforeValidator(_as_text), WithJsonSchema({"type": ["string", "number", "boolean"]})]
+"""In a schema, a text that may look like a number or a truth value: :func:`as_written` says how it was written."""
+
+Text = Annotated[str, dg.Resolver.default(model_field_type=cast("Any", Scalar))]
+"""A text that may look like a number, and stays as it is written."""
+
+Tags = Annotated[
+    dict[str, Annotated[str, BeforeValidator(_as_text)]],
+    dg.Resolver.default(model_field_type=dict[str, Scalar]),
+]
+"""Tags; each stays as it is written."""
+
+
+def text(description: str, *examples: Any, schema: Any = Scalar) -> dg.Resolver:
+    """Reads a text, or several; Dagster itself would read once more, as Python, what a template comes to."""
+
+    def resolve(context: dg.ResolutionContext, value: object) -> Any:
+        return rendered(context, value)
+
+    return dg.Resolver(
+        resolve,
+        model_field_type=schema,
+        description=description,
+        examples=list(examples) or None,
+        inject_before_resolve=False,
+    )
+
+
+UNITS = ("weeks", "days", "hours", "minutes", "seconds")
+
+DURATION_WANTED = (
+    "must be a duration: seconds, an ISO-8601 text such as PT6H, or fields such as {hours: 6}. A form such as 6:00 is "
+    "none, because YAML reads it as 360."
+)
+
+
+def duration(value: Any) -> timedelta:
+    """The duration that a value means.
+
+    Raises:
+        ValueError: for what may be a time of day, and for all that is none.
+    """
+    if isinstance(value, timedelta):
+        return value
+    try:
+        if isinstance(value, Mapping):
+            parts = {name: float(number) for name, number in cast("Mapping[str, Any]", value).items()}
+            if parts and all(name in UNITS for name in parts):
+                return timedelta(**parts)
+        elif isinstance(value, str) and re.match(r"[+-]?P", value):
+            return _ISO_DURATION.validate_python(value)
+        elif not isinstance(value, bool):
+            return timedelta(seconds=float(value))
+    except (ValueError, TypeError, OverflowError):
+        pass
+    raise ValueError(DURATION_WANTED)
+
+
+_ISO_DURATION = TypeAdapter(timedelta)
+
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+
+
+def lasting(description: str, *examples: Any) -> dg.Resolver:
+    """What the schema says about a duration."""
+    return dg.Resolver.default(
+        model_field_type=float | str | dict[str, float | str] | None,
+        description=f"{description}: seconds, an ISO-8601 duration, or {{hours: 6}} and the like.",
+        examples=list(examples),
+    )
+
 
 Count = Annotated[int, Field(ge=0)]
 

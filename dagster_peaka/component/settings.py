@@ -1,23 +1,26 @@
 """The sections of the component's YAML that say how: connection, selection, steps, checks and sensors."""
 
-import os
 import re
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import dagster as dg
 from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
 
-from dagster_peaka.caches.selection import PeakaCacheSelector
+from dagster_peaka.caches.selection import PeakaCacheChoice, PeakaCacheSelector
 from dagster_peaka.component.reading import (
     Anything,
     Count,
+    Duration,
     NotNegative,
     PeakaYamlError,
+    Scalar,
     Section,
+    Tags,
     doc,
     field_error,
+    lasting,
+    problem_at,
     rendered,
     validated,
     written,
@@ -30,8 +33,9 @@ API_KEY_VARIABLE = "PEAKA_API_KEY"
 ENVIRONMENT_TEMPLATE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
 """A template that is one environment variable and nothing else."""
 
-Texts = str | list[str]
-"""One text or several."""
+Texts = Annotated[str | list[str], dg.Resolver.default(model_field_type=Scalar | list[Scalar])]
+"""One text or several; an id may look like a number."""
+
 
 WHICH_CACHES = "Ids or catalog.schema.table, each part of which may be a shell pattern"
 
@@ -51,7 +55,7 @@ class _Variable(dg.Model):
 def _connection_schema() -> type[BaseModel]:
     """The settings of :class:`PeakaResource`, each of them also as a template."""
     types: dict[str, Any] = {
-        "project_id": int,  # or a text, as every field
+        "project_id": Scalar,
         "zone": Literal["us", "eu"],
         "on_running": Literal[ON_RUNNING],
     }
@@ -84,15 +88,7 @@ def _connection(context: dg.ResolutionContext, model: BaseModel) -> PeakaResourc
     key = values.pop("api_key", {"env": API_KEY_VARIABLE})
     if variable := _variable(key):
         key = {"env": variable}
-    # Rendered, a variable's value "12e4" would be a number.
-    settings = {
-        name: os.environ.get(variable)
-        if (variable := _variable(value))
-        else rendered(context.at_path(name), value)
-        for name, value in values.items()
-    }
-    if isinstance(settings.get("project_id"), int):
-        settings["project_id"] = str(settings["project_id"])
+    settings = {name: rendered(context.at_path(name), value) for name, value in values.items()}
     key = rendered(context.at_path("api_key"), key)
     settings["api_key"] = (
         dg.EnvVar(cast("Mapping[str, str]", key)["env"]) if isinstance(key, Mapping) else key
@@ -126,16 +122,36 @@ class _Selection(Section):
     exclude: Annotated[Texts | None, doc("What to leave out of that, written likewise.", "*.*.tmp_*")] = None
 
 
-def _selection(context: dg.ResolutionContext, model: BaseModel) -> PeakaCacheSelector:
-    selection: _Selection = _Selection.resolve_from_model(context, model)
-    return PeakaCacheSelector(include=selection.include, exclude=selection.exclude)
+def _selection(context: dg.ResolutionContext, model: BaseModel | str | list[str]) -> PeakaCacheSelector:
+    if isinstance(model, BaseModel):
+        selection: _Selection = _Selection.resolve_from_model(context, model)
+        return PeakaCacheSelector(include=selection.include, exclude=selection.exclude)
+    given = rendered(context, model)
+    try:
+        return cast("PeakaCacheSelector", _as_selector(given))
+    except ValueError as error:
+        problem = str(error)
+    raise problem_at(context, (), problem)
+
+
+def _as_selector(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, (str, list)) or callable(value):
+        return PeakaCacheSelector(include=cast("PeakaCacheChoice", value))
+    return value
 
 
 Selection = Annotated[
     PeakaCacheSelector,
-    dg.Resolver(_selection, model_field_type=_Selection.model()),
+    BeforeValidator(_as_selector),
+    dg.Resolver(
+        _selection,
+        model_field_type=Scalar | list[Scalar] | _Selection.model(),
+        inject_before_resolve=False,
+    ),
 ]
-"""A :class:`PeakaCacheSelector`; in YAML what to include and to exclude."""
+"""A :class:`PeakaCacheSelector`, or what to include; in YAML patterns, or what to include and to exclude."""
 
 
 # Steps
@@ -238,12 +254,7 @@ class PeakaCheckSettings(Section):
         bool, doc("Whether to compare the tables' columns with those of the snapshot.")
     ] = False
     max_age: Annotated[
-        timedelta | None,
-        dg.Resolver.default(
-            model_field_type=float | str | None,
-            description="How old the newest completed sync may be: seconds, or an ISO-8601 duration.",
-            examples=[21600, "PT6H"],
-        ),
+        Duration | None, lasting("How old the newest completed sync may be", 21600, "PT6H", {"hours": 6})
     ] = None
     blocking: Annotated[bool, doc("Whether a failed check keeps everything downstream from running.")] = False
     severity: Annotated[
@@ -260,7 +271,7 @@ class _SensorSettings(Section):
         Literal["RUNNING", "STOPPED"], doc("Whether it runs without being turned on in Dagster's UI.")
     ] = "STOPPED"
     description: Annotated[str | None, doc("What Dagster's UI says about it.")] = None
-    tags: Annotated[dict[str, str] | None, doc("Tags of the sensor itself.")] = None
+    tags: Annotated[Tags | None, doc("Tags of the sensor itself.")] = None
 
     @field_validator("minimum_interval_seconds")
     @classmethod
@@ -291,14 +302,9 @@ class PeakaUpstreamSensorSettings(_SensorSettings):
         doc("Whether any updated upstream asset requests a cache, or only all of them together."),
     ] = "any"
     minimum_update_interval: Annotated[
-        timedelta | None,
-        dg.Resolver.default(
-            model_field_type=float | str | None,
-            description="Between two requests of one cache at least: seconds, or an ISO-8601 duration.",
-            examples=[600, "PT10M"],
-        ),
+        Duration | None, lasting("Between two requests of one cache at least", 600, "PT10M", {"minutes": 10})
     ] = None
-    run_tags: Annotated[dict[str, str] | None, doc("Tags of the runs that it requests.")] = None
+    run_tags: Annotated[Tags | None, doc("Tags of the runs that it requests.")] = None
 
 
 class PeakaPollingSensorSettings(_SensorSettings):

@@ -1,9 +1,13 @@
 """The component's state: how it is fetched, and which of its caches are meant when definitions are built from it."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from typing import TypeVar, cast
 
+import click  # Dagster stands on it
 import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
@@ -20,11 +24,43 @@ from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
 from dagster_peaka.component.reading import Loc, all_problems, problem_at
 from dagster_peaka.component.settings import Texts, listed
-from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.resource import PeakaResource
+
+E = TypeVar("E", bound=PeakaError)
 
 REFRESH = "`dg utils refresh-defs-state`"
 """The command that renews the state."""
+
+
+def plain_id(project_id: str) -> str:
+    """A project's id; of one that is kept in a variable the variable's name."""
+    return project_id.env_var_name if isinstance(project_id, dg.EnvVar) else project_id
+
+
+def state_key(name: str, project_id: str, selection: PeakaCacheSelector | None) -> str:
+    """The key of the state of a component, made of its settings alone; ``name`` is that of its class.
+
+    Components for other caches of the same project have another.
+    """
+    key = f"{name}[{plain_id(project_id)}]"
+    if selection is None:
+        return key
+    texts = [
+        [entry if isinstance(entry, str) else getattr(entry, "__qualname__", "") for entry in entries(choice)]
+        for choice in (selection.include, selection.exclude)
+    ]
+    return f"{key}[{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]}]"
+
+
+def without_trace(error: E) -> E:
+    """The same error, of click's kind as well: ``dg`` shows its message and no stack trace."""
+    kind = type(error)
+    told = type(kind.__name__, (kind, click.ClickException), {"__module__": kind.__module__})
+    same = told.__new__(told, *error.args)
+    click.ClickException.__init__(same, str(error))
+    vars(same).update(vars(error))
+    return cast("E", same)
 
 
 def fetched(

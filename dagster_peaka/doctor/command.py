@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dagster_peaka.api.answers import without_key
+from dagster_peaka.api.redaction import Redaction
 from dagster_peaka.caches.names import TableName
 from dagster_peaka.doctor import account, report, trial
 from dagster_peaka.doctor.asking import Asking
@@ -102,10 +102,11 @@ def _trial(
 
 def _without_key(reading: Reading, key: str) -> Reading:
     """The reading with the key in no text of it, whoever put it there, and with nothing that moves a cursor."""
+    redaction = Redaction(key.strip())
 
     def safe(value: Any) -> Any:
         if isinstance(value, str):
-            text = without_key(value, key.strip()) if key.strip() else value
+            text = redaction.text(value)
             return "".join(letter if letter.isprintable() else " " for letter in text)
         if isinstance(value, list):
             return [safe(each) for each in value]  # pyright: ignore[reportUnknownVariableType]

@@ -176,8 +176,7 @@ def _takes_connections(proxy: str) -> bool:
 
 
 def _proxy(address: str) -> str | None:
-    import httpx
+    from dagster_peaka.api.network import proxy_for
 
-    from dagster_peaka.api.connection import proxy_for
-
-    return proxy_for(httpx.URL(address))
+    proxy = proxy_for(address)
+    return None if proxy is None else proxy.url

@@ -10,6 +10,7 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
+from dagster_peaka.records.materializations import link
 from dagster_peaka.sync.outcome import Origin, Result, Trouble
 from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.timers import HANGING
@@ -95,12 +96,19 @@ _WORDS = {
 }
 
 
-def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) -> PeakaSyncError:
-    """The exception for a sync that failed. ``cache`` is how the cache is shown: its name and id."""
+def sync_error(
+    result: Result, *, cache: str, mode: SyncMode, rules: SyncRules, url: str | None = None
+) -> PeakaSyncError:
+    """The exception for a sync that failed.
+
+    Args:
+        cache: how the cache is shown: its name and id.
+        url: where a person finds it, where that is known.
+    """
     assert result.trouble is not None
     words, fields = _WORDS[result.trouble], _fields(result, mode, rules)
     parts = [
-        f"Peaka cache {cache}: {words.headline.format(**fields)}",
+        f"Peaka cache {cache}{f' <{url}>' if url else ''}: {words.headline.format(**fields)}",
         f"{words.source}: {shortened(result.reason)}" if result.reason else "",
     ]
     execution = result.execution
@@ -111,6 +119,7 @@ def sync_error(result: Result, *, cache: str, mode: SyncMode, rules: SyncRules) 
         execution_id=execution.id if execution else None,
         state=execution.status if execution else None,
         permanent=result.trouble in PERMANENT or result.lasting,
+        url=url,
     )
 
 
@@ -154,14 +163,15 @@ def _list_of(failures: Mapping[dg.AssetKey, PeakaError]) -> str:
     return "\n".join(lines)
 
 
-def error_metadata(error: PeakaError) -> dict[str, str]:
+def error_metadata(error: PeakaError) -> dict[str, Any]:
     """What is known of the cache and the execution behind an error."""
     if not isinstance(error, PeakaSyncError):
         return {}
-    known = {
+    known: dict[str, Any] = {
         "peaka/cache": error.cache,
         "peaka/execution_id": error.execution_id,
         "peaka/state": error.state,
+        **link(error.url),
     }
     return {name: value for name, value in known.items() if value}
 

@@ -5,6 +5,7 @@ A run may also ask for the check alone: then nothing is synced, and what Peaka s
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from typing import Any
 
 import dagster as dg
 
@@ -58,7 +59,7 @@ def shown(key: dg.AssetKey, status: CacheStatus) -> dg.AssetCheckResult:
     )
 
 
-def _not_passed(key: dg.AssetKey, description: str, metadata: Mapping[str, str]) -> dg.AssetCheckResult:
+def _not_passed(key: dg.AssetKey, description: str, metadata: Mapping[str, Any]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=False,
         asset_key=key,

@@ -18,7 +18,10 @@ from dagster_peaka.sync.outcome import Result
 DATA_VERSION_TAG = "dagster/data_version"
 """The tag under which Dagster keeps a materialization's data version."""
 
-TABLE_METADATA_KEYS = ("dagster/table_name", "dagster/column_schema")
+URL_METADATA = "peaka/url"
+"""The key of the address at which a person finds the cache."""
+
+TABLE_METADATA_KEYS = ("dagster/table_name", "dagster/column_schema", URL_METADATA)
 """What an asset's spec says about its table, and Dagster shows for each materialization."""
 
 
@@ -66,8 +69,13 @@ def execution_metadata(
 
 
 def table_metadata(declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a spec's metadata that each materialization repeats: the table's name and columns."""
+    """The part of a spec's metadata that each materialization repeats: the table's name, columns and address."""
     return {key: declared[key] for key in TABLE_METADATA_KEYS if declared.get(key) is not None}
+
+
+def link(url: str | None) -> dict[str, Any]:
+    """The metadata of the address at which a person finds the cache; nothing where it is not known."""
+    return {} if url is None else {URL_METADATA: dg.MetadataValue.url(url)}
 
 
 def data_version(execution: CacheExecution, fingerprint: str | None) -> str:

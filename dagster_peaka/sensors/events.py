@@ -15,7 +15,7 @@ from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache
 from dagster_peaka.errors import sentence
-from dagster_peaka.records.materializations import external_materialization, row_count, table_metadata
+from dagster_peaka.records.materializations import external_materialization, link, row_count, table_metadata
 from dagster_peaka.sensors.cursor import ADDRESS, short
 from dagster_peaka.sensors.event_log import RUN_ID_METADATA
 from dagster_peaka.sensors.review import Outcome
@@ -99,22 +99,34 @@ def measured_events(
             late.append(each.asset)
         elif future is not None and not future.cancelled():
             measured = future.result()
-        yield from events_of(each.asset, each.cache_id, each.outcome, measured)
+        yield from events_of(
+            each.asset, each.cache_id, each.outcome, measured, client.cache_url(each.cache_id)
+        )
 
 
 def events_of(
-    asset: PolledAsset, cache_id: str, outcome: Outcome, measured: Measurement | None = None
+    asset: PolledAsset,
+    cache_id: str,
+    outcome: Outcome,
+    measured: Measurement | None = None,
+    url: str | None = None,
 ) -> Iterator[Event]:
     """The events that tell Dagster of an outcome; none for a failure where no check is declared.
 
     Args:
         measured: the rows and the fingerprint of the table now, where they were asked for.
+        url: where a person finds the cache, where that is known.
     """
     run_id = outcome.run_id
     run = {} if run_id is None else {RUN_ID_METADATA: dg.MetadataValue.dagster_run(run_id)}
     if outcome.record:
         found = measured or Measurement()
-        extra: dict[str, Any] = {**table_metadata(asset.metadata), **run, **row_count(found.rows)}
+        extra: dict[str, Any] = {
+            **link(url),
+            **table_metadata(asset.metadata),
+            **run,
+            **row_count(found.rows),
+        }
         if outcome.mode is None:
             extra[MODE_METADATA] = None
         yield external_materialization(
@@ -141,6 +153,7 @@ def events_of(
                 "peaka/execution_id": outcome.execution.id,
                 **mode,
                 **run,
+                **link(url),
             },
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, polling_sensor_metadata
+from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, given_assets, polling_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.events import PolledAsset
@@ -63,7 +63,7 @@ def build_peaka_polling_sensor(
                 resources={"peaka": peaka},
             )
     """
-    polled = _polled([assets] if isinstance(assets, dg.AssetsDefinition) else assets)
+    polled = _polled(given_assets(assets, "build_peaka_polling_sensor"))
     catalogs = CatalogNames()
 
     def peaka_polling_sensor(context: dg.SensorEvaluationContext, **_: object) -> dg.SensorResult:

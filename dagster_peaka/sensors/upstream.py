@@ -14,7 +14,7 @@ import dagster as dg
 from pydantic import ValidationError
 
 from dagster_peaka.caches.names import few
-from dagster_peaka.declared import requested_assets, upstream_sensor_metadata
+from dagster_peaka.declared import given_assets, requested_assets, upstream_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.sensors.overlap import left_to_others
 from dagster_peaka.sensors.updates import Newest, Rules, State, decide, run_key, short
@@ -251,13 +251,8 @@ def _description(watch: Watch, rules: Rules) -> str:
 
 
 def _definitions(assets: dg.AssetsDefinition | Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    definitions: list[Any] = [assets] if isinstance(assets, dg.AssetsDefinition) else list(assets)
+    definitions = given_assets(assets, "build_peaka_upstream_sensor")
     for definition in definitions:
-        if not isinstance(definition, dg.AssetsDefinition):
-            raise PeakaConfigError(
-                f"assets: {definition!r} is no AssetsDefinition. Give what build_peaka_cache_asset and "
-                "build_peaka_cache_assets return."
-            )
         if definition.partitions_def is not None:
             raise PeakaConfigError(
                 f"assets: {_listed(sorted(definition.keys))} has partitions, and a Peaka cache has none: a run of "

@@ -22,6 +22,7 @@ from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializ
 from dagster_peaka.records.failures import step_failure, sync_error
 from dagster_peaka.records.materializations import (
     DATA_VERSION_TAG,
+    link,
     materialization,
     row_count,
     table_metadata,
@@ -161,14 +162,16 @@ class _Step:
                 key = keys[job.target.cache_id]
                 del silent[key]
                 if result.ok:
-                    yield from self._succeeded(key, wanted[key], result, measured.get(key))
+                    url = client.cache_url(job.target.cache_id)
+                    yield from self._succeeded(key, wanted[key], result, measured.get(key), url)
                 elif result.handed_over:
                     earlier = wanted[key].earlier
                     written = earlier is not None and earlier.deferred and not result.triggers
                     self.deferred.handed_over(key, job, result, written=written)
                 else:
-                    error = sync_error(result, cache=str(job.target), mode=job.mode, rules=self.rules)
-                    self._fail(key, error)
+                    url = client.cache_url(job.target.cache_id)
+                    cache = str(job.target)
+                    self._fail(key, sync_error(result, cache=cache, mode=job.mode, rules=self.rules, url=url))
                     yield from self._checks_of_failures()
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             runner.stop(cancel=self.cancel, terminated=self._is_terminated())
@@ -188,9 +191,14 @@ class _Step:
         return is_terminated(self.context.instance, self.context.run.run_id)
 
     def _succeeded(
-        self, key: dg.AssetKey, wanted: _Wanted, result: Result, measured: Future[Measurement] | None
+        self,
+        key: dg.AssetKey,
+        wanted: _Wanted,
+        result: Result,
+        measured: Future[Measurement] | None,
+        url: str | None,
     ) -> Iterator[StepResult]:
-        extra = table_metadata(self._metadata[key])
+        extra = {**link(url), **table_metadata(self._metadata[key])}
         found = Measurement() if measured is None else measured.result()
         extra.update(row_count(found.rows))
         target, mode = wanted.target, wanted.declared.mode
@@ -418,7 +426,12 @@ def patient_find_caches(
         elapsed = time.monotonic() - began
         if problem.permanent or elapsed >= rules.outage_tolerance:
             break
-        log.warning("%s Trying again.", problem)
+        log.warning(
+            "%s That has lasted %.0f s of %g s (outage_tolerance). Trying again.",
+            problem,
+            elapsed,
+            rules.outage_tolerance,
+        )
         time.sleep(min(rules.wait(elapsed), rules.outage_tolerance - elapsed))
     named = few([str(reference) for reference in references], NAMED_AT_MOST)
     raise PeakaSyncError(

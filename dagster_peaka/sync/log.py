@@ -144,7 +144,12 @@ class Progress:
         if problem and sync.result is None and target not in self._unreadable:
             self._unreadable.add(target)
             if self._each or len(self._unreadable) == 1:
-                self._log.warning("%s: %s Trying again.", target, sentence(problem))
+                self._log.warning(
+                    "%s: %s That may last %g s (outage_tolerance). Trying again.",
+                    target,
+                    sentence(problem),
+                    sync.rules.outage_tolerance,
+                )
         elif not problem and target in self._unreadable:
             self._unreadable.discard(target)
             if self._each or not self._unreadable:
@@ -263,7 +268,8 @@ def _triggering(sync: Sync, reading: Reading | None) -> str:
 def _standing(sync: Sync, reading: Reading | None, elapsed: float) -> str:
     """What is said about a sync that has come no further for a while."""
     if sync.unreadable_reason:
-        return f"Peaka could still not be read after {elapsed:.0f} s"
+        tolerance = f"{sync.rules.outage_tolerance:g} s (outage_tolerance)"
+        return f"Peaka could not be read for {sync.unreadable_for:.0f} s of {tolerance}"
     if sync.state is State.FOLLOW and sync.execution is not None:
         execution = sync.execution
         unchanged = sync.unchanged.surely

@@ -237,6 +237,11 @@ class Sync:
         away = self._status_away.seconds
         self.due = min(self.due, now + max(0.0, self.rules.outage_tolerance - away))
 
+    @property
+    def unreadable_for(self) -> float:
+        """Seconds for which status or history could not be read, of ``outage_tolerance``; 0 while they can be."""
+        return max(self._status_away.seconds, self._history_away.seconds)
+
     def gone(self) -> None:
         """The cache is not there any more."""
         if self.state is not State.DONE:

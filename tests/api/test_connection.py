@@ -408,7 +408,6 @@ class TestWhereTheKeyGoes:
         [
             "",
             " ",
-            None,
             "peaka",
             "partner.peaka.studio/api/v1",
             "//partner.peaka.studio/api/v1",

@@ -112,7 +112,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     environment = {
         **os.environ,
         KEY_VARIABLE: SECRET,
-        "PYTHONPATH": str(folder / "src"),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder / "src"), os.environ.get("PYTHONPATH")])),
         "DAGSTER_HOME": str(folder / "home"),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "COLUMNS": "300",
@@ -163,6 +163,43 @@ def test_a_misspelt_field_is_found_by_dg_check(shell: Shell, scaffolded: Path) -
     assert f"{scaffolded}:8" in done.both
 
 
+@pytest.mark.parametrize(
+    ("more", "listed"),
+    [
+        ("step_per: table", "'table' is not one of ['cache', 'catalog', 'project']"),
+        ("row_count: count", "'count' is not one of ['full_refresh', 'query', 'off', False"),
+        ("overrides: [{match: a.b.c, mode: full}]", "'full' is not one of ['incremental', 'full_refresh'"),
+        ("upstream_sensor: {require: some}", "'some' is not one of ['any', 'all']"),
+        ("checks: {severity: warn}", "'warn' is not one of ['WARN', 'ERROR'"),
+    ],
+)
+def test_dg_check_lists_what_is_allowed(shell: Shell, scaffolded: Path, more: str, listed: str) -> None:
+    """Of a choice that is none, `dg check yaml` says which there are."""
+    good = scaffolded.read_text()
+    scaffolded.write_text(f"{good.rstrip()}\n  {more}\n")
+
+    done = shell.dg("check", "yaml")
+
+    scaffolded.write_text(good)
+    assert done.returncode != 0
+    assert listed in " ".join(done.both.split())
+
+
+def test_dg_check_takes_what_a_load_takes(shell: Shell, scaffolded: Path) -> None:
+    """Texts that look like numbers, durations, a selection that is a pattern, and templates in place of choices."""
+    good = scaffolded.read_text()
+    scaffolded.write_text(
+        f"{good.rstrip()}\n  selection: ops.public.t\n  group_name: 2024\n  mode: \"{{{{ 'incremental' }}}}\"\n"
+        "  translation: {tags: {release: 1.10, on_call: yes}, code_version: 010}\n"
+        "  checks: {max_age: {hours: 6}}\n  overrides: [{match: [0123, a.b.c]}]\n"
+    )
+
+    done = shell.dg("check", "yaml")
+
+    scaffolded.write_text(good)
+    assert done.returncode == 0, done.both
+
+
 def test_dg_checks_and_launches_what_it_has_scaffolded(shell: Shell, scaffolded: Path) -> None:
     """All is well, every cache is synced, and the key is in no file that `dg` and the run leave."""
     checked = shell.dg("check", "defs")
@@ -206,6 +243,10 @@ def test_dg_lists_and_refreshes_while_peaka_comes_and_goes(shell: Shell, scaffol
     refreshed = shell.dg("utils", "refresh-defs-state")
     assert refreshed.returncode != 0
     assert "Could not connect to Peaka" in refreshed.both
+    assert "Traceback" not in refreshed.both
+    assert "\u2502" not in refreshed.both  # the frame of a stack trace
+    last = refreshed.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: Could not connect to Peaka at ")
     assert {path: path.read_bytes() for path in shell.folder.rglob("state") if path.is_file()} == states
 
     assets, warned = shell.listed()

@@ -341,3 +341,19 @@ def test_an_empty_project_has_no_assets(project: Project, sandbox: PeakaSandbox,
         sandbox.delete_cache(name)
 
     assert keys(project.definitions(dev=True)) == set()
+
+
+@pytest.mark.parametrize("written", ["'{}\\n'".replace("'", '"'), "' {} '"])
+def test_a_project_id_with_blanks_or_a_line_end_is_that_project(
+    project: Project, sandbox: PeakaSandbox, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """State is kept and found under the id alone, whether it was written so or came from a variable."""
+    monkeypatch.setenv("PROJECT", f"{sandbox.project_id}\n")
+    for number, project_id in enumerate((written.format(sandbox.project_id), "'{{ env.PROJECT }}'")):
+        folder = f"given_{number}"
+        project.declare(
+            f"connection: {{project_id: {project_id}, base_url: '{sandbox.base_url}'}}", folder=folder
+        )
+        project.refresh(folder)
+        assert keys(project.definitions(folder)) == {"ops/public/t", "ops/public/u"}
+    assert len(project.states) == 1

@@ -350,7 +350,7 @@ def test_assets_that_make_no_sense_are_refused() -> None:
     nonsense: Any = ["t"]
     for assets, named in [
         ([], "there is none"),
-        (nonsense, "'t' is no"),
+        (nonsense, "was given str among them"),
         ([divided], "divided has partitions"),
     ]:
         with pytest.raises(PeakaConfigError, match=named):

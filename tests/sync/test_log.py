@@ -346,3 +346,22 @@ def test_the_last_few_of_many_are_counted_every_thirty_seconds() -> None:
     scene.every_second(lambda: Reading(execution("e"), server_time=NOON), 65)
 
     assert scene.lines == ["21 caches after 30 s: 21 running", "21 caches after 60 s: 21 running"]
+
+
+def test_an_outage_says_when_it_will_be_given_up() -> None:
+    """How long Peaka has been away, and of how long that may be: the same seconds after which the step fails."""
+    scene = Scene()
+    scene.trigger(Reading(None, server_time=NOON))
+    scene.tell(Reading(execution("e"), server_time=NOON))
+    scene.lines.clear()
+
+    for _ in range(65):
+        scene.now += 1
+        scene.sync.unreadable("Nobody answers.", scene.now)
+        scene.progress.told("t", scene.sync, None)
+
+    assert scene.lines == [
+        "t: Nobody answers. That may last 300 s (outage_tolerance). Trying again.",
+        "t: Peaka could not be read for 29 s of 300 s (outage_tolerance)",
+        "t: Peaka could not be read for 59 s of 300 s (outage_tolerance)",
+    ]
