@@ -56,6 +56,8 @@ class Reported:
     asset: PolledAsset
     cache_id: str
     outcome: Outcome
+    other_runs: bool = False
+    """Whether an execution of the other mode runs: until it ends the table may hold none of its rows."""
 
     @property
     def is_recorded(self) -> bool:
@@ -87,7 +89,7 @@ def measured_events(
     asked: dict[dg.AssetKey, Future[Measurement]] = {}
     for key, each in newest.items():
         declared = each.asset.declared
-        if is_measured(declared):
+        if is_measured(declared) and not each.other_runs:
             target = declared.target or SyncTarget(each.cache_id, str(declared.reference))
             asked[key] = measurer.start(target, declared)
     concurrent.futures.wait(asked.values(), timeout=max(0.0, until - time.monotonic()))

@@ -366,14 +366,14 @@ class Review:
         return self._top(mode, range(place, len(self._entries))) or mark
 
     def _top(self, mode: SyncMode, places: Iterable[int]) -> bytes | None:
-        """The newest execution of a mode among these places."""
+        """The newest execution of a mode among these places.
+
+        Where only a part is reported of a mode, because its newest is above the cut, any without a mode may be of it.
+        """
+        newest = self._entries.newest[mode]
+        any_may = self._cut and newest is not None and self._entries.newest_place(mode) < self._first
         for place in places:
             entry = self._entries[place]
-            if entry.mode is mode or (entry.mode is None and self._is_told_up_to_the_cut(mode)):
+            if entry.mode is mode or (entry.mode is None and any_may):
                 return entry.short
         return None
-
-    def _is_told_up_to_the_cut(self, mode: SyncMode) -> bool:
-        """Whether only a part is told of a mode: its newest is above the cut. Then any without a mode may be of it."""
-        newest = self._entries.newest[mode]
-        return self._cut and newest is not None and self._entries.newest_place(mode) < self._first

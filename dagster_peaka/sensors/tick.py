@@ -22,6 +22,7 @@ from dagster_peaka.sensors.overlap import left_to_others
 from dagster_peaka.sensors.reading import CatalogNames, find_tables, read_histories
 from dagster_peaka.sensors.review import Review, Start, Verdict
 from dagster_peaka.sensors.summary import summary
+from dagster_peaka.steps.row_counts import is_measured
 
 READING_BUDGET = 25.0
 """Seconds of a tick after which nothing more is read from Peaka; Dagster gives a tick 60 by default."""
@@ -363,7 +364,14 @@ class Tick:
                 str(asset),
             )
         for outcome in verdict.outcomes:
-            self.reported.append(Reported(asset, polled.cache_id, outcome))
+            other = polled.review.status.last(outcome.mode.other) if outcome.mode is not None else None
+            other_runs = other is not None and not other.ended
+            self.reported.append(Reported(asset, polled.cache_id, outcome, other_runs))
+            if other_runs and outcome.record and is_measured(asset.declared):
+                self._warn(
+                    "Recorded without fingerprint and row count, because the other mode's execution still runs:",
+                    str(asset),
+                )
             if not outcome.execution.succeeded and not asset.checked:
                 self._warn("A sync has failed:", f"{asset}: {failure(polled.cache_id, outcome)}")
 

@@ -16,6 +16,7 @@ from dagster_peaka.errors import PeakaAuthenticationError
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sensors import tick as tick_module
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
+from tests.graphql import until
 from tests.materializing import acting_when, clock_of_syncs, is_followed, peaka_for, run_of, triggers
 from tests.sandbox.conftest import Api
 from tests.sensors.polling import Watch, completed, recorded, requests_of, sync_by_others, values
@@ -465,6 +466,28 @@ def test_a_fingerprint_that_cannot_be_had_in_a_tick_is_a_change(
     (execution,) = sync_by_others(sandbox, [U])
     (event,) = watch.tick()
     assert (event.tags or {})["dagster/data_version"] == execution
+
+
+def test_rows_are_not_counted_while_the_other_mode_s_execution_runs(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
+) -> None:
+    """A first sync that still runs hides all rows: the full refresh beside it is recorded without them."""
+    asset = build_peaka_cache_asset(table=U, key="u", row_count="query", fingerprint="checksum")
+    watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(sandbox), instance)
+    watch.tick()
+    sandbox.plan(U, mode="incremental", hold=True)
+    sandbox.start_execution(U, "incremental")
+    execution = sandbox.start_execution(U, "full_refresh")
+    ended = ("COMPLETED", "FAILED")
+    until(
+        lambda: {each.id: each.status for each in sandbox.executions(U)}[execution] in ended, what="its end"
+    )
+    events = watch.tick()
+    sandbox.release(U)
+    (event,) = [each for each in events if values(each)["peaka/execution_id"] == execution]
+    assert "dagster/row_count" not in event.metadata
+    assert (event.tags or {})["dagster/data_version"] == execution
+    assert any("still runs" in warning for warning in watch.warnings)
 
 
 def test_while_peaka_is_away_a_tick_says_so_and_nothing_is_lost(watch: Watch, sandbox: PeakaSandbox) -> None:
