@@ -48,6 +48,7 @@ from dagster_peaka.errors import (
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
+from dagster_peaka.specs import load_peaka_cache_specs
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 __all__ = [
@@ -95,6 +96,7 @@ __all__ = [
     "build_peaka_cache_checks",
     "build_peaka_polling_sensor",
     "build_peaka_upstream_sensor",
+    "load_peaka_cache_specs",
     "peaka_cache_assets",
 ]
 

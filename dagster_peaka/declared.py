@@ -50,6 +50,9 @@ COLUMN_SCHEMA_METADATA = "dagster/column_schema"
 WAIT_METADATA = "peaka/wait"
 """The key of whether the step waits for the end of what it triggers; true when absent."""
 
+ON_SCHEDULE_METADATA = "peaka/on_schedule"
+"""The key of what a sync does about Peaka's own schedules: an :class:`OnSchedule`, ``warn`` when absent."""
+
 LAST_SYNC_CHECK = "last_sync_succeeded"
 """The name of the check that a sync's own step evaluates, where the asset declares it."""
 
@@ -87,6 +90,29 @@ class RowCount(str, Enum):
             raise PeakaConfigError(f"row_count must be one of {choices}, not {text!r}.") from None
 
 
+class OnSchedule(str, Enum):
+    """What a sync does about schedules by which Peaka syncs its cache as well."""
+
+    IGNORE = "ignore"
+    WARN = "warn"
+    """Says it, where it is learned of."""
+    DISABLE = "disable"
+    """Switches them off, and fails where Peaka keeps them."""
+
+    @classmethod
+    def parse(cls, text: str) -> "OnSchedule":
+        """The choice that a user's string means.
+
+        Raises:
+            PeakaConfigError: for anything else.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            choices = ", ".join(repr(choice.value) for choice in cls)
+            raise PeakaConfigError(f"on_schedule must be one of {choices}, not {text!r}.") from None
+
+
 def checked_fingerprint(text: str) -> str:
     """``text``, when it can be a fingerprint: ``checksum``, or a select list.
 
@@ -117,6 +143,7 @@ class DeclaredCache:
     fingerprint: str | None
     columns: Mapping[str, str] | None
     wait: bool
+    on_schedule: OnSchedule
     deps: Sequence[dg.AssetKey]
 
 
@@ -151,6 +178,7 @@ def _declared(metadata: Mapping[str, Any], deps: Sequence[dg.AssetKey]) -> Decla
         fingerprint=checked_fingerprint(fingerprint) if fingerprint is not None else None,
         columns=_columns(metadata.get(COLUMN_SCHEMA_METADATA)),
         wait=_flag(metadata, WAIT_METADATA, default=True),
+        on_schedule=OnSchedule.parse(_text(metadata, ON_SCHEDULE_METADATA) or OnSchedule.WARN.value),
         deps=deps,
     )
 

@@ -27,6 +27,7 @@ from dagster_peaka.component.attributes import (
     Entries,
     Fingerprint,
     Mode,
+    OnSchedule,
     PeakaAssetAttributes,
     PeakaCacheAttributes,
     PeakaCacheEntry,
@@ -174,6 +175,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             "Whether a step waits for the end of its syncs; without, polling_sensor records what becomes of them."
         ),
     ] = True
+    on_schedule: Annotated[
+        OnSchedule,
+        doc(
+            "What is done about schedules by which Peaka syncs the caches as well: warn, or have the next sync disable "
+            "them, or ignore them."
+        ),
+    ] = "warn"
     last_sync_check: Annotated[
         bool, doc("Whether each asset gets the check last_sync_succeeded, evaluated by every sync.")
     ] = False
@@ -531,6 +539,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             row_count=self.row_count or "off",
             fingerprint=self.fingerprint,
             wait=self.wait,
+            on_schedule=self.on_schedule,
             last_sync_check=self.last_sync_check,
             op=self.op,
             spec_of=self._spec,

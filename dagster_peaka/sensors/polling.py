@@ -58,7 +58,7 @@ NAMED_AT_MOST = 10
 
 
 def build_peaka_polling_sensor(
-    assets: dg.AssetsDefinition | Iterable[dg.AssetsDefinition],
+    assets: dg.AssetsDefinition | dg.AssetSpec | Iterable[dg.AssetsDefinition | dg.AssetSpec],
     *,
     name: str = "peaka_polling_sensor",
     resource_key: str = "peaka",
@@ -81,7 +81,8 @@ def build_peaka_polling_sensor(
     says so in its log.
 
     Args:
-        assets: the caches' assets, as the factories of this package make them.
+        assets: the caches' assets, as the factories of this package make them, or their specs, where Dagster only
+            watches (:func:`load_peaka_cache_specs`).
         resource_key: the key of the :class:`PeakaResource` in the definitions.
         minimum_interval_seconds: seconds between two ticks at least.
         default_status: whether it runs without being switched on in Dagster's UI.
@@ -102,7 +103,7 @@ def build_peaka_polling_sensor(
                 resources={"peaka": peaka},
             )
     """
-    polled = _polled([assets] if isinstance(assets, dg.AssetsDefinition) else assets)
+    polled = _polled([assets] if isinstance(assets, (dg.AssetsDefinition, dg.AssetSpec)) else assets)
 
     def peaka_polling_sensor(context: dg.SensorEvaluationContext, **_: object) -> dg.SensorResult:
         # Called directly, as tests do, a sensor gets its resources as arguments besides.
@@ -122,11 +123,13 @@ def build_peaka_polling_sensor(
     )
 
 
-def _polled(assets: Iterable[dg.AssetsDefinition]) -> list[PolledAsset]:
+def _polled(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> list[PolledAsset]:
     polled: dict[bytes, PolledAsset] = {}
-    for definition in assets:
-        checked = {check.asset_key for check in definition.check_keys if check.name == LAST_SYNC_CHECK}
-        for spec in definition.specs:
+    for each in assets:
+        alone = isinstance(each, dg.AssetSpec)
+        checks = () if alone else each.check_keys
+        checked = {check.asset_key for check in checks if check.name == LAST_SYNC_CHECK}
+        for spec in [each] if alone else each.specs:
             asset = PolledAsset(spec.key, declared_cache(spec), spec.metadata, spec.key in checked)
             other = polled.setdefault(asset.address, asset)
             if other is not asset:
