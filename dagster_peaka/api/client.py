@@ -28,6 +28,7 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
+from dagster_peaka.api.queries import PeakaQueries
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaConfigError,
@@ -136,6 +137,8 @@ class PeakaClient:
             max_response_bytes=max_response_bytes,
         )
         self._project_id = project_id
+        self.queries = PeakaQueries(self._answer)
+        """Saved queries, and the refreshes of those that are materialized."""
 
     @property
     def project_id(self) -> str:

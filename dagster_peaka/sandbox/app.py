@@ -188,7 +188,9 @@ class Operations:
         form = call.query.get("format", "CELL_TYPED")
         if form not in queries.FORMATS:
             raise bad_request(f"format must be one of {', '.join(queries.FORMATS)}.")
-        request = queries.requested(bodies.as_object(await call.json()), self._behaviour)
+        request = queries.requested(
+            bodies.as_object(await call.json()), self._behaviour, self._engine.saved_sql
+        )
         # Of arrays nobody has told.
         texts = self._behaviour.query_values == "text" and form != "COMPACT"
         loop = asyncio.get_running_loop()
@@ -384,7 +386,7 @@ class Front:
 
     def __init__(
         self,
-        operations: Operations,
+        routes: list[Route],
         log: RequestLog,
         behaviour: Behaviour,
         *,
@@ -396,7 +398,7 @@ class Front:
         self.faults: list[Fault] = []
         self.away = asyncio.Event()
         """Set while the server is away: no answer is waited for any longer."""
-        self._routes = operations.routes()
+        self._routes = routes
         self._log = log
         self._behaviour = behaviour
         self._project_id = project_id

@@ -77,6 +77,10 @@ class Engine:
         self.deleted_at: dict[TableName, float] = {}
         self.left_behind: set[TableName] = set()
         """Tables that are called cached for good, though they have no cache."""
+        self.saved_sql: dict[str, str] = {}
+        """The SQL of every saved query, by its id."""
+        self.snapshots: dict[TableName, tuple[Path, str, tuple[tuple[str, str], ...]]] = {}
+        """Where the snapshots of materialized queries are: as `columns_of` says it of copies."""
         self._store = store
         self._sequence = 0
         self._unfinished = 0
