@@ -53,6 +53,18 @@ WAIT_METADATA = "peaka/wait"
 ON_SCHEDULE_METADATA = "peaka/on_schedule"
 """The key of what a sync does about Peaka's own schedules: an :class:`OnSchedule`, ``warn`` when absent."""
 
+QUERY_METADATA = "peaka/query"
+"""The key under which an asset's spec names its materialized query, by id or name."""
+
+QUERY_ID_METADATA = "peaka/query_id"
+"""The key of the query's id, where it is known when definitions load."""
+
+SOURCES_METADATA = "peaka/sources"
+"""The key of the tables that a query reads, as ``catalog.schema.table``; absent where that is not known."""
+
+SOURCES_CHECK = "sources_cached"
+"""The name of the check that a refresh's own step evaluates before it."""
+
 LAST_SYNC_CHECK = "last_sync_succeeded"
 """The name of the check that a sync's own step evaluates, where the asset declares it."""
 
