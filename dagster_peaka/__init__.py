@@ -29,6 +29,7 @@ from dagster_peaka.component import (
     PeakaOpSettings,
     PeakaPollingSensorSettings,
     PeakaProjectComponent,
+    PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
 )
 from dagster_peaka.errors import (
@@ -81,6 +82,7 @@ __all__ = [
     "PeakaProject",
     "PeakaProjectComponent",
     "PeakaQuery",
+    "PeakaQuerySettings",
     "PeakaRateLimitError",
     "PeakaResource",
     "PeakaResponseError",

@@ -1,9 +1,6 @@
 """PeakaProjectComponent: a whole Peaka project as assets, from a few lines of YAML."""
 
-import hashlib
-import json
 import logging
-import os
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,8 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from dagster_peaka.caches.names import op_name
-from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject
+from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.attributes import (
     Condition,
     Entries,
@@ -36,6 +32,8 @@ from dagster_peaka.component.attributes import (
     cache_entries,
 )
 from dagster_peaka.component.automation import checks_of, polling_sensor_of, upstream_sensor_of
+from dagster_peaka.component.naming import name_of, plain
+from dagster_peaka.component.queries import query_assets_of
 from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
     Loc,
@@ -55,6 +53,7 @@ from dagster_peaka.component.settings import (
     PeakaCheckSettings,
     PeakaOpSettings,
     PeakaPollingSensorSettings,
+    PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
     Selection,
     switch,
@@ -64,8 +63,9 @@ from dagster_peaka.component.settings import (
 from dagster_peaka.component.state import (
     REFRESH,
     age,
-    entries,
+    digest_of,
     fetched,
+    is_dev,
     nothing_known,
     overrides_of,
     patience_at_load,
@@ -230,6 +230,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             "A sensor that records the syncs which Peaka's schedules and others started: true, or its settings.",
         ),
     ] = False
+    queries: Annotated[
+        bool | PeakaQuerySettings,
+        switch(
+            PeakaQuerySettings,
+            "Materialized queries as assets, refreshed after the caches that they read: true, or their settings.",
+        ),
+    ] = False
     defs_state: ResolvedDefsStateConfig = DefsStateConfigArgs.local_filesystem()
 
     _context: dg.ResolutionContext | None = PrivateAttr(default=None)
@@ -288,6 +295,10 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             raise field_error(
                 ("selection",), "chooses among fetched caches; with caches there are none. Drop one."
             )
+        if self.caches is not None and self.queries:
+            raise field_error(
+                ("queries",), "are fetched with the caches; with caches that are written out there are none."
+            )
         own: list[tuple[Loc, PeakaCacheAttributes]] = [
             *((("overrides", number), override) for number, override in enumerate(self.overrides)),
             *((("caches", number), entry) for number, entry in enumerate(self.caches or ())),
@@ -323,18 +334,8 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return str(rendered(self._context.at_path("defs_state").at_path("key"), key))
 
     def _state_key(self) -> str:
-        key = f"{type(self).__name__}[{_plain(self.connection.project_id)}]"
-        if self.selection is None:
-            return key
-        texts = [
-            [
-                entry if isinstance(entry, str) else getattr(entry, "__qualname__", "")
-                for entry in entries(choice)
-            ]
-            for choice in (self.selection.include, self.selection.exclude)
-        ]
-        # Components for other caches of the same project have another state.
-        return f"{key}[{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]}]"
+        key = f"{type(self).__name__}[{plain(self.connection.project_id)}]"
+        return key if self.selection is None else f"{key}[{digest_of(self.selection)}]"
 
     def write_state_to_path(self, state_path: Path) -> None:
         """Ask Peaka for the selected caches, and only then write what it said: wholly, or not at all.
@@ -358,13 +359,14 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def _fetched(self) -> PeakaProject:
         if self.caches is not None:
-            return PeakaProject(project_id=_plain(self.connection.project_id), caches=())
+            return PeakaProject(project_id=plain(self.connection.project_id), caches=())
         patterns = [
             (("overrides", number, "match"), override.match) for number, override in enumerate(self.overrides)
         ]
         connection = self.connection.model_copy(update=self._patience) if self._patience else self.connection
         with connection.get_client() as client:
-            return fetched(client, self.selection, patterns, self._context, self._log)
+            queries = bool(self.queries)
+            return fetched(client, self.selection, patterns, self._context, self._log, queries=queries)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of this component.
@@ -402,10 +404,11 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
         if state_path is None or self._is_nothing(state_path):
             if failure or not self._was_tried():
-                project_id = _plain(self.connection.project_id)
+                project_id = plain(self.connection.project_id)
                 nothing = nothing_known(project_id, self.defs_state.management_type is NO_OLDER_STATE)
                 self._log.warning("%s:%s %s", self._title, why, nothing)
-            return self._definitions_of_caches((), context)
+            nobody = PeakaProject(project_id=plain(self.connection.project_id), caches=())
+            return self._definitions_of_caches((), nobody, context)
         project = self._loaded(state_path, why)
         if failure:
             self._log.warning(
@@ -424,15 +427,14 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 age(project.taken_at),
                 REFRESH,
             )
-        return self._definitions_of_caches(caches, context)
+        return self._definitions_of_caches(caches, project, context)
 
     def _was_tried(self) -> bool:
         """Whether Peaka has been asked already when these definitions were loaded for the first time.
 
         Dagster then loads them once more, or in another process, without asking again.
         """
-        in_dev = bool(os.environ.get("DAGSTER_IS_DEV_CLI"))  # as Dagster decides it
-        return (in_dev and self.defs_state.refresh_if_dev) or (
+        return (is_dev() and self.defs_state.refresh_if_dev) or (
             self.defs_state.management_type is NO_OLDER_STATE
         )
 
@@ -482,6 +484,18 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             )
         return DagsterPeakaTranslator(source_asset_key=self.source_asset_key).get_asset_spec(props)
 
+    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
+        """The spec of the asset that stands for the materialized query ``props``. Override it to change it.
+
+        Example:
+            .. code-block:: python
+
+                class Reports(PeakaProjectComponent):
+                    def get_query_spec(self, props):
+                        return super().get_query_spec(props).replace_attributes(key=["reports", props.name])
+        """
+        return DagsterPeakaTranslator().get_query_spec(props)
+
     def execute(self, context: dg.AssetExecutionContext, peaka: PeakaResource) -> Iterable[StepResult]:
         """What a step does: sync the caches of its selected assets, with the config of the run.
 
@@ -510,14 +524,34 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return spec
 
     def _definitions_of_caches(
-        self, caches: Sequence[PeakaCache], context: dg.ComponentLoadContext
+        self, caches: Sequence[PeakaCache], project: PeakaProject, context: dg.ComponentLoadContext
     ) -> dg.Definitions:
         said, missing = overrides_of(caches, self.overrides)
         for _, problem in missing if caches else ():
             self._log.warning("%s: overrides: %s", self._title, problem)
         steps = self._steps(context)
         with self._blaming():
-            return self._definitions(steps.of_caches(caches, said), steps.name)
+            definitions = self._definitions(steps.of_caches(caches, said), steps.name)
+        settings = switched(self.queries, PeakaQuerySettings)
+        if settings is not None and caches and not project.queries:
+            self._log.warning(
+                "%s: queries: the state, which is %s, holds none. %s renews it.",
+                self._title,
+                age(project.taken_at),
+                REFRESH,
+            )
+        if settings is None or not project.queries:
+            return definitions
+        with self._blaming("queries"):
+            queries = query_assets_of(
+                project,
+                caches,
+                settings,
+                cache_spec=lambda props: self._spec(props, said.get(props.id, ())),
+                query_spec=self.get_query_spec,
+                resource_key=steps.name,
+            )
+        return dg.Definitions.merge(definitions, dg.Definitions(assets=queries))
 
     def _definitions_of_entries(
         self, entries: Sequence[PeakaCacheEntry], context: dg.ComponentLoadContext
@@ -533,7 +567,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def _steps(self, context: dg.ComponentLoadContext) -> Steps:
         return Steps(
-            name=self.name or _name_of(context),
+            name=self.name or name_of(context),
             step_per=self.step_per,
             mode=self.mode,
             row_count=self.row_count or "off",
@@ -600,18 +634,3 @@ NEEDS_POLLING = (
     "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
     "polling_sensor, or wait for the syncs."
 )
-
-
-def _plain(project_id: str) -> str:
-    """A project's id; of one that is kept in a variable the variable's name."""
-    return project_id.env_var_name if isinstance(project_id, dg.EnvVar) else project_id
-
-
-def _name_of(context: dg.ComponentLoadContext) -> str:
-    """The name of what one component makes, after the folder that it is in: no two components share it."""
-    place = context.component_path
-    folder = place.file_path.relative_to(context.defs_module_path).parts
-    parts = [part.removesuffix(".py") for part in folder if part != "component.py"]
-    if place.instance_key not in (None, 0, "load"):
-        parts.append(str(place.instance_key))
-    return op_name(dg.AssetKey(parts or ["peaka"]))

@@ -1,6 +1,9 @@
 """The component's state: how it is fetched, and which of its caches are meant when definitions are built from it."""
 
+import hashlib
+import json
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
@@ -33,10 +36,13 @@ def fetched(
     patterns: Sequence[tuple[Loc, Texts]],
     context: dg.ResolutionContext | None,
     log: logging.Logger,
+    *,
+    queries: bool = False,
 ) -> PeakaProject:
     """A snapshot of the selected caches.
 
     Args:
+        queries: whether it holds the project's saved queries as well.
         patterns: which caches are said to be different, after the field that says so: each has to mean one.
         context: says in errors where fields were read.
 
@@ -56,7 +62,7 @@ def fetched(
         asked = selector or PeakaCacheSelector()
         watched = PeakaCacheSelector(asked.include, [*entries(asked.exclude), noted])
     try:
-        project = fetch_project(client, watched, log)
+        project = fetch_project(client, watched, log, queries=queries)
     except PeakaConfigError as error:
         raise problem_at(context, ("selection",), str(error)) from None
     chosen = select(named, selector) if patterns else ()
@@ -69,6 +75,20 @@ def fetched(
     if problems:
         raise all_problems(context, problems)
     return project
+
+
+def digest_of(selector: PeakaCacheSelector) -> str:
+    """What tells apart the states of components for different caches of one project."""
+    texts = [
+        [entry if isinstance(entry, str) else getattr(entry, "__qualname__", "") for entry in entries(choice)]
+        for choice in (selector.include, selector.exclude)
+    ]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]
+
+
+def is_dev() -> bool:
+    """Whether ``dg`` or ``dagster dev`` loads definitions, as Dagster decides it."""
+    return bool(os.environ.get("DAGSTER_IS_DEV_CLI"))
 
 
 def entries(choice: PeakaCacheChoice | None) -> list[str | PeakaCachePredicate]:

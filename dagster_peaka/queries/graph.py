@@ -9,10 +9,19 @@ import dagster as dg
 
 from dagster_peaka.caches.names import TableName, few
 from dagster_peaka.caches.project import PeakaProject, PeakaQuery
-from dagster_peaka.declared import QUERY_ID_METADATA, QUERY_METADATA, SOURCES_METADATA
+from dagster_peaka.declared import (
+    COLUMN_SCHEMA_METADATA,
+    QUERY_ID_METADATA,
+    QUERY_METADATA,
+    SOURCES_METADATA,
+)
+from dagster_peaka.queries.lineage import Lineage, column_lineage
 from dagster_peaka.queries.sources import folded, is_query
 from dagster_peaka.queries.sql import UnreadableSqlError, tables_of
 from dagster_peaka.translator import DagsterPeakaTranslator
+
+COLUMN_LINEAGE_METADATA = "dagster/column_lineage"
+"""Dagster's own key for the columns of which an asset's columns are made."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Graph:
         self._translator = translator
         self._caches = {folded(cache.table): cache for cache in project.caches}
         self._queries = {folded(query.table): query for query in project.queries}
+        self._lineages: dict[str, Lineage | None] = {}
         self._unreadable: dict[str, str] = {}
         self._uncached: dict[str, str] = {}
         self._no_parser = False
@@ -45,6 +55,7 @@ class Graph:
         }
         if read is None:
             return cast("Any", spec).replace_attributes(metadata=metadata)
+        metadata.update(self._columns_of(query))
         if read.tables:
             metadata[SOURCES_METADATA] = [str(table) for table in read.tables]
         for table in read.tables:
@@ -79,6 +90,65 @@ class Graph:
                 if not is_query(table):
                     tables[table] = None
         return Read(list(keys), list(tables))
+
+    def _columns_of(self, query: PeakaQuery) -> dict[str, object]:
+        """Dagster's metadata for a query's columns, and for those of which they are made.
+
+        Empty where that is not known. The types of the columns never are.
+        """
+        lineage = self._lineage_of(query)
+        if not lineage:
+            return {}
+        made_of = {
+            name: [
+                dg.TableColumnDep(
+                    self._key_of(table, self._queries.get(table)), self._spelling(table, column)
+                )
+                for table, column in columns
+            ]
+            for name, columns in lineage.items()
+        }
+        return {
+            COLUMN_SCHEMA_METADATA: dg.TableSchema(
+                [dg.TableColumn(name, type="unknown") for name in lineage]
+            ),
+            COLUMN_LINEAGE_METADATA: dg.TableColumnLineage(made_of),
+        }
+
+    def _lineage_of(self, query: PeakaQuery) -> Lineage | None:
+        if query.id not in self._lineages:
+            self._lineages[query.id] = None  # what reads itself has no lineage
+            columns = {
+                table: [column.name for column in cache.columns]
+                for table, cache in self._caches.items()
+                if cache.columns is not None
+            }
+            for table in self._read_in_full(query):
+                inner = self._queries.get(table)
+                outputs = self._lineage_of(inner) if inner is not None else None
+                if outputs is not None:
+                    columns[table] = list(outputs)
+            plain = {table.table: each.sql for table, each in self._queries.items() if not each.materialized}
+            self._lineages[query.id] = column_lineage(query.sql, columns, plain)
+        return self._lineages[query.id]
+
+    def _read_in_full(self, query: PeakaQuery) -> list[TableName]:
+        """The tables that a query reads, and those that the plain queries read of which it is made."""
+        found: dict[TableName, None] = {}
+        waiting = [query]
+        while waiting:
+            for table in map(folded, tables_of(waiting.pop().sql) or ()):
+                inner = self._queries.get(table)
+                if table not in found and inner is not None and not inner.materialized:
+                    waiting.append(inner)
+                found[table] = None
+        return list(found)
+
+    def _spelling(self, table: TableName, column: str) -> str:
+        """A column as its table's asset shows it."""
+        cache = self._caches.get(table)
+        names = [each.name for each in (cache.columns or ())] if cache is not None else []
+        return next((name for name in names if name.casefold() == column), column)
 
     def _key_of(self, table: TableName, query: PeakaQuery | None) -> dg.AssetKey:
         if query is not None:

@@ -38,6 +38,9 @@ from dagster_peaka.sync.machine import SyncRules
 from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.runner import Note, Runner, SyncJob
 
+LINEAGE = "dagster/column_lineage"
+"""Dagster's own key for column lineage, which it shows by an asset's materializations."""
+
 
 @dataclass(frozen=True)
 class RefreshSettings:
@@ -201,6 +204,7 @@ class _Step:
         times = {"peaka/started_at": refresh.created_at, "peaka/finished_at": refresh.finished_at}
         metadata: dict[str, Any] = {
             **table_metadata(self.spec.metadata),
+            **({LINEAGE: self.spec.metadata[LINEAGE]} if LINEAGE in self.spec.metadata else {}),
             "peaka/query_id": dg.MetadataValue.text(target.cache_id),
             "peaka/origin": dg.MetadataValue.text(result.origin.value),
             **{name: dg.MetadataValue.timestamp(time) for name, time in times.items() if time is not None},

@@ -252,6 +252,10 @@ def test_a_query_of_a_snapshot_is_refreshed_without_being_looked_up(sandbox: Pea
 
     result = dg.materialize(assets, resources={"peaka": peaka_for(sandbox)})
 
+    (shown,) = result.asset_materializations_for_node("peaka__mtquery__daily")
+    assert shown.metadata["dagster/column_lineage"].value == dg.TableColumnLineage(
+        {"id": [dg.TableColumnDep(dg.AssetKey(["ops", "public", "t"]), "id")]}
+    )
     events = [
         event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key
     ]

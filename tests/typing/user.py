@@ -36,6 +36,7 @@ from dagster_peaka import (
     PeakaProject,
     PeakaProjectComponent,
     PeakaQuery,
+    PeakaQuerySettings,
     PeakaRateLimitError,
     PeakaResource,
     PeakaResponseError,
@@ -212,6 +213,9 @@ component = Announced(
     checks=PeakaCheckSettings(max_rows_dropped=10, max_age=timedelta(hours=6)),
     upstream_sensor=PeakaUpstreamSensorSettings(minimum_update_interval=timedelta(minutes=10)),
     polling_sensor=PeakaPollingSensorSettings(default_status="RUNNING", backfill=True),
+)
+with_queries = PeakaProjectComponent(
+    connection=resource, queries=PeakaQuerySettings(include="report_*", sources_check="block")
 )
 
 
