@@ -20,6 +20,8 @@ MACHINE = "tests/sync/test_machine.py"
 IDENTITY = "tests/sync/test_identity.py"
 STORIES = "tests/sensors/test_polling_stories.py"
 CRASH = "tests/sync/test_crash.py"
+QUERIES = "tests/queries/test_query_worlds.py"
+REFRESHES = "tests/queries/test_refreshes.py"
 FINGERPRINTS = "tests/steps/test_data_version.py"
 
 
@@ -391,6 +393,41 @@ MUTATIONS = [
         "if sensor.name < name and",
         "if sensor.name < '' and",
         ("tests/sensors/test_two_sensors.py",),
+    ),
+    Mutation(
+        "query: a word from before the start counts",
+        "queries/refreshes.py",
+        "if updated is not None and updated < start:",
+        "if False:",
+        (QUERIES,),
+    ),
+    Mutation(
+        "query: without a time of update one reading suffices",
+        "queries/refreshes.py",
+        "if not sure and self._same.readings > 1:",
+        "if not sure:",
+        (REFRESHES,),
+    ),
+    Mutation(
+        "query: a word that may be the old one counts when it is said twice",
+        "queries/refreshes.py",
+        "len(self._words) > 1 or lasting >= UNCHANGED_WORD",
+        "True",
+        (QUERIES,),
+    ),
+    Mutation(
+        "query: an old answer counts as another refresh",
+        "queries/refreshes.py",
+        "if start is None or (newest is not None and start < newest):",
+        "if start is None:",
+        (REFRESHES,),
+    ),
+    Mutation(
+        "query: one that was replaced is waited for",
+        "queries/refreshes.py",
+        "each for each in self._known if each.ended or each.id == newest_id or each.id in self._before",
+        "each for each in self._known",
+        (REFRESHES,),
     ),
 ]
 
