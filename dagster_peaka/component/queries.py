@@ -35,7 +35,7 @@ def query_assets_of(
         translator=_Translator(cache_spec, query_spec),
         sources_check=settings.sources_check,
         on_schedule=settings.on_schedule,
-        row_count=settings.row_count,
+        row_count=settings.row_count or "off",
         fingerprint=settings.fingerprint,
         cancel_on_termination=settings.cancel_on_termination,
         group_name=settings.group_name,

@@ -316,6 +316,14 @@ class PeakaPollingSensorSettings(_SensorSettings):
     ] = False
 
 
+_RowCount = Annotated[
+    Literal["query", "off"],
+    BeforeValidator(lambda value: "off" if value is False else value),
+    dg.Resolver.default(model_field_type=Literal["query", "off", False]),
+]
+"""Where row counts come from; in YAML, ``off`` without quotes is the truth value."""
+
+
 class PeakaQuerySettings(Section):
     """The settings of :func:`build_peaka_query_assets`: which materialized queries become assets, and how.
 
@@ -337,11 +345,8 @@ class PeakaQuerySettings(Section):
         doc("Whether queries that Peaka also refreshes by a schedule are named when definitions load."),
     ] = "warn"
     row_count: Annotated[
-        Literal["query", "off"],
-        BeforeValidator(lambda value: "off" if value is False else value),  # in YAML, off is the truth value
-        dg.Resolver.default(model_field_type=Literal["query", "off", False]),
-        doc("What dagster/row_count is taken from after a refresh; by default nothing."),
-    ] = "off"
+        _RowCount | None, doc("What dagster/row_count is taken from after a refresh; by default nothing.")
+    ] = None
     fingerprint: Annotated[
         str | None, doc("What data versions are made of: a select list of aggregates.", "count(*)")
     ] = None
