@@ -19,7 +19,7 @@ from dagster_peaka.api.models import (
     Table,
 )
 from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets, peaka_cache_assets
-from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.project import PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.caches.selection import PeakaCacheSelector
 from dagster_peaka.checks import build_peaka_cache_checks
 from dagster_peaka.component import (
@@ -29,6 +29,7 @@ from dagster_peaka.component import (
     PeakaOpSettings,
     PeakaPollingSensorSettings,
     PeakaProjectComponent,
+    PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
 )
 from dagster_peaka.errors import (
@@ -45,9 +46,11 @@ from dagster_peaka.errors import (
     PeakaSyncError,
     PeakaUnknownOutcomeError,
 )
+from dagster_peaka.queries.assets import build_peaka_query_asset, build_peaka_query_assets
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
+from dagster_peaka.specs import load_peaka_cache_specs
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 __all__ = [
@@ -78,6 +81,8 @@ __all__ = [
     "PeakaPollingSensorSettings",
     "PeakaProject",
     "PeakaProjectComponent",
+    "PeakaQuery",
+    "PeakaQuerySettings",
     "PeakaRateLimitError",
     "PeakaResource",
     "PeakaResponseError",
@@ -94,7 +99,10 @@ __all__ = [
     "build_peaka_cache_assets",
     "build_peaka_cache_checks",
     "build_peaka_polling_sensor",
+    "build_peaka_query_asset",
+    "build_peaka_query_assets",
     "build_peaka_upstream_sensor",
+    "load_peaka_cache_specs",
     "peaka_cache_assets",
 ]
 

@@ -50,6 +50,21 @@ COLUMN_SCHEMA_METADATA = "dagster/column_schema"
 WAIT_METADATA = "peaka/wait"
 """The key of whether the step waits for the end of what it triggers; true when absent."""
 
+ON_SCHEDULE_METADATA = "peaka/on_schedule"
+"""The key of what a sync does about Peaka's own schedules: an :class:`OnSchedule`, ``warn`` when absent."""
+
+QUERY_METADATA = "peaka/query"
+"""The key under which an asset's spec names its materialized query, by id or name."""
+
+QUERY_ID_METADATA = "peaka/query_id"
+"""The key of the query's id, where it is known when definitions load."""
+
+SOURCES_METADATA = "peaka/sources"
+"""The key of the tables that a query reads, as ``catalog.schema.table``; absent where that is not known."""
+
+SOURCES_CHECK = "sources_cached"
+"""The name of the check that a refresh's own step evaluates before it."""
+
 LAST_SYNC_CHECK = "last_sync_succeeded"
 """The name of the check that a sync's own step evaluates, where the asset declares it."""
 
@@ -87,6 +102,29 @@ class RowCount(str, Enum):
             raise PeakaConfigError(f"row_count must be one of {choices}, not {text!r}.") from None
 
 
+class OnSchedule(str, Enum):
+    """What a sync does about schedules by which Peaka syncs its cache as well."""
+
+    IGNORE = "ignore"
+    WARN = "warn"
+    """Says it, where it is learned of."""
+    DISABLE = "disable"
+    """Switches them off, and fails where Peaka keeps them."""
+
+    @classmethod
+    def parse(cls, text: str) -> "OnSchedule":
+        """The choice that a user's string means.
+
+        Raises:
+            PeakaConfigError: for anything else.
+        """
+        try:
+            return cls(text)
+        except ValueError:
+            choices = ", ".join(repr(choice.value) for choice in cls)
+            raise PeakaConfigError(f"on_schedule must be one of {choices}, not {text!r}.") from None
+
+
 def checked_fingerprint(text: str) -> str:
     """``text``, when it can be a fingerprint: ``checksum``, or a select list.
 
@@ -117,6 +155,7 @@ class DeclaredCache:
     fingerprint: str | None
     columns: Mapping[str, str] | None
     wait: bool
+    on_schedule: OnSchedule
     deps: Sequence[dg.AssetKey]
 
 
@@ -151,6 +190,7 @@ def _declared(metadata: Mapping[str, Any], deps: Sequence[dg.AssetKey]) -> Decla
         fingerprint=checked_fingerprint(fingerprint) if fingerprint is not None else None,
         columns=_columns(metadata.get(COLUMN_SCHEMA_METADATA)),
         wait=_flag(metadata, WAIT_METADATA, default=True),
+        on_schedule=OnSchedule.parse(_text(metadata, ON_SCHEDULE_METADATA) or OnSchedule.WARN.value),
         deps=deps,
     )
 
@@ -205,22 +245,42 @@ def given_assets(assets: object, taken_by: str) -> list[dg.AssetsDefinition]:
     Raises:
         PeakaConfigError: naming ``taken_by``, for anything else: keys, specs and selections name no cache.
     """
+    returned = "what build_peaka_cache_asset and build_peaka_cache_assets return (AssetsDefinition)"
+    return cast(
+        "list[dg.AssetsDefinition]", _given(assets, (dg.AssetsDefinition,), f"{taken_by} takes {returned}")
+    )
+
+
+def given_assets_or_specs(assets: object, taken_by: str) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """One assets definition or spec of the factories, or several, as a list.
+
+    Raises:
+        PeakaConfigError: naming ``taken_by``, for anything else.
+    """
+    returned = (
+        "what build_peaka_cache_asset and build_peaka_cache_assets return (AssetsDefinition), or "
+        "load_peaka_cache_specs (AssetSpec)"
+    )
+    kinds = (dg.AssetsDefinition, dg.AssetSpec)
+    return cast(
+        "list[dg.AssetsDefinition | dg.AssetSpec]", _given(assets, kinds, f"{taken_by} takes {returned}")
+    )
+
+
+def _given(assets: object, kinds: tuple[type, ...], taken: str) -> list[object]:
     problem = type(assets).__name__
-    if isinstance(assets, dg.AssetsDefinition):
+    if isinstance(assets, kinds):
         return [assets]
     try:
         definitions = list(cast("Iterable[object]", assets))
     except Exception:  # Dagster's own values raise it where they would be iterated
         definitions = [assets]
-    others = [one for one in definitions if not isinstance(one, dg.AssetsDefinition)]
+    others = [one for one in definitions if not isinstance(one, kinds)]
     if not others:
-        return cast("list[dg.AssetsDefinition]", definitions)
+        return definitions
     if isinstance(assets, Iterator) or type(assets) in (list, tuple, set):
         problem = f"{type(others[0]).__name__} among them"
-    raise PeakaConfigError(
-        f"{taken_by} takes what build_peaka_cache_asset and build_peaka_cache_assets return (AssetsDefinition), one or "
-        f"several, and was given {problem}."
-    )
+    raise PeakaConfigError(f"{taken}, one or several, and was given {problem}.")
 
 
 def polling_sensor_metadata(keys: Iterable[dg.AssetKey]) -> dict[str, dg.MetadataValue]:

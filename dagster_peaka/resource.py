@@ -289,7 +289,14 @@ class PeakaResource(dg.ConfigurableResource[None]):
             return self
         return PeakaResource(**{name: _read(name, value) for name, value in fields.items()})
 
-    def _rules(self, on_running: str | None = None) -> SyncRules:
+    def sync_rules(self, on_running: str | None = None) -> SyncRules:
+        """The times that a sync keeps by these settings, in seconds, and what it does about one that runs already.
+
+        Example:
+            .. code-block:: python
+
+                print(peaka.sync_rules().poll_timeout)
+        """
         settings = self._with_variables_read()
         return SyncRules(
             poll_interval=settings.poll_interval,
@@ -301,7 +308,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
             on_running=on_running or settings.on_running,
         )
 
-    def fetch_project(self, selector: PeakaSelection | None = None) -> PeakaProject:
+    def fetch_project(self, selector: PeakaSelection | None = None, *, queries: bool = False) -> PeakaProject:
         """A snapshot of the project's caches: what definitions are built from.
 
         N caches in S schemas cost 2 + S + 2 * N requests, side by side. Called where definitions load, it asks Peaka
@@ -312,6 +319,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
         Args:
             selector: which caches are wanted, as in :class:`PeakaCacheSelector`; None for all. Only for these details
                 are fetched: a predicate sees caches without columns, schedules and modes.
+            queries: whether the snapshot holds the project's saved queries as well, one request more: for
+                :func:`build_peaka_query_assets`.
 
         Raises:
             PeakaConfigError: when ``selector`` makes no sense or fits nothing, or a setting is missing.
@@ -324,7 +333,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 project.save("peaka_project.json")
         """
         with self.get_client() as client:
-            return fetch_project(client, selector, dg.get_dagster_logger("peaka"))
+            return fetch_project(client, selector, dg.get_dagster_logger("peaka"), queries=queries)
 
     def sync(self, cache_id_or_table: str, mode: str = "incremental") -> CacheExecution:
         """Sync one cache and wait for its end: for ops and scripts.
@@ -353,7 +362,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
         """
         sync_mode = SyncMode.parse(mode)
         reference = _reference(cache_id_or_table)
-        rules = self._rules()
+        rules = self.sync_rules()
         with self.get_client() as client:
             log = dg.get_dagster_logger("peaka")
             target = patient_find_caches(client, [reference], rules, log)[reference]
@@ -414,7 +423,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 def shop(context: dg.AssetExecutionContext, peaka: PeakaResource):
                     yield from peaka.sync_and_poll(context)
         """
-        rules = self._rules(_word(config.on_running) if config else None)
+        rules = self.sync_rules(_word(config.on_running) if config else None)
         mode = SyncMode(_word(config.mode)) if config and config.mode else None
         wait = config.wait if config else None
         cancel = self.cancel_on_termination

@@ -7,7 +7,7 @@ import dagster as dg
 
 from dagster_peaka.api.models import Column
 from dagster_peaka.caches.names import group_name, kind
-from dagster_peaka.caches.project import PeakaCache
+from dagster_peaka.caches.project import PeakaCache, PeakaQuery
 
 AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
 """What Dagster takes as an asset key."""
@@ -72,6 +72,25 @@ class DagsterPeakaTranslator:
             },
             group_name=group_name(props.catalog_name),
             kinds={"peaka", kind(props.catalog_type or "")} - {""},
+        )
+
+    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
+        """The spec of the asset that stands for the materialized query ``props``, without dependencies.
+
+        By default the key is what the query's snapshot is called in SQL: ``["peaka", "mtquery", name]``. The metadata
+        holds ``dagster/table_name``, the SQL, and the query's schedule in Peaka.
+        """
+        schedule = {} if props.schedule is None else {"peaka/schedule": props.schedule}
+        return dg.AssetSpec(
+            key=list(props.table),
+            description=f"Peaka's snapshot of the query {props.name}.",
+            metadata={
+                "dagster/table_name": str(props.table),
+                "peaka/sql": dg.MetadataValue.md(f"```sql\n{props.sql}\n```"),
+                **schedule,
+            },
+            group_name="peaka_queries",
+            kinds={"peaka", "sql"},
         )
 
 

@@ -23,6 +23,8 @@ MACHINE = "tests/sync/test_machine.py"
 IDENTITY = "tests/sync/test_identity.py"
 STORIES = "tests/worlds/test_whole_worlds.py"
 CRASH = "tests/sync/test_crash.py"
+QUERIES = "tests/queries/test_query_worlds.py"
+REFRESHES = "tests/queries/test_refreshes.py"
 FINGERPRINTS = "tests/steps/test_data_version.py"
 
 
@@ -268,8 +270,8 @@ MUTATIONS = [
     Mutation(
         "reading: a trigger's answer is JSON",
         "api/calls.py",
-        "changes=True, needs_json=False, resent=resent",
-        "changes=True, resent=resent",
+        "rest, _nothing, changes=True, needs_json=False, resent=resent",
+        "rest, _nothing, changes=True, resent=resent",
         (
             f"{READINGS}::test_visible_at_once",
             f"{READINGS}::test_whatever_a_trigger_answers",
@@ -414,6 +416,41 @@ MUTATIONS = [
             f"sql: {name}", f"sandbox/sql/{module}.py", old, new, (rewritings.FUNCTIONS, rewritings.ANALYSTS)
         )
         for name, module, old, new in rewritings.SQL
+    ),
+    Mutation(
+        "query: a word from before the start counts",
+        "queries/refreshes.py",
+        "if updated is not None and updated < start:",
+        "if False:",
+        (QUERIES,),
+    ),
+    Mutation(
+        "query: without a time of update one reading suffices",
+        "queries/refreshes.py",
+        "if not sure and self._same.readings > 1:",
+        "if not sure:",
+        (REFRESHES,),
+    ),
+    Mutation(
+        "query: a word that may be the old one counts when it is said twice",
+        "queries/refreshes.py",
+        "len(self._words) > 1 or lasting >= UNCHANGED_WORD",
+        "True",
+        (QUERIES,),
+    ),
+    Mutation(
+        "query: an old answer counts as another refresh",
+        "queries/refreshes.py",
+        "if start is None or (newest is not None and start < newest):",
+        "if start is None:",
+        (REFRESHES,),
+    ),
+    Mutation(
+        "query: one that was replaced is waited for",
+        "queries/refreshes.py",
+        "each for each in self._known if each.ended or each.id == newest_id or each.id in self._before",
+        "each for each in self._known",
+        (REFRESHES,),
     ),
 ]
 

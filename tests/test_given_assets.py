@@ -31,7 +31,6 @@ NAMES = ["build_peaka_polling_sensor", "build_peaka_upstream_sensor", "build_pea
         ("shop/public/orders", "was given str"),
         (["shop/public/orders"], "was given str among them"),
         ([ORDERS, ORDERS.key], "was given AssetKey among them"),
-        (dg.AssetSpec("orders"), "was given AssetSpec"),
         (dg.Definitions(assets=[ORDERS]), "was given Definitions"),
         (None, "was given NoneType"),
     ],
@@ -39,11 +38,21 @@ NAMES = ["build_peaka_polling_sensor", "build_peaka_upstream_sensor", "build_pea
 def test_what_is_no_asset_of_the_factories_is_refused_in_a_sentence(
     factory: Callable[..., Any], name: str, given: Any, said: str
 ) -> None:
-    """Keys, specs and selections name no cache."""
+    """Keys and selections name no cache."""
     with pytest.raises(PeakaConfigError) as refused:
         factory(given)
     assert str(refused.value).startswith(f"{name} takes what build_peaka_cache_asset")
     assert f"{said}." in str(refused.value)
+
+
+@pytest.mark.parametrize(("factory", "name"), zip(FACTORIES[1:], NAMES[1:], strict=True), ids=NAMES[1:])
+def test_specs_are_for_the_polling_sensor(factory: Callable[..., Any], name: str) -> None:
+    """The others need steps; that sensor watches what has none, and says of a spec which cache it lacks."""
+    spec = dg.AssetSpec("orders")
+    with pytest.raises(PeakaConfigError, match=f"^{name} takes .* was given AssetSpec."):
+        factory(spec)
+    with pytest.raises(PeakaConfigError, match="orders"):
+        build_peaka_polling_sensor(spec)
 
 
 @pytest.mark.parametrize(("factory", "name"), zip(FACTORIES, NAMES, strict=True), ids=NAMES)

@@ -30,6 +30,7 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
+from dagster_peaka.api.query_models import QueryStatus, SavedQuery
 from dagster_peaka.errors import PeakaConfigError, PeakaResponseError
 
 T = TypeVar("T")
@@ -256,6 +257,36 @@ def list_tables(catalog_id: str, schema_name: str) -> Call[list[Table]]:
 def list_columns(catalog_id: str, schema_name: str, table_name: str) -> Call[list[Column]]:
     segments = ("catalogs", catalog_id, "schemas", schema_name, "tables", table_name, "columns")
     return Call("GET", segments, _many(Column), f"table {schema_name}.{table_name} of catalog {catalog_id}")
+
+
+def list_queries() -> Call[list[SavedQuery]]:
+    return Call("GET", ("queries",), _many(SavedQuery), "the project's queries")
+
+
+def get_query(query_id: str) -> Call[SavedQuery]:
+    return Call("GET", ("queries", query_id), _one(SavedQuery), f"query {query_id}")
+
+
+def list_query_statuses() -> Call[list[QueryStatus]]:
+    segments = ("materialized-queries", "status")
+    return Call("GET", segments, _many(QueryStatus), "the project's materialized queries", fresh=True)
+
+
+def get_query_status(query_id: str) -> Call[QueryStatus]:
+    segments = ("materialized-queries", query_id, "status")
+    return Call("GET", segments, _one(QueryStatus), f"query {query_id}", fresh=True)
+
+
+def refresh_query(query_id: str, resent: bool = True) -> Call[None]:
+    segments = ("materialized-queries", query_id, "refresh")
+    return Call(
+        "POST", segments, _nothing, f"query {query_id}", changes=True, needs_json=False, resent=resent
+    )
+
+
+def cancel_query(query_id: str) -> Call[None]:
+    segments = ("materialized-queries", query_id, "cancel")
+    return Call("POST", segments, _nothing, f"query {query_id}", changes=True, needs_json=False)
 
 
 def execute_query(

@@ -30,6 +30,7 @@ from dagster_peaka.api.models import (
     SyncMode,
     Table,
 )
+from dagster_peaka.api.queries import PeakaQueries
 from dagster_peaka.api.settings import checked_project_id
 from dagster_peaka.errors import (
     PeakaApiError,
@@ -137,6 +138,8 @@ class PeakaClient:
             max_response_bytes=max_response_bytes,
         )
         self._project_id = project_id
+        self.queries = PeakaQueries(self._answer)
+        """Saved queries, and the refreshes of those that are materialized."""
 
     @property
     def project_id(self) -> str:

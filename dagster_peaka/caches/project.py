@@ -31,8 +31,11 @@ from dagster_peaka.errors import PeakaConfigError, shortened
 FORMAT = "dagster-peaka project"
 """What a snapshot's file calls itself."""
 
-VERSION = 1
-"""The version of the file's layout. A field more or less is another version."""
+VERSIONS = (1, 2)
+"""The versions of the file's layout that are read. A field more or less is another version.
+
+With queries it is 2; without them the file is what it was before there were any, and an older release reads it.
+"""
 
 ANEW = "Make a new one: PeakaResource.fetch_project(), then .save(path) on what it returns."
 
@@ -85,8 +88,41 @@ class PeakaCache(BaseModel):
         return None if modes is None else sorted(mode.value for mode in modes)
 
 
+class PeakaQuery(BaseModel):
+    """A query that is saved in a project. ``schedule`` is how often Peaka refreshes it by itself, None for never.
+
+    In SQL it is ``"peaka"."query"."<name>"``; the snapshot of a materialized one is ``"peaka"."mtquery"."<name>"``.
+
+    Raises:
+        pydantic.ValidationError: a ``ValueError`` that names the field, for one that is missing, unknown or no text.
+
+    Example:
+        .. code-block:: python
+
+            from dagster_peaka import PeakaQuery
+
+            query = PeakaQuery(id="7099", name="report", sql='SELECT * FROM "shop"."public"."orders"')
+            print(query.table)  # peaka.mtquery.report
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Id
+    name: str
+    sql: str
+    materialized: bool = True
+    schedule: str | None = None
+
+    @property
+    def table(self) -> TableName:
+        """What stands for the query in SQL: its snapshot, or where it has none its result."""
+        return TableName("peaka", "mtquery" if self.materialized else "query", self.name)
+
+
 class PeakaProject(BaseModel):
     """A snapshot of a project's caches, in order of their tables' names, with the time (UTC) at which it was taken.
+
+    ``queries`` holds its saved queries, in order of their names, where they were asked for.
 
     Taken by :meth:`PeakaResource.fetch_project` and kept in a file, it lets definitions load without Peaka.
 
@@ -110,6 +146,7 @@ class PeakaProject(BaseModel):
 
     project_id: str
     caches: tuple[PeakaCache, ...]
+    queries: tuple[PeakaQuery, ...] = ()
     taken_at: AwareDatetime = Field(default_factory=lambda: datetime.now(timezone.utc))
 
     @field_validator("caches")
@@ -120,6 +157,11 @@ class PeakaProject(BaseModel):
         ]:
             raise ValueError(f"cache {twice[0]} is there twice")
         return tuple(sorted(caches, key=lambda cache: (cache.table, cache.id)))
+
+    @field_validator("queries")
+    @classmethod
+    def _queries_in_order(cls, queries: tuple[PeakaQuery, ...]) -> tuple[PeakaQuery, ...]:
+        return tuple(sorted(queries, key=lambda query: (query.name, query.id)))
 
     @field_validator("taken_at")
     @classmethod
@@ -184,8 +226,14 @@ class PeakaProject(BaseModel):
 
                 text = project.to_json()
         """
-        project = self.model_dump(mode="json", exclude_none=True)
-        whole = {"format": FORMAT, "version": VERSION, "sha256": _digest(project), "project": project}
+        without = None if self.queries else {"queries"}
+        project = self.model_dump(mode="json", exclude_none=True, exclude=without)
+        whole = {
+            "format": FORMAT,
+            "version": 2 if self.queries else 1,
+            "sha256": _digest(project),
+            "project": project,
+        }
         text = json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
         # JSON can hold half of a surrogate pair, and an answer of Peaka may; UTF-8 cannot, but an escape can.
         return text.encode("utf-8", "backslashreplace").decode()
@@ -249,10 +297,10 @@ def _opened(content: str | bytes) -> tuple[Any, Any]:
     if whole.get("format") != FORMAT:
         raise _UnusableError(f"it is no snapshot of a project, its field 'format' is not {FORMAT!r}")
     version = whole.get("version")
-    if isinstance(version, bool) or version != VERSION:
+    if isinstance(version, bool) or version not in VERSIONS:
         raise _UnusableError(
-            f"its version is {shortened(json.dumps(version), 50)}, and this release of dagster-peaka reads version "
-            f"{VERSION} only: upgrade dagster-peaka where a newer one wrote it"
+            f"its version is {shortened(json.dumps(version), 50)}, and this release of dagster-peaka reads "
+            f"versions {' and '.join(map(str, VERSIONS))} only: upgrade dagster-peaka where a newer one wrote it"
         )
     return whole.get("sha256"), whole.get("project")
 
@@ -275,7 +323,7 @@ def _first_problem(error: ValidationError) -> str:
     return f"{', '.join(place[1:] or place)}: {first['msg'].removeprefix('Value error, ')}{more}"
 
 
-ONE_OF = {"caches": "cache", "columns": "column"}
+ONE_OF = {"caches": "cache", "columns": "column", "queries": "query"}
 """What an entry of a list is called in messages."""
 
 

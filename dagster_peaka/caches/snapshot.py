@@ -15,9 +15,10 @@ from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheSchedule, CacheStatus, Catalog
+from dagster_peaka.api.query_models import SavedQuery
 from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import few
-from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.project import PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.caches.selection import PeakaSelection, select
 from dagster_peaka.errors import (
     PeakaAuthenticationError,
@@ -37,16 +38,26 @@ OF_ALL = (PeakaAuthenticationError, PeakaRateLimitError)
 """Errors that would meet every request."""
 
 
-def fetch_project(client: PeakaClient, selector: PeakaSelection | None, log: logging.Logger) -> PeakaProject:
+def fetch_project(
+    client: PeakaClient,
+    selector: PeakaSelection | None,
+    log: logging.Logger,
+    *,
+    queries: bool = False,
+) -> PeakaProject:
     """A snapshot of the project's caches, or of those that ``selector`` means.
 
     A predicate in ``selector`` sees caches without columns, schedules and modes: these are fetched for the selected
     ones only. Caches that cannot be read are left out, with one warning for each catalog that has such.
 
+    Args:
+        queries: whether the project's saved queries are fetched as well: one request more.
+
     Raises:
         PeakaConfigError: when ``selector`` makes no sense or fits nothing.
         PeakaError: when Peaka cannot be asked, or not one of the selected caches can be read.
     """
+    saved = tuple(map(_query, client.queries.list())) if queries else ()
     selected = select(_named_caches(client, log), selector)
     details = _Details(client)
     tables = details.asked_for(
@@ -82,7 +93,18 @@ def fetch_project(client: PeakaClient, selector: PeakaSelection | None, log: log
         log.warning("%s", warning)
     if details.failures and not complete:
         raise next(iter(details.failures.values()))
-    return PeakaProject(project_id=client.project_id, caches=complete)
+    return PeakaProject(project_id=client.project_id, caches=complete, queries=saved)
+
+
+def _query(query: SavedQuery) -> PeakaQuery:
+    schedule = query.schedule.words if query.schedule else ""
+    return PeakaQuery(
+        id=query.id,
+        name=query.name or query.id,
+        sql=query.sql,
+        materialized=query.is_materialized,
+        schedule=schedule or None,
+    )
 
 
 def _named_caches(client: PeakaClient, log: logging.Logger) -> list[PeakaCache]:

@@ -6,6 +6,7 @@ from dagster_peaka.component.settings import (
     PeakaCheckSettings,
     PeakaOpSettings,
     PeakaPollingSensorSettings,
+    PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
 )
 
@@ -16,5 +17,6 @@ __all__ = [
     "PeakaOpSettings",
     "PeakaPollingSensorSettings",
     "PeakaProjectComponent",
+    "PeakaQuerySettings",
     "PeakaUpstreamSensorSettings",
 ]

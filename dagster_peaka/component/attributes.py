@@ -12,7 +12,6 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, PrivateAttr, mo
 from typing_extensions import Self
 
 from dagster_peaka.api.settings import bare
-from dagster_peaka.assets import AssetCondition
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.reading import (
@@ -35,17 +34,20 @@ from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings
 from dagster_peaka.declared import (
     FINGERPRINT_METADATA,
     MODE_METADATA,
+    ON_SCHEDULE_METADATA,
     ROW_COUNT_METADATA,
     WAIT_METADATA,
     checked_fingerprint,
 )
 from dagster_peaka.declared import RowCount as DeclaredRowCount
 from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.specs import AssetCondition
 
 OF_EACH_CACHE = re.compile(r"\{[{%].*\b(props|spec)\b", re.DOTALL)
 """A template that comes to something else for each cache."""
 
 Mode = Literal["incremental", "full_refresh"]
+OnSchedule = Literal["ignore", "warn", "disable"]
 
 
 def _row_count(value: object) -> object:
@@ -214,6 +216,9 @@ class PeakaCacheAttributes(PeakaAssetAttributes):
     wait: Annotated[
         bool | None, doc("Whether the step waits for the sync's end; false needs polling_sensor.")
     ] = None
+    on_schedule: Annotated[
+        OnSchedule | None, doc("What a sync does about Peaka's own schedules of the cache.")
+    ] = None
     op: Annotated[
         PeakaOpSettings | None, doc("Settings of the cache's own step, in place of the component's.")
     ] = None
@@ -225,6 +230,7 @@ class PeakaCacheAttributes(PeakaAssetAttributes):
             ROW_COUNT_METADATA: self.row_count,
             FINGERPRINT_METADATA: self.fingerprint,
             WAIT_METADATA: self.wait,
+            ON_SCHEDULE_METADATA: self.on_schedule,
         }
         return {
             **super().added_metadata(),

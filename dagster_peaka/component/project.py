@@ -1,7 +1,6 @@
 """PeakaProjectComponent: a whole Peaka project as assets, from a few lines of YAML."""
 
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -17,13 +16,13 @@ from pydantic import (
     model_validator,
 )
 
-from dagster_peaka.caches.names import op_name
-from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject
+from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.attributes import (
     Condition,
     Entries,
     Fingerprint,
     Mode,
+    OnSchedule,
     PeakaAssetAttributes,
     PeakaCacheAttributes,
     PeakaCacheEntry,
@@ -32,6 +31,8 @@ from dagster_peaka.component.attributes import (
     cache_entries,
 )
 from dagster_peaka.component.automation import checks_of, polling_sensor_of, upstream_sensor_of
+from dagster_peaka.component.naming import name_of, plain
+from dagster_peaka.component.queries import query_assets_of
 from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
     Loc,
@@ -54,6 +55,7 @@ from dagster_peaka.component.settings import (
     PeakaCheckSettings,
     PeakaOpSettings,
     PeakaPollingSensorSettings,
+    PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
     Selection,
     switch,
@@ -64,10 +66,10 @@ from dagster_peaka.component.state import (
     REFRESH,
     age,
     fetched,
+    is_dev,
     nothing_known,
     overrides_of,
     patience_at_load,
-    plain_id,
     state_key,
     still_selected,
     unmatched,
@@ -178,6 +180,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             "Whether a step waits for the end of its syncs; without, polling_sensor records what becomes of them."
         ),
     ] = True
+    on_schedule: Annotated[
+        OnSchedule,
+        doc(
+            "What is done about schedules by which Peaka syncs the caches as well: warn, or have the next sync disable "
+            "them, or ignore them."
+        ),
+    ] = "warn"
     last_sync_check: Annotated[
         bool, doc("Whether each asset gets the check last_sync_succeeded, evaluated by every sync.")
     ] = False
@@ -226,6 +235,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         switch(
             PeakaPollingSensorSettings,
             "A sensor that records the syncs which Peaka's schedules and others started: true, or its settings.",
+        ),
+    ] = False
+    queries: Annotated[
+        bool | PeakaQuerySettings,
+        switch(
+            PeakaQuerySettings,
+            "Materialized queries as assets, refreshed after the caches that they read: true, or their settings.",
         ),
     ] = False
     defs_state: ResolvedDefsStateConfig = DefsStateConfigArgs.local_filesystem()
@@ -288,6 +304,10 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             raise field_error(
                 ("selection",), "chooses among fetched caches; with caches there are none. Drop one."
             )
+        if self.caches is not None and self.queries:
+            raise field_error(
+                ("queries",), "are fetched with the caches; with caches that are written out there are none."
+            )
         own: list[tuple[Loc, PeakaCacheAttributes]] = [
             *((("overrides", number), override) for number, override in enumerate(self.overrides)),
             *((("caches", number), entry) for number, entry in enumerate(self.caches or ())),
@@ -346,13 +366,14 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def _fetched(self) -> PeakaProject:
         if self.caches is not None:
-            return PeakaProject(project_id=plain_id(self.connection.project_id), caches=())
+            return PeakaProject(project_id=plain(self.connection.project_id), caches=())
         patterns = [
             (("overrides", number, "match"), override.match) for number, override in enumerate(self.overrides)
         ]
         connection = self.connection.model_copy(update=self._patience) if self._patience else self.connection
         with connection.get_client() as client:
-            return fetched(client, self.selection, patterns, self._context, self._log)
+            queries = bool(self.queries)
+            return fetched(client, self.selection, patterns, self._context, self._log, queries=queries)
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of this component.
@@ -391,10 +412,11 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
         if state_path is None or self._is_nothing(state_path):
             if failure or not self._was_tried():
-                project_id = plain_id(self.connection.project_id)
+                project_id = plain(self.connection.project_id)
                 nothing = nothing_known(project_id, self.defs_state.management_type is NO_OLDER_STATE)
                 self._log.warning("%s:%s %s", self._title, why, nothing)
-            return self._definitions_of_caches((), context)
+            nobody = PeakaProject(project_id=plain(self.connection.project_id), caches=())
+            return self._definitions_of_caches((), nobody, context)
         project = self._loaded(state_path, why)
         if failure:
             self._log.warning(
@@ -413,15 +435,14 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 age(project.taken_at),
                 REFRESH,
             )
-        return self._definitions_of_caches(caches, context)
+        return self._definitions_of_caches(caches, project, context)
 
     def _was_tried(self) -> bool:
         """Whether Peaka has been asked already when these definitions were loaded for the first time.
 
         Dagster then loads them once more, or in another process, without asking again.
         """
-        in_dev = bool(os.environ.get("DAGSTER_IS_DEV_CLI"))  # as Dagster decides it
-        return (in_dev and self.defs_state.refresh_if_dev) or (
+        return (is_dev() and self.defs_state.refresh_if_dev) or (
             self.defs_state.management_type is NO_OLDER_STATE
         )
 
@@ -471,6 +492,18 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             )
         return DagsterPeakaTranslator(source_asset_key=self.source_asset_key).get_asset_spec(props)
 
+    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
+        """The spec of the asset that stands for the materialized query ``props``. Override it to change it.
+
+        Example:
+            .. code-block:: python
+
+                class Reports(PeakaProjectComponent):
+                    def get_query_spec(self, props):
+                        return super().get_query_spec(props).replace_attributes(key=["reports", props.name])
+        """
+        return DagsterPeakaTranslator().get_query_spec(props)
+
     def execute(self, context: dg.AssetExecutionContext, peaka: PeakaResource) -> Iterable[StepResult]:
         """What a step does: sync the caches of its selected assets, with the config of the run.
 
@@ -503,14 +536,34 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return spec
 
     def _definitions_of_caches(
-        self, caches: Sequence[PeakaCache], context: dg.ComponentLoadContext
+        self, caches: Sequence[PeakaCache], project: PeakaProject, context: dg.ComponentLoadContext
     ) -> dg.Definitions:
         said, missing = overrides_of(caches, self.overrides)
         for _, problem in missing if caches else ():
             self._log.warning("%s: overrides: %s", self._title, problem)
         steps = self._steps(context)
         with blaming(self._context):
-            return self._definitions(steps.of_caches(caches, said), steps.name)
+            definitions = self._definitions(steps.of_caches(caches, said), steps.name)
+        settings = switched(self.queries, PeakaQuerySettings)
+        if settings is not None and caches and not project.queries:
+            self._log.warning(
+                "%s: queries: the state, which is %s, holds none. %s renews it.",
+                self._title,
+                age(project.taken_at),
+                REFRESH,
+            )
+        if settings is None or not project.queries:
+            return definitions
+        with blaming(self._context, "queries"):
+            queries = query_assets_of(
+                project,
+                caches,
+                settings,
+                cache_spec=lambda props: self._spec(props, said.get(props.id, ())),
+                query_spec=self.get_query_spec,
+                resource_key=steps.name,
+            )
+        return dg.Definitions.merge(definitions, dg.Definitions(assets=queries))
 
     def _definitions_of_entries(
         self, entries: Sequence[PeakaCacheEntry], context: dg.ComponentLoadContext
@@ -526,12 +579,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def _steps(self, context: dg.ComponentLoadContext) -> Steps:
         return Steps(
-            name=self.name or _name_of(context),
+            name=self.name or name_of(context),
             step_per=self.step_per,
             mode=self.mode,
             row_count=self.row_count or "off",
             fingerprint=self.fingerprint,
             wait=self.wait,
+            on_schedule=self.on_schedule,
             last_sync_check=self.last_sync_check,
             op=self.op,
             spec_of=self._spec,
@@ -579,13 +633,3 @@ NEEDS_POLLING = (
     "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
     "polling_sensor, or wait for the syncs."
 )
-
-
-def _name_of(context: dg.ComponentLoadContext) -> str:
-    """The name of what one component makes, after the folder that it is in: no two components share it."""
-    place = context.component_path
-    folder = place.file_path.relative_to(context.defs_module_path).parts
-    parts = [part.removesuffix(".py") for part in folder if part != "component.py"]
-    if place.instance_key not in (None, 0, "load"):
-        parts.append(str(place.instance_key))
-    return op_name(dg.AssetKey(parts or ["peaka"]))

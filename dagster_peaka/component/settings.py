@@ -17,6 +17,7 @@ from dagster_peaka.component.reading import (
     Scalar,
     Section,
     Tags,
+    Text,
     doc,
     field_error,
     lasting,
@@ -322,16 +323,57 @@ class PeakaPollingSensorSettings(_SensorSettings):
     ] = False
 
 
-S = TypeVar("S", bound=_SensorSettings)
+_RowCount = Annotated[
+    Literal["query", "off"],
+    BeforeValidator(lambda value: "off" if value is False else value),
+    dg.Resolver.default(model_field_type=Literal["query", "off", False]),
+]
+"""Where row counts come from; in YAML, ``off`` without quotes is the truth value."""
+
+
+class PeakaQuerySettings(Section):
+    """The settings of :func:`build_peaka_query_assets`: which materialized queries become assets, and how.
+
+    Example:
+        .. code-block:: python
+
+            PeakaQuerySettings(include="report_*", sources_check="block")
+    """
+
+    include: Annotated[
+        Texts | None, doc("Names or ids, or shell patterns of names; by default all.", "report_*")
+    ] = None
+    sources_check: Annotated[
+        Literal["off", "warn", "block"],
+        doc("The check sources_cached before each refresh: none, a warning, or no refresh where it fails."),
+    ] = "warn"
+    on_schedule: Annotated[
+        Literal["ignore", "warn"],
+        doc("Whether queries that Peaka also refreshes by a schedule are named when definitions load."),
+    ] = "warn"
+    row_count: Annotated[
+        _RowCount | None, doc("What dagster/row_count is taken from after a refresh; by default nothing.")
+    ] = None
+    fingerprint: Annotated[
+        str | None, doc("What data versions are made of: a select list of aggregates.", "count(*)")
+    ] = None
+    cancel_on_termination: Annotated[
+        bool, doc("Whether terminating a run cancels the refresh that it triggered.")
+    ] = False
+    group_name: Annotated[Text | None, doc("The group of these assets; by default peaka_queries.")] = None
+    op: Annotated[PeakaOpSettings, doc("Settings of the steps.")] = PeakaOpSettings()
+
+
+S = TypeVar("S", bound=Section)
 
 
 def switched(value: "bool | S", cls: type[S]) -> S | None:
-    """The settings of a sensor; None where it is off."""
+    """The settings of what is switched on; None where it is off."""
     return (cls() if value else None) if isinstance(value, bool) else value
 
 
-def switch(cls: type[_SensorSettings], description: str) -> dg.Resolver:
-    """Reads a field that is true for a sensor with the defaults, or holds its settings."""
+def switch(cls: type[Section], description: str) -> dg.Resolver:
+    """Reads a field that is true for something with the defaults, or holds its settings."""
 
     def resolve(context: dg.ResolutionContext, value: Any) -> Any:
         return cls.resolve_from_model(context, value) if isinstance(value, BaseModel) else value

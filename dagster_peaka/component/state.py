@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TypeVar, cast
@@ -22,6 +23,7 @@ from dagster_peaka.caches.selection import (
 )
 from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
+from dagster_peaka.component.naming import plain
 from dagster_peaka.component.reading import Loc, all_problems, problem_at
 from dagster_peaka.component.settings import Texts, listed
 from dagster_peaka.errors import PeakaConfigError, PeakaError
@@ -33,17 +35,12 @@ REFRESH = "`dg utils refresh-defs-state`"
 """The command that renews the state."""
 
 
-def plain_id(project_id: str) -> str:
-    """A project's id; of one that is kept in a variable the variable's name."""
-    return project_id.env_var_name if isinstance(project_id, dg.EnvVar) else project_id
-
-
 def state_key(name: str, project_id: str, selection: PeakaCacheSelector | None) -> str:
     """The key of the state of a component, made of its settings alone; ``name`` is that of its class.
 
     Components for other caches of the same project have another.
     """
-    key = f"{name}[{plain_id(project_id)}]"
+    key = f"{name}[{plain(project_id)}]"
     if selection is None:
         return key
     texts = [
@@ -69,10 +66,13 @@ def fetched(
     patterns: Sequence[tuple[Loc, Texts]],
     context: dg.ResolutionContext | None,
     log: logging.Logger,
+    *,
+    queries: bool = False,
 ) -> PeakaProject:
     """A snapshot of the selected caches.
 
     Args:
+        queries: whether it holds the project's saved queries as well.
         patterns: which caches are said to be different, after the field that says so: each has to mean one.
         context: says in errors where fields were read.
 
@@ -92,7 +92,7 @@ def fetched(
         asked = selector or PeakaCacheSelector()
         watched = PeakaCacheSelector(asked.include, [*entries(asked.exclude), noted])
     try:
-        project = fetch_project(client, watched, log)
+        project = fetch_project(client, watched, log, queries=queries)
     except PeakaConfigError as error:
         raise problem_at(context, ("selection",), str(error)) from None
     chosen = select(named, selector) if patterns else ()
@@ -105,6 +105,11 @@ def fetched(
     if problems:
         raise all_problems(context, problems)
     return project
+
+
+def is_dev() -> bool:
+    """Whether ``dg`` or ``dagster dev`` loads definitions, as Dagster decides it."""
+    return bool(os.environ.get("DAGSTER_IS_DEV_CLI"))
 
 
 def entries(choice: PeakaCacheChoice | None) -> list[str | PeakaCachePredicate]:

@@ -6,14 +6,21 @@ from typing import Any, TypeAlias, cast
 
 import dagster as dg
 
-from dagster_peaka.assets import KIND_TAG, AssetCondition, build_peaka_cache_asset, build_peaka_cache_assets
+from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets
 from dagster_peaka.caches.names import op_name
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheEntry
 from dagster_peaka.component.settings import PeakaOpSettings
-from dagster_peaka.declared import FINGERPRINT_METADATA, MODE_METADATA, ROW_COUNT_METADATA, WAIT_METADATA
+from dagster_peaka.declared import (
+    FINGERPRINT_METADATA,
+    MODE_METADATA,
+    ON_SCHEDULE_METADATA,
+    ROW_COUNT_METADATA,
+    WAIT_METADATA,
+)
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
+from dagster_peaka.specs import KIND_TAG, AssetCondition
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
@@ -41,6 +48,7 @@ class Steps:
     row_count: str
     fingerprint: str | None
     wait: bool
+    on_schedule: str
     last_sync_check: bool
     op: PeakaOpSettings
     spec_of: SpecOf
@@ -104,6 +112,7 @@ class Steps:
             ("row_count", ROW_COUNT_METADATA),
             ("fingerprint", FINGERPRINT_METADATA),
             ("wait", WAIT_METADATA),
+            ("on_schedule", ON_SCHEDULE_METADATA),
         ):
             common[setting] = spec.metadata.get(name, common[setting])
         return build_peaka_cache_asset(
@@ -131,6 +140,7 @@ class Steps:
             "fingerprint": self.fingerprint,
             "last_sync_check": self.last_sync_check,
             "wait": self.wait,
+            "on_schedule": self.on_schedule,
             "resource_key": self.name,
             "retry_policy": self.op.retry_policy,
             "pool": self.op.pool,

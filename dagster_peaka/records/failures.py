@@ -37,31 +37,31 @@ class _Words:
 
 _WORDS = {
     Trouble.FAILED: _Words(
-        "{mode} {execution} FAILED", "Look at the cache and its source in Peaka, then materialize again."
+        "{run} FAILED", "Look at the {noun} and its source in Peaka, then materialize again."
     ),
     Trouble.CANCELLED: _Words(
-        "{mode} {execution} was CANCELLED",
-        "Somebody cancelled it in Peaka; the cache {kept}. Materialize again when that is wanted.",
+        "{run} was CANCELLED",
+        "Somebody cancelled it in Peaka; the {noun} {kept}. Materialize again when that is wanted.",
     ),
     Trouble.UNKNOWN_END: _Words(
-        "{mode} {execution} has ended in state {state!r}, which this package does not know as a success",
+        "{run} has ended in state {state!r}, which this package does not know as a success",
         "Look at the execution in Peaka, then materialize again; if it had succeeded, report that state.",
     ),
     Trouble.VANISHED: _Words(
-        "{mode} {execution}, last seen {state}, is in neither status nor history any more",
-        "Look at the cache's history in Peaka, then materialize again.",
+        "{run}, last seen {state}, is in neither status nor history any more",
+        "Look at the {noun}'s history in Peaka, then materialize again.",
     ),
     Trouble.GONE: _Words(
         "{gone}",
         "{mend}",
     ),
     Trouble.ALREADY_RUNNING: _Words(
-        "{mode} {execution} was already there ({state}), and on_running is 'fail'; {meanwhile}",
+        "{run} was already there ({state}), and on_running is 'fail'; {meanwhile}",
         "Wait for it to end, or set on_running to 'queue' or 'attach'.",
     ),
     Trouble.REFUSED: _Words(
         "Peaka refused{twice} to start {a_mode}",
-        "Check in Peaka whether the table supports it and whether something else was running.",
+        "Check in Peaka whether the {refused} supports it and whether something else was running.",
         source="The last answer",
     ),
     # The reason names the setting to check, because it is an error of the client's.
@@ -74,7 +74,7 @@ _WORDS = {
     Trouble.NOT_STARTED: _Words(
         "{a_mode} was triggered {times}, and no new execution appeared within {start_timeout:g} s (start_timeout) "
         "of quiet",
-        "An execution may still start late: look at the cache in Peaka before you materialize again, and raise "
+        "An execution may still start late: look at the {noun} in Peaka before you materialize again, and raise "
         "start_timeout if its queue is long.",
         source="The last answer",
     ),
@@ -84,31 +84,38 @@ _WORDS = {
         source="The last try",
     ),
     Trouble.STUCK: _Words(
-        "{mode} {execution} is {state}, and neither its progress nor its time of update has changed for "
+        "{run} is {state}, and neither its progress nor its time of update has changed for "
         "{unchanged:.0f} s (stuck_timeout: {stuck_timeout:g} s)",
         "Perhaps nobody picks it up: it may still run, and nothing was cancelled. Look at it in Peaka, cancel it there "
         "if it hangs, then materialize again.",
     ),
     Trouble.TIMED_OUT: _Words(
         "the {mode} has not ended within {poll_timeout:g} s (poll_timeout); {seen}{hanging}",
-        "{still} Look at the cache in Peaka, and raise poll_timeout if it needs that long.",
+        "{still} Look at the {noun} in Peaka, and raise poll_timeout if it needs that long.",
     ),
 }
 
 
 def sync_error(
-    result: Result, *, cache: str, mode: SyncMode, rules: SyncRules, url: str | None = None
+    result: Result,
+    *,
+    cache: str,
+    mode: SyncMode,
+    rules: SyncRules,
+    url: str | None = None,
+    noun: str = "cache",
 ) -> PeakaSyncError:
     """The exception for a sync that failed.
 
     Args:
         cache: how the cache is shown: its name and id.
         url: where a person finds it, where that is known.
+        noun: what it is; a ``query`` is refreshed, and an execution of it has no id but its start.
     """
     assert result.trouble is not None
-    words, fields = _WORDS[result.trouble], _fields(result, mode, rules)
+    words, fields = _WORDS[result.trouble], _fields(result, mode, rules, noun)
     parts = [
-        f"Peaka cache {cache}{f' <{url}>' if url else ''}: {words.headline.format(**fields)}",
+        f"Peaka {noun} {cache}{f' <{url}>' if url else ''}: {words.headline.format(**fields)}",
         f"{words.source}: {shortened(result.reason)}" if result.reason else "",
     ]
     execution = result.execution
@@ -176,28 +183,35 @@ def error_metadata(error: PeakaError) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value}
 
 
-def _fields(result: Result, mode: SyncMode, rules: SyncRules) -> dict[str, str | float]:
+def _fields(result: Result, mode: SyncMode, rules: SyncRules, noun: str) -> dict[str, str | float]:
     execution, triggers = result.execution, result.triggers
     triggered = triggers > 0 or result.origin is Origin.ADOPTED
-    name = f"execution {execution.id}" if execution else "an execution"
+    of_query = noun == "query"
+    name = f"{'the refresh of' if of_query else 'execution'} {execution.id}" if execution else "an execution"
     state = (execution.status or "without a status") if execution else ""
     incremental = mode is SyncMode.INCREMENTAL
     mend = "Create it again in Peaka, if it is still wanted."
     if execution:
         seen = f"{name} was last seen {state}"
-        gone = f"the cache was deleted while {name} was {state}"
+        gone = f"the {noun} was deleted while {name} was {state}"
     else:
         seen = (
             "the execution that was triggered had not appeared yet" if triggered else "nothing was triggered"
         )
-        gone = "the cache was deleted"
+        gone = f"the {noun} was deleted"
     if not (execution or triggered):
-        gone = "the project has no such cache"
-        mend = "Check the cache's id or table, and project_id; fetch the snapshot again if the cache was created anew."
+        gone = f"the project has no such {noun}"
+        known_by = "name" if of_query else "table"
+        mend = (
+            f"Check the {noun}'s id or {known_by}, and project_id; fetch the snapshot again if the {noun} was created "
+            "anew."
+        )
     return {
-        "mode": mode.words,
-        "a_mode": f"{'an' if incremental else 'a'} {mode.words}",
-        "execution": name,
+        "noun": noun,
+        "refused": "query" if of_query else "table",
+        "mode": "refresh" if of_query else mode.words,
+        "a_mode": "a refresh" if of_query else f"{'an' if incremental else 'a'} {mode.words}",
+        "run": name if of_query else f"{mode.words} {name}",
         "state": state,
         "kept": "keeps the rows that were synced before" if incremental else "keeps its old data",
         "gone": gone,

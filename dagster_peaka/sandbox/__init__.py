@@ -15,6 +15,7 @@ The same from the command line: `python -m dagster_peaka.sandbox --help`. The ro
     wire         Peaka's JSON                                sql, queries  SQL on DuckDB
     app          operations over HTTP                        server, __main__    PeakaSandbox, the command
     scripts      executions as a test writes them down       profiles   a profile from a doctor's report
+    saved_queries, query_operations, query_control   saved queries, their refreshes and snapshots
 
 pytest brings it to a test as the fixtures `peaka_sandbox` and `peaka_script`, from `dagster_peaka_pytest`.
 """
@@ -26,6 +27,7 @@ from dagster_peaka.sandbox.behaviour import Behaviour, Profile
 if TYPE_CHECKING:
     from dagster_peaka.sandbox.caches import ExecutionRecord
     from dagster_peaka.sandbox.requests import RequestRecord
+    from dagster_peaka.sandbox.saved_queries import RefreshRecord
     from dagster_peaka.sandbox.scripts import PeakaScript, ScriptedExecution
     from dagster_peaka.sandbox.server import PeakaSandbox
     from dagster_peaka.sandbox.sources import SandboxError
@@ -36,6 +38,7 @@ __all__ = [
     "PeakaSandbox",
     "PeakaScript",
     "Profile",
+    "RefreshRecord",
     "RequestRecord",
     "SandboxError",
     "ScriptedExecution",
@@ -45,6 +48,7 @@ _ROOMS = {
     "PeakaSandbox": "server",
     "ExecutionRecord": "caches",
     "RequestRecord": "requests",
+    "RefreshRecord": "saved_queries",
     "SandboxError": "sources",
     "PeakaScript": "scripts",
     "ScriptedExecution": "scripts",

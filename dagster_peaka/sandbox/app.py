@@ -10,7 +10,7 @@ import json
 import sqlite3
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -195,7 +195,9 @@ class Operations:
         form = call.query.get("format", "CELL_TYPED")
         if form not in queries.FORMATS:
             raise bad_request(f"format must be one of {', '.join(queries.FORMATS)}.")
-        request = queries.requested(bodies.as_object(await call.json()), self._behaviour)
+        request = queries.requested(
+            bodies.as_object(await call.json()), self._behaviour, self._engine.saved_sql
+        )
         # Of arrays nobody has told.
         texts = self._behaviour.query_values == "text" and form != "COMPACT"
         loop = asyncio.get_running_loop()
@@ -394,6 +396,7 @@ class Front:
     def __init__(
         self,
         operations: Operations,
+        more: Sequence[Route],
         log: RequestLog,
         behaviour: Behaviour,
         *,
@@ -406,7 +409,7 @@ class Front:
         self.away = asyncio.Event()
         """Set while the server is away: no answer is waited for any longer."""
         self._operations = operations
-        self._routes = operations.routes()
+        self._routes = [*operations.routes(), *more]
         self._log = log
         self._behaviour = behaviour
         self._project_id = project_id

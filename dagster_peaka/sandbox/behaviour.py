@@ -166,6 +166,17 @@ class Behaviour(_Given):
         0.0,
         "Seconds that every row of the cache adds to an execution. 0.07 fit what was seen, beside 2.5 for none.",
     )
+    query_start_gap: float = _reading(
+        0.0,
+        "Seconds until a refresh of a materialized query starts; its status shows the one before until then.",
+    )
+    query_word_lag: float = _reading(
+        0.0,
+        "Seconds after the start of such a refresh for which the status shows the word of the one before.",
+    )
+    query_updates: Literal["moves", "ends", "absent"] = _reading(
+        "moves", "`lastUpdateTime`: moves when a refresh starts and ends, or only when it ends, or is null."
+    )
     never_picked_up: bool = _reading(
         False,
         "A new execution is a job that nobody picks up: RUNNING, `progress` and `error` null, `updatedAt` as created.",
@@ -223,6 +234,8 @@ _SECONDS = frozenset(
         "full_refresh_gap",
         "trigger_seconds",
         "row_seconds",
+        "query_start_gap",
+        "query_word_lag",
     }
 )
 
@@ -250,6 +263,7 @@ OBSERVED: dict[str, Any] = {
     "deleted_records": "zero",
     "query_values": "text",
     "first_sync_rows": "none",
+    "query_start_gap": 0.1,
 }
 """Where the live service, as people saw it, differs from the document. What was seen only now and then, or at some
 tables, is not among it: slow triggers and syncs, jobs that nobody picks up, reads that end after 100 rows, tables that

@@ -79,6 +79,10 @@ class Engine:
         self.deleted_at: dict[TableName, float] = {}
         self.left_behind: set[TableName] = set()
         """Tables that are called cached for good, though they have no cache."""
+        self.saved_sql: dict[str, str] = {}
+        """The SQL of every saved query, by its id."""
+        self.snapshots: dict[TableName, Place] = {}
+        """Where the snapshots of materialized queries are."""
         self._store = store
         self._sequence = 0
         self._unfinished = 0

@@ -1,6 +1,6 @@
 """`queries/execute`: which SQL a request asks for, where its tables are, and the three formats of its result."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dagster_peaka.sandbox import bodies, sql
@@ -20,8 +20,8 @@ Request = tuple[str, list[str], int]
 """The SQL that is asked for, its bind arguments and its timeout in seconds."""
 
 
-def requested(body: Json, behaviour: Behaviour) -> Request:
-    """What a body asks for, in any of its forms. Raises `ApiError`."""
+def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Request:
+    """What a body asks for, in any of its forms; `saved` has saved queries' SQL by their ids. Raises `ApiError`."""
     forms = [form for form in _FORMS if body.get(form) is not None]
     if len(forms) != 1:
         raise bad_request(f"The body must have exactly one of {', '.join(_FORMS)}.")
@@ -29,7 +29,9 @@ def requested(body: Json, behaviour: Behaviour) -> Request:
     seconds = 60 if timeout is None else bodies.whole_number(timeout, "timeout", 1)
     bindings = bodies.texts(body, "bindings")
     if forms[0] == "id":
-        missing = f"There is no query {ascii(bodies.text(body, 'id'))[:100]}: the sandbox keeps none."
+        if (query_id := bodies.text(body, "id")) in saved:
+            return saved[query_id], [], seconds
+        missing = f"There is no query {ascii(query_id)[:100]} in this project."
         raise not_found(missing) if behaviour.missing_query == "404" else bad_request(missing)
     if forms[0] == "qualifiedName":
         parts = bodies.text(body, "qualifiedName").split(".", 2)
@@ -65,6 +67,8 @@ def place_of(engine: Engine, name: TableName) -> sql.Place | None:
     """Where a table's rows are: in its copy once it is cached, in its source otherwise."""
     if name in engine.left_behind:
         raise bad_request(f"The copy of {name} cannot be read.")
+    if name in engine.snapshots:
+        return engine.snapshots[name]
     cache = engine.by_table.get(name)
     copy = engine.copy_of(name)
     empty = cache is not None and cache.in_first_sync and engine.behaviour.first_sync_rows == "none"

@@ -30,7 +30,10 @@ from dagster_peaka.sandbox.behaviour import (
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
 from dagster_peaka.sandbox.executions import Engine, NotCacheable, of_tables
 from dagster_peaka.sandbox.profiles import read_profile
+from dagster_peaka.sandbox.query_control import SandboxQueries
+from dagster_peaka.sandbox.query_operations import QueryOperations
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
+from dagster_peaka.sandbox.saved_queries import SavedQueries
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
 from dagster_peaka.sandbox.store import Store, StoreFailed
 from dagster_peaka.sandbox.wire import Wire
@@ -105,6 +108,8 @@ class PeakaSandbox:
         self._socket: socket.socket | None = None
         self._server: _Server | None = None
         self._databases: list[sqlite3.Connection] = []
+        self.queries = SandboxQueries(lambda: self._saved_queries, self._call, self._wait)
+        """Saved queries: what a test may see of them, and do to them."""
 
     # Life
 
@@ -136,6 +141,7 @@ class PeakaSandbox:
         if self._loop is None:
             return
         self.stop()
+        self._wait(self._saved_queries.close())
         self._wait(self._engine.close())
         self._operations.close()
         loop, self._loop = self._loop, None
@@ -160,9 +166,12 @@ class PeakaSandbox:
             self._engine.plans.add(table, Plan(times=None, fail=reason))
         wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
         self._operations = Operations(self._engine, wire, self.behaviour)
+        self._saved_queries = SavedQueries(self._engine, self._store.path, self.behaviour)
+        query_operations = QueryOperations(self._saved_queries, self.behaviour)
         self._connections = _Connections()
         self._front = Front(
             self._operations,
+            query_operations.routes(),
             self._log,
             self.behaviour,
             project_id=self.project_id,
@@ -177,6 +186,7 @@ class PeakaSandbox:
         try:
             self._call(lambda: self._sources.take_up(self._store.sources))
             self._wait(self._engine.open())
+            self._call(self._saved_queries.open)
             for pattern in self._wanted:
                 self._create_matching(pattern)
             self._wait(self._engine.written())

@@ -9,7 +9,12 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from dagster_peaka.declared import LAST_SYNC_CHECK, declared_cache, given_assets, polling_sensor_metadata
+from dagster_peaka.declared import (
+    LAST_SYNC_CHECK,
+    declared_cache,
+    given_assets_or_specs,
+    polling_sensor_metadata,
+)
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.events import PolledAsset
@@ -18,7 +23,7 @@ from dagster_peaka.sensors.tick import Tick
 
 
 def build_peaka_polling_sensor(
-    assets: dg.AssetsDefinition | Iterable[dg.AssetsDefinition],
+    assets: dg.AssetsDefinition | dg.AssetSpec | Iterable[dg.AssetsDefinition | dg.AssetSpec],
     *,
     name: str = "peaka_polling_sensor",
     resource_key: str = "peaka",
@@ -42,7 +47,8 @@ def build_peaka_polling_sensor(
     recorded. While Peaka is away there is nothing to record, and after the resource's ``outage_tolerance`` ticks fail.
 
     Args:
-        assets: the caches' assets, as the factories of this package make them.
+        assets: the caches' assets, as the factories of this package make them, or their specs, where Dagster only
+            watches (:func:`load_peaka_cache_specs`).
         resource_key: the key of the :class:`PeakaResource` in the definitions.
         minimum_interval_seconds: seconds between two ticks at least.
         default_status: whether it runs without being switched on in Dagster's UI.
@@ -63,7 +69,7 @@ def build_peaka_polling_sensor(
                 resources={"peaka": peaka},
             )
     """
-    polled = _polled(given_assets(assets, "build_peaka_polling_sensor"))
+    polled = _polled(given_assets_or_specs(assets, "build_peaka_polling_sensor"))
     catalogs = CatalogNames()
 
     def peaka_polling_sensor(context: dg.SensorEvaluationContext, **_: object) -> dg.SensorResult:
@@ -84,11 +90,13 @@ def build_peaka_polling_sensor(
     )
 
 
-def _polled(assets: Iterable[dg.AssetsDefinition]) -> list[PolledAsset]:
+def _polled(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> list[PolledAsset]:
     polled: dict[bytes, PolledAsset] = {}
-    for definition in assets:
-        checked = {check.asset_key for check in definition.check_keys if check.name == LAST_SYNC_CHECK}
-        for spec in definition.specs:
+    for each in assets:
+        alone = isinstance(each, dg.AssetSpec)
+        checks = () if alone else each.check_keys
+        checked = {check.asset_key for check in checks if check.name == LAST_SYNC_CHECK}
+        for spec in [each] if alone else each.specs:
             asset = PolledAsset(spec.key, declared_cache(spec), spec.metadata, spec.key in checked)
             other = polled.setdefault(asset.address, asset)
             if other is not asset:

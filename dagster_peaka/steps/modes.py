@@ -6,7 +6,7 @@ for the modes of its tables, and that is no reason to leave its caches alone.
 
 import logging
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from dagster_peaka.api import calls
@@ -40,17 +40,23 @@ class _Place(NamedTuple):
 
 
 def unsupported(
-    client: PeakaClient, wishes: Iterable[Wish], log: logging.Logger
+    client: PeakaClient,
+    wishes: Iterable[Wish],
+    log: logging.Logger,
+    learned: Callable[[CacheSettings], None] | None = None,
 ) -> dict[str, PeakaSyncError]:
     """By cache id, why a mode cannot be had; what is not in it may be triggered.
 
     A mode that is said to be supported costs no request. Otherwise Peaka is asked, because what is said may be
     outdated: one listing of tables for each schema, side by side.
+
+    Args:
+        learned: told of the settings of caches that had to be read.
     """
     doubtful = [wish for wish in wishes if wish.supported is None or wish.mode not in wish.supported]
     deadline = time.monotonic() + PATIENCE
     questions = _Questions(client, log, deadline)
-    places = _places(questions, [wish.target for wish in doubtful])
+    places = _places(questions, [wish.target for wish in doubtful], learned)
     supported = _supported(questions, set(places.values()))
     refused: dict[str, PeakaSyncError] = {}
     for wish in doubtful:
@@ -102,16 +108,24 @@ class _Questions:
         self._log.debug("Which modes a table supports could not be read: %s", error)
 
 
-def _places(questions: _Questions, targets: Sequence[SyncTarget]) -> dict[str, _Place]:
+def _places(
+    questions: _Questions,
+    targets: Sequence[SyncTarget],
+    learned: Callable[[CacheSettings], None] | None,
+) -> dict[str, _Place]:
     """Where the table of each cache is, by the cache's id; without those of which Peaka does not say it."""
     known = {target.cache_id: _written(target) for target in targets}
     unknown = [cache_id for cache_id, place in known.items() if place is None]
-    entries: list[CacheSettings] | list[CacheStatus]
+    entries: Sequence[CacheSettings] | Sequence[CacheStatus]
     if len(unknown) > FEW:
         listing: dict[str, Call[Any]] = {"all": calls.list_cache_statuses()}
         entries = [status for statuses in questions.ask(listing).values() for status in statuses]
     else:
-        entries = list(questions.ask({cache_id: calls.get_cache(cache_id) for cache_id in unknown}).values())
+        answers = questions.ask({cache_id: calls.get_cache(cache_id) for cache_id in unknown})
+        entries = list(answers.values())
+        if learned is not None:
+            for settings in answers.values():
+                learned(settings)
     wanted = set(unknown)
     places = {entry.id: _read(entry) for entry in entries if entry.id in wanted}
     return {cache_id: place for cache_id, place in {**known, **places}.items() if place is not None}

@@ -15,7 +15,7 @@ from dagster_peaka.api.client import FEW, NOT_LISTED, PeakaClient
 from dagster_peaka.api.models import CacheStatus, SyncMode
 from dagster_peaka.caches.lookup import find_caches
 from dagster_peaka.caches.names import CacheReference, SyncTarget, few
-from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, declared_cache
+from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, OnSchedule, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.records import last_sync
 from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializations_of, write_down
@@ -32,6 +32,7 @@ from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
 from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer, is_measured
+from dagster_peaka.steps.schedules import Schedules
 from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.rules import SyncRules
@@ -96,6 +97,7 @@ class _Step:
 
     def __post_init__(self) -> None:
         self.deferred = Deferred(self.context)
+        self._schedules_off: dict[str, str] = {}
         # Made anew, for all assets, at each access.
         self._metadata = self.context.assets_def.metadata_by_key
 
@@ -202,6 +204,8 @@ class _Step:
         found = Measurement() if measured is None else measured.result()
         extra.update(row_count(found.rows))
         target, mode = wanted.target, wanted.declared.mode
+        if target.cache_id in self._schedules_off:
+            extra["peaka/schedules_disabled"] = dg.MetadataValue.text(self._schedules_off[target.cache_id])
         yield materialization(key, target, mode, result, fingerprint=found.fingerprint, extra=extra)
         if result.execution and self._has_check(key):
             yield last_sync.passed(key, target.cache_id, mode, result.execution)
@@ -266,7 +270,12 @@ class _Step:
         caches = {key: (each.target, each.declared.mode) for key, each in wanted.items()}
         deps = {key: each.declared.deps for key, each in wanted.items()}
         earlier = earlier_attempts(self.context, caches, deps, self.rules.poll_timeout)
-        self._refuse_unsupported(client, {key: each for key, each in wanted.items() if key not in earlier})
+        schedules = Schedules(client, self.context.log)
+        anew = {key: each for key, each in wanted.items() if key not in earlier}
+        self._refuse_unsupported(client, anew, schedules)
+        self._see_to_schedules(
+            {key: each for key, each in anew.items() if key not in self.failures}, schedules
+        )
         left: dict[dg.AssetKey, _Wanted] = {}
         for key, each in wanted.items():
             attempt = earlier.get(key)
@@ -323,12 +332,26 @@ class _Step:
                 self._fail_all(keys, error)
         return {key: each for key, each in found.items() if key not in self.failures}
 
-    def _refuse_unsupported(self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted]) -> None:
+    def _refuse_unsupported(
+        self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted], schedules: Schedules
+    ) -> None:
         """Note those as failed whose table does not support the mode."""
         wishes = [
             Wish(each.target, each.declared.mode, each.declared.supported_modes) for each in wanted.values()
         ]
-        errors = unsupported(client, wishes, self.context.log)
+        errors = unsupported(client, wishes, self.context.log, schedules.learned)
+        for key, each in wanted.items():
+            if each.target.cache_id in errors:
+                self._fail(key, errors[each.target.cache_id])
+
+    def _see_to_schedules(self, wanted: Mapping[dg.AssetKey, _Wanted], schedules: Schedules) -> None:
+        """Switch off Peaka's own schedules, or say that there are some, as each asset declares."""
+        chosen: dict[OnSchedule, list[SyncTarget]] = {choice: [] for choice in OnSchedule}
+        for each in wanted.values():
+            chosen[each.declared.on_schedule].append(each.target)
+        schedules.warn(chosen[OnSchedule.WARN])
+        errors = schedules.disable(chosen[OnSchedule.DISABLE])
+        self._schedules_off = schedules.disabled
         for key, each in wanted.items():
             if each.target.cache_id in errors:
                 self._fail(key, errors[each.target.cache_id])

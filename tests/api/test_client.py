@@ -26,6 +26,7 @@ from dagster_peaka import (
     SyncMode,
 )
 from dagster_peaka.sandbox import PeakaSandbox
+from tests.materializing import peaka_for
 from tests.raw_server import RawServer, reply
 
 
@@ -510,3 +511,38 @@ assert not {event for event in seen if event != "socket.__new__"}, seen
 def test_importing_touches_no_network_and_starts_no_thread():
     """`import dagster_peaka` opens no connection, asks no resolver and starts no thread."""
     subprocess.run([sys.executable, "-c", IMPORT], check=True, timeout=120)
+
+
+# Saved queries
+
+
+def test_queries_are_listed_refreshed_and_cancelled(sandbox: PeakaSandbox) -> None:
+    """One method an endpoint; a refresh shows by a later start."""
+    sandbox.queries.create("Report", "SELECT count(*) AS n FROM ops.public.t")
+    with peaka_for(sandbox).get_client() as client:
+        (query,) = client.queries.list()
+        assert (query.name, query.display_name, query.is_materialized) == ("report", "Report", True)
+        assert client.queries.get(query.id) == query
+        fresh = client.queries.get_status(query.id)
+        assert (fresh.status, fresh.started_at, fresh.updated_at) == ("COMPLETED", None, None)
+
+        client.queries.refresh(query.id)
+        sandbox.queries.wait_idle()
+        (status,) = client.queries.list_statuses()
+        assert status.status == "COMPLETED"
+        assert status.started_at is not None
+        assert status.updated_at is not None
+
+        sandbox.queries.plan("report", hold=True)
+        client.queries.refresh(query.id)
+        client.queries.cancel(query.id)
+        sandbox.queries.wait_idle()
+        assert sandbox.queries.refreshes("report")[-1].status == "CANCELED"
+
+
+def test_a_deleted_query_is_refused(sandbox: PeakaSandbox) -> None:
+    """With 400, as was seen."""
+    with peaka_for(sandbox).get_client() as client, pytest.raises(PeakaApiError) as raised:
+        client.queries.get_status("7")
+
+    assert raised.value.status_code == 400

@@ -202,13 +202,13 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
         PeakaProject.load(f"{tmp_path}\0")
 
 
-@pytest.mark.parametrize("version", [0, 2, 99, -1, "1", None, True, 1.5, [1]])
+@pytest.mark.parametrize("version", [0, 3, 99, -1, "1", None, True, 1.5, [1]])
 def test_a_file_of_another_version_is_refused(path: Path, version: Any) -> None:
     """Older or newer, or no version at all: both versions are named."""
     edited(path, lambda whole: whole.update(version=version))
     said = refusal(path)
     assert f"version is {json.dumps(version)}" in said
-    assert "reads version 1 only" in said
+    assert "reads versions 1 and 2 only" in said
 
 
 def first_cache(whole: dict[str, Any]) -> dict[str, Any]:

@@ -190,6 +190,8 @@ SECTIONS = [
     ("checks:\n  op:\n    ", "checks.op.", "PeakaOpSettingsModel", ""),
     ("upstream_sensor:\n  ", "upstream_sensor.", "PeakaUpstreamSensorSettingsModel", ""),
     ("polling_sensor:\n  ", "polling_sensor.", "PeakaPollingSensorSettingsModel", ""),
+    ("queries:\n  ", "queries.", "PeakaQuerySettingsModel", ""),
+    ("queries:\n  op:\n    ", "queries.op.", "PeakaOpSettingsModel", ""),
     ("defs_state:\n  ", "defs_state.", "DefsStateConfigArgs", "  management_type: LOCAL_FILESYSTEM\n"),
 ]
 EVERY_SECTION = pytest.mark.parametrize(

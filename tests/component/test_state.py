@@ -184,7 +184,7 @@ DAMAGES: list[tuple[str, Any]] = [
     ("not JSON", lambda text: text[:0]),
     ("no snapshot", lambda text: text.replace("dagster-peaka project", "another")),
     ("its version is 0", lambda text: text.replace('"version": 1', '"version": 0')),
-    ("upgrade dagster-peaka", lambda text: text.replace('"version": 1', '"version": 2')),
+    ("upgrade dagster-peaka", lambda text: text.replace('"version": 1', '"version": 3')),
     ("checksum", lambda text: text.replace("ops", "opz")),
 ]
 

@@ -58,7 +58,18 @@ OPERATIONS = [
     "getCacheStatus",
     "getCacheStatusByCatalog",
     "getCacheStatusBySchema",
+    "listQueries",
+    "createQuery",
+    "readQuery",
+    "updateQuery",
+    "deleteQuery",
+    "listMaterializedQueryStatuses",
+    "readMaterializedQueryStatus",
+    "refreshMaterializedQuery",
+    "cancelMaterializedQuery",
 ]
+NULLABLE = ("executeQuery", "listMaterializedQueryStatuses", "readMaterializedQueryStatus")
+"""Operations in whose answers the document has nulls: values of rows, and times of what was never refreshed."""
 INSTEAD: dict[tuple[str, int], set[int]] = {
     ("getCacheStatusBySchema", 200): {500},
     ("incrementalUpdateCache", 404): {400},
@@ -67,6 +78,7 @@ INSTEAD: dict[tuple[str, int], set[int]] = {
     ("createCache", 409): {500, 200},  # during its first sync, and afterwards
     ("updateCacheSettings", 400): {200},  # of a malformed schedule; what is no object stays a 400
     ("executeQuery", 404): {400},
+    ("readQuery", 404): {400},
 }
 """What the live service was seen to answer instead of the document's status, by operation."""
 EXAMPLES: dict[Profile, int] = {"documented": 110, "observed": 50}
@@ -94,6 +106,20 @@ QUERIES: list[dict[str, Any]] = [
         "limit": 5,
         "offset": 1,
         "orderBy": ["text DESC"],
+    },
+]
+SAVED: list[dict[str, Any]] = [
+    {"inputQuery": "SELECT 1 AS one"},
+    {"inputQuery": "SELECT id FROM ops.public.t1", "queryType": "MATERIALIZED"},
+    {
+        "inputQuery": "SELECT id FROM ops.public.t1",
+        "queryType": "MATERIALIZED",
+        "schedule": {"type": "interval", "repeatDuration": "PT6H"},
+    },
+    {
+        "inputQuery": "SELECT id FROM ops.public.t1",
+        "queryType": "MATERIALIZED",
+        "schedule": {"type": "cron", "cronExpression": "0 0 * * *", "timezone": "UTC"},
     },
 ]
 DURATIONS = st.sampled_from(["PT6H", "P1D", "PT15M", "P1W", "P2DT3H", "PT24H"])
@@ -173,6 +199,7 @@ class Seeds:
         self.sandbox = sandbox
         catalogs = {catalog["name"]: catalog["id"] for catalog in Api(sandbox).get("catalogs")}
         self.place = {"catalogId": catalogs["ops"], "schemaName": "public"}
+        self.queries: list[str] = []
 
     def arrange(self, operation: str) -> None:
         """Bring about what the operation needs in order to succeed."""
@@ -184,12 +211,30 @@ class Seeds:
             for table in TABLES[:4]:
                 if f"ops.public.{table}" not in names:
                     self.sandbox.create_cache(f"ops.public.{table}")
+        elif "Quer" in operation:
+            self.arrange_queries()
         elif operation.startswith("cancel"):
             for name in names:
                 self.sandbox.plan(name, duration=30)
                 self.sandbox.start_execution(
                     name, "incremental" if "Incremental" in operation else "full_refresh"
                 )
+
+    def arrange_queries(self) -> None:
+        """Have three saved queries, two of them materialized, and one of these refreshed."""
+        names = {query["name"]: query["id"] for query in Api(self.sandbox).get("queries")}
+        for name, query_id in names.items():
+            if name not in ("first", "second", "plain"):
+                self.sandbox.queries.delete(query_id)
+        if "first" not in names:
+            names["first"] = self.sandbox.queries.create("first", QUERIES[0]["statement"])
+            self.sandbox.queries.refresh("first")
+        if "second" not in names:
+            every = {"type": "interval", "repeatDuration": "PT6H"}
+            names["second"] = self.sandbox.queries.create("second", "SELECT 1 AS one", schedule=every)
+        if "plain" not in names:
+            names["plain"] = self.sandbox.queries.create("plain", "SELECT 2 AS two", materialized=False)
+        self.queries = [names["first"], names["second"]]
 
     def fill(self, case: Any, operation: str, draw: Callable[[st.SearchStrategy[Any]], Any]) -> None:
         """Fill a case's path, query and body with what exists."""
@@ -199,6 +244,7 @@ class Seeds:
             "projectId": self.sandbox.project_id,
             "tableName": picked([*TABLES, "seen"], draw(PICK)),
             "cacheId": picked(caches, draw(PICK)),
+            "queryId": picked(self.queries, draw(PICK)),
         }
         for name in list(case.path_parameters or {}):
             case.path_parameters[name] = known[name]
@@ -208,6 +254,8 @@ class Seeds:
             case.body = draw(st.sampled_from(QUERIES))
         elif operation == "updateCacheSettings":
             case.body = draw(SETTINGS)
+        elif operation in ("createQuery", "updateQuery"):
+            case.body = {**draw(st.sampled_from(SAVED)), "displayName": f"query {draw(PICK)}"}
         elif operation == "createCache":
             case.body = self.request(*draw(REQUEST))
         elif operation == "createBatchCache":
@@ -268,7 +316,7 @@ def test_every_answer_to_generated_requests_fits_the_document(
             case.validate_response(response, checks=[not_a_server_error])
         if response.status_code == 200:
             case.validate_response(response, checks=[response_schema_conformance])
-            if response.content and operation_id != "executeQuery":
+            if response.content and operation_id not in NULLABLE:
                 assert not holds_null(response.json())
 
     run()
@@ -292,6 +340,7 @@ def deviations(sandbox: PeakaSandbox) -> Iterator[tuple[str, int]]:
     yield of("incrementalUpdateCache", "POST", f"{unknown}/incrementalUpdate")
     yield of("fullRefreshCache", "POST", f"{unknown}/fullRefreshUpdate")
     yield of("executeQuery", "POST", "queries/execute", {"id": "7"})
+    yield of("readQuery", "GET", "queries/7")
     sandbox.plan("ops.public.t7", hold=True, times=2)
     url = f"cache/{api('POST', 'cache', json=place).json()['id']}"
     yield of("createCache", "POST", "cache", place)

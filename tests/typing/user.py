@@ -35,6 +35,8 @@ from dagster_peaka import (
     PeakaPollingSensorSettings,
     PeakaProject,
     PeakaProjectComponent,
+    PeakaQuery,
+    PeakaQuerySettings,
     PeakaRateLimitError,
     PeakaResource,
     PeakaResponseError,
@@ -51,7 +53,10 @@ from dagster_peaka import (
     build_peaka_cache_assets,
     build_peaka_cache_checks,
     build_peaka_polling_sensor,
+    build_peaka_query_asset,
+    build_peaka_query_assets,
     build_peaka_upstream_sensor,
+    load_peaka_cache_specs,
     peaka_cache_assets,
 )
 from dagster_peaka.sandbox import (
@@ -60,6 +65,7 @@ from dagster_peaka.sandbox import (
     PeakaSandbox,
     PeakaScript,
     Profile,
+    RefreshRecord,
     RequestRecord,
     SandboxError,
     ScriptedExecution,
@@ -166,6 +172,11 @@ checks: list[dg.AssetChecksDefinition] = build_peaka_cache_checks(
     caches, max_rows_dropped=10, columns_unchanged=True, max_age=timedelta(hours=6), blocking=True
 )
 polling: dg.SensorDefinition = build_peaka_polling_sensor([orders, *caches], backfill=True)
+queries: list[dg.AssetsDefinition] = build_peaka_query_assets(project, sources_check="block")
+report: dg.AssetsDefinition = build_peaka_query_asset(query="report", deps=[orders])
+saved: tuple[PeakaQuery, ...] = project.queries
+watched: list[dg.AssetSpec] = load_peaka_cache_specs(project, selector="shop.public.*")
+watching: dg.SensorDefinition = build_peaka_polling_sensor(watched, name="watching")
 upstream: dg.SensorDefinition = build_peaka_upstream_sensor(
     [orders, *caches], require="all", minimum_update_interval=timedelta(minutes=10)
 )
@@ -203,6 +214,9 @@ component = Announced(
     upstream_sensor=PeakaUpstreamSensorSettings(minimum_update_interval=timedelta(minutes=10)),
     polling_sensor=PeakaPollingSensorSettings(default_status="RUNNING", backfill=True),
 )
+with_queries = PeakaProjectComponent(
+    connection=resource, queries=PeakaQuerySettings(include="report_*", sources_check="block")
+)
 
 
 def test_orders(peaka_sandbox: PeakaSandbox, peaka_script: PeakaScript) -> None:
@@ -218,6 +232,9 @@ def test_orders(peaka_sandbox: PeakaSandbox, peaka_script: PeakaScript) -> None:
     assert dg.materialize([orders], resources={"peaka": resource}).success
     executions: list[ExecutionRecord] = peaka_sandbox.executions(cache)
     requests: list[RequestRecord] = peaka_sandbox.requests
+    query_id: str = peaka_sandbox.queries.create("report", "SELECT 1 AS one")
+    refreshes: list[RefreshRecord] = peaka_sandbox.queries.refreshes(query_id)
+    assert [refresh.status for refresh in refreshes] == []
     assert len(executions) < len(requests)
     with contextlib.suppress(SandboxError):
         peaka_sandbox.create_cache("shop.public.items", cache_id=cache)

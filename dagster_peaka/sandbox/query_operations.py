@@ -1,0 +1,145 @@
+"""Peaka's operations on saved queries and on the refreshes of materialized ones, beside those on caches in `app`."""
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from dagster_peaka.sandbox import bodies
+from dagster_peaka.sandbox.app import PREFIX, Call, Operation, answer
+from dagster_peaka.sandbox.behaviour import Behaviour
+from dagster_peaka.sandbox.errors import bad_request, not_found
+from dagster_peaka.sandbox.saved_queries import Query, SavedQueries
+from dagster_peaka.sandbox.wire import Json
+
+_TYPES = ("PLAIN", "MATERIALIZED")
+_SCHEDULE_TYPES = ("interval", "cron", "none")
+
+
+class QueryOperations:
+    """Peaka's operations on saved queries. Each returns its 200, or raises `ApiError`."""
+
+    def __init__(self, queries: SavedQueries, behaviour: Behaviour) -> None:
+        self._queries = queries
+        self._behaviour = behaviour
+
+    def routes(self) -> list[Route]:
+        """One route an operation."""
+        project = f"{PREFIX}/data/projects/{{projectId}}"
+        query, of_all = f"{project}/queries/{{queryId}}", f"{project}/materialized-queries"
+        operations: list[tuple[str, str, str, Operation]] = [
+            ("GET", f"{project}/queries", "listQueries", self.list_queries),
+            ("POST", f"{project}/queries", "createQuery", self.create),
+            ("GET", query, "readQuery", self.read),
+            ("PUT", query, "updateQuery", self.update),
+            ("DELETE", query, "deleteQuery", self.delete),
+            ("GET", f"{of_all}/status", "listMaterializedQueryStatuses", self.statuses),
+            ("GET", f"{of_all}/{{queryId}}/status", "readMaterializedQueryStatus", self.status),
+            ("POST", f"{of_all}/{{queryId}}/refresh", "refreshMaterializedQuery", self.refresh),
+            ("POST", f"{of_all}/{{queryId}}/cancel", "cancelMaterializedQuery", self.cancel),
+        ]
+        return [Route(path, act, methods=[method], name=name) for method, path, name, act in operations]
+
+    async def list_queries(self, _: Call) -> Response:
+        """All saved queries of the project."""
+        return answer([_shown(query) for query in self._queries.by_id.values()])
+
+    async def create(self, call: Call) -> Response:
+        """A new query. It holds no snapshot before its first refresh."""
+        name, sql, materialized, schedule = self._request(bodies.as_object(await call.json()))
+        try:
+            query = self._queries.create(name, sql, materialized=materialized, schedule=schedule)
+        except ValueError as error:
+            raise bad_request(str(error)) from None
+        return answer(_shown(query))
+
+    async def read(self, call: Call) -> Response:
+        """One saved query."""
+        return answer(_shown(self._query(call)))
+
+    async def update(self, call: Call) -> Response:
+        """Another SQL, another schedule."""
+        body = bodies.as_object(await call.json())
+        query = self._query(call)
+        _, sql, materialized, schedule = self._request(body)
+        self._queries.change(query, sql, materialized=materialized, schedule=schedule)
+        return answer(_shown(query))
+
+    async def delete(self, call: Call) -> Response:
+        """A query gone for good."""
+        self._queries.delete(self._query(call))
+        return Response()
+
+    async def statuses(self, _: Call) -> Response:
+        """How the newest refresh of every materialized query stands."""
+        queries = self._queries.by_id.values()
+        return answer([self._queries.status(query) for query in queries if query.materialized])
+
+    async def status(self, call: Call) -> Response:
+        """How the newest refresh of one stands."""
+        return answer(self._queries.status(self._materialized(call)))
+
+    async def refresh(self, call: Call) -> Response:
+        """A refresh asked for."""
+        self._queries.refresh(self._materialized(call), "api")
+        return Response()
+
+    async def cancel(self, call: Call) -> Response:
+        """What waits or runs asked to stop; nothing to stop is no error."""
+        self._queries.cancel(self._materialized(call))
+        return Response()
+
+    def _query(self, call: Call) -> Query:
+        query = self._queries.by_id.get(call.parameters["queryId"])
+        if query is None:
+            missing = f"There is no query {ascii(call.parameters['queryId'])[:100]} in this project."
+            raise not_found(missing) if self._behaviour.missing_query == "404" else bad_request(missing)
+        return query
+
+    def _materialized(self, call: Call) -> Query:
+        query = self._query(call)
+        if not query.materialized:
+            raise bad_request(f"Query {query.id} is not materialized.")
+        return query
+
+    def _request(self, body: Json) -> tuple[str, str, bool, Json | None]:
+        """What a body says of a query: its name, its SQL, whether it is materialized, and its schedule."""
+        kind = bodies.text(body, "queryType") if body.get("queryType") is not None else "PLAIN"
+        if kind not in _TYPES:
+            raise bad_request(f"queryType must be one of {', '.join(_TYPES)}.")
+        reference = body.get("inputQueryRefId")
+        if kind == "MATERIALIZED" and reference is not None:
+            source = self._queries.by_id.get(bodies.text(body, "inputQueryRefId"))
+            if source is None:
+                raise bad_request(f"inputQueryRefId: there is no query {ascii(reference)[:100]}.")
+            sql = source.sql
+        else:
+            sql = bodies.text(body, "inputQuery")
+        return bodies.text(body, "displayName"), sql, kind == "MATERIALIZED", _schedule(body)
+
+
+def _schedule(body: Json) -> Json | None:
+    """The schedule that a body names. Raises `ApiError`."""
+    if body.get("schedule") is None:
+        return None
+    schedule = bodies.as_object(body["schedule"], "schedule")
+    kind = bodies.text(schedule, "type")
+    if kind not in _SCHEDULE_TYPES:
+        raise bad_request(f"schedule.type must be one of {', '.join(_SCHEDULE_TYPES)}.")
+    wanted = {"interval": ["repeatDuration"], "cron": ["cronExpression"], "none": []}[kind]
+    found = {name: bodies.text(schedule, name) for name in wanted}
+    if kind == "cron" and schedule.get("timezone") is not None:
+        found["timezone"] = bodies.text(schedule, "timezone")
+    return {"type": kind, **found}
+
+
+def _shown(query: Query) -> Json:
+    """A query as Peaka shows it."""
+    shown: Json = {
+        "id": query.id,
+        "displayName": query.display_name,
+        "name": query.name,
+        "inputQuery": query.sql,
+        "queryType": "MATERIALIZED" if query.materialized else "PLAIN",
+    }
+    if query.schedule is not None:
+        shown["schedule"] = query.schedule
+    return shown

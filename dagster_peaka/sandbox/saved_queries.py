@@ -1,0 +1,357 @@
+"""Saved queries: their SQL, and of the materialized ones the refreshes, and the snapshots that these leave.
+
+As with caches, all state lives in the loop. A refresh reads its sources when it starts, as they are in that moment: no
+rows of a table whose cache is in its first sync, the first 100 of a table behind a paged API, where `Behaviour` says
+so. What it has read is there when it ends, and stays until the next one. Queries and snapshots are kept in a file
+beside the store; a refresh that is not finished when the sandbox closes is forgotten.
+"""
+
+import asyncio
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dagster_peaka.sandbox import queries
+from dagster_peaka.sandbox.behaviour import Behaviour
+from dagster_peaka.sandbox.errors import ApiError
+from dagster_peaka.sandbox.executions import Engine, set_within
+from dagster_peaka.sandbox.sources import TableName, quoted
+from dagster_peaka.sandbox.sql import Place
+from dagster_peaka.sandbox.wire import Json, written_time
+
+RefreshOrigin = Literal["api", "stranger"]
+
+_FIRST_ID = 709_922_802_836_177_297
+"""The id of a project's first query: as large as Peaka's are, beyond what a double holds."""
+_PATIENCE = 60.0
+"""Seconds that a query may take."""
+_KEPT_TYPES = ("boolean", "bigint", "double", "varchar", "date", "timestamp(3)")
+_KEPT_AS = {
+    "tinyint": "bigint",
+    "smallint": "bigint",
+    "integer": "bigint",
+    "real": "double",
+    "decimal": "double",
+}
+
+
+@dataclass
+class RefreshRecord:
+    """The truth about a refresh, whatever the API shows of it. Times are epoch seconds by the true clock."""
+
+    query_id: str
+    origin: RefreshOrigin
+    status: str
+    asked_at: float
+    started_at: float | None
+    finished_at: float | None
+    rows: int | None
+    error: str | None
+
+
+@dataclass
+class RefreshPlan:
+    """How a refresh is to go."""
+
+    duration: float | None = None
+    hold: bool = False
+    fail: str | None = None
+
+
+@dataclass(eq=False)
+class Refresh:
+    """One refresh of a materialized query. `status` is QUEUED, RUNNING, COMPLETED, FAILED or CANCELED."""
+
+    query_id: str
+    origin: RefreshOrigin
+    asked_at: float
+    plan: RefreshPlan
+    status: str = "QUEUED"
+    started_at: float | None = None
+    finished_at: float | None = None
+    rows: int | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        self.leave = asyncio.Event()
+        self.released = asyncio.Event()
+
+    def record(self) -> RefreshRecord:
+        """A copy of the truth about it."""
+        return RefreshRecord(
+            self.query_id,
+            self.origin,
+            self.status,
+            self.asked_at,
+            self.started_at,
+            self.finished_at,
+            self.rows,
+            self.error,
+        )
+
+
+@dataclass(eq=False)
+class Query:
+    """A saved query. `schedule` is Peaka's object; nothing here goes by it."""
+
+    id: str
+    name: str
+    display_name: str
+    sql: str
+    materialized: bool = False
+    schedule: Json | None = None
+    path: str | None = None
+    refreshes: list[Refresh] = field(default_factory=list[Refresh])
+    plans: list[RefreshPlan] = field(default_factory=list[RefreshPlan])
+
+    def __post_init__(self) -> None:
+        self.lane = asyncio.Lock()
+
+    @property
+    def table(self) -> TableName:
+        """What its snapshot is called in SQL."""
+        return TableName("peaka", "mtquery", self.name)
+
+    @property
+    def started(self) -> list[Refresh]:
+        """The refreshes that have started, oldest first."""
+        return [refresh for refresh in self.refreshes if refresh.started_at is not None]
+
+    @property
+    def unfinished(self) -> list[Refresh]:
+        """The refreshes that wait or run, oldest first."""
+        return [refresh for refresh in self.refreshes if refresh.finished_at is None]
+
+    def saved(self) -> Json:
+        """What the file keeps of it: with the last refresh that ended, by which it is known afterwards."""
+        ended = [refresh for refresh in self.started if refresh.finished_at is not None][-1:]
+        return {
+            "id": self.id,
+            "name": self.name,
+            "display_name": self.display_name,
+            "sql": self.sql,
+            "materialized": self.materialized,
+            "schedule": self.schedule,
+            "path": self.path,
+            "last": [vars(refresh.record()) for refresh in ended],
+        }
+
+
+class SavedQueries:
+    """All saved queries of the project. Lives in the engine's loop."""
+
+    def __init__(self, engine: Engine, store: Path, behaviour: Behaviour) -> None:
+        self.by_id: dict[str, Query] = {}
+        self._engine = engine
+        self._behaviour = behaviour
+        self._file = store.with_name(f"{store.name}-queries.db")
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._next_id = _FIRST_ID
+
+    def open(self) -> None:
+        """Take up what the file holds."""
+        with self._connected() as connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS peaka_query (id TEXT PRIMARY KEY, body TEXT, columns TEXT)"
+            )
+            found = connection.execute("SELECT body, columns FROM peaka_query ORDER BY id").fetchall()
+        for body, columns in found:
+            known: Json = json.loads(body)
+            last: list[Json] = known.pop("last")
+            query = Query(**known)
+            for each in last:
+                fields = {name: value for name, value in each.items() if name != "query_id"}
+                query.refreshes.append(Refresh(query.id, plan=RefreshPlan(), **fields))
+            self._admit(query)
+            if columns is not None:
+                self._show(query, [tuple(column) for column in json.loads(columns)])
+
+    async def close(self) -> None:
+        """Let go of what waits or runs."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def named(self, query: str) -> Query | None:
+        """The query of an id or a name."""
+        return self.by_id.get(query) or next(
+            (each for each in self.by_id.values() if each.name == query), None
+        )
+
+    def create(
+        self,
+        display_name: str,
+        sql: str,
+        *,
+        materialized: bool,
+        schedule: Json | None = None,
+        path: str | None = None,
+    ) -> Query:
+        """A new query. Nothing is refreshed by it. Raises `ValueError` for a name that is taken."""
+        name = re.sub(r"\W", "_", display_name.lower())
+        if self.named(name) is not None:
+            raise ValueError(f"There is a query {ascii(name)[:100]} already.")
+        query = Query(str(self._next_id), name, display_name, sql, materialized, schedule, path)
+        self._admit(query)
+        self._save(query)
+        return query
+
+    def change(self, query: Query, sql: str, *, materialized: bool, schedule: Json | None) -> None:
+        """Another SQL, another schedule. The snapshot stays as it is until the next refresh."""
+        query.sql, query.materialized, query.schedule = sql, materialized, schedule
+        self._admit(query)
+        self._save(query)
+
+    def delete(self, query: Query) -> None:
+        """Forget a query and its snapshot; what waits or runs is cancelled."""
+        del self.by_id[query.id], self._engine.saved_sql[query.id]
+        self._engine.snapshots.pop(query.table, None)
+        self.cancel(query)
+        with self._connected() as connection:
+            connection.execute("DELETE FROM peaka_query WHERE id = ?", (query.id,))
+            connection.execute(f"DROP TABLE IF EXISTS {quoted(f'snapshot_{query.id}')}")
+
+    def refresh(self, query: Query, origin: RefreshOrigin) -> Refresh:
+        """Start a refresh; behind one that runs it waits, or is taken for that (`coalesce`)."""
+        if self._behaviour.coalesce and origin == "api" and query.unfinished:
+            return query.unfinished[-1]
+        plan = query.plans.pop(0) if query.plans else RefreshPlan()
+        refresh = Refresh(query.id, origin, time.time(), plan)
+        query.refreshes.append(refresh)
+        task = asyncio.create_task(self._live(query, refresh))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return refresh
+
+    def cancel(self, query: Query) -> None:
+        """Ask whatever waits or runs to stop."""
+        for refresh in query.unfinished:
+            refresh.leave.set()
+
+    async def idle(self) -> None:
+        """Returns when no refresh waits or runs."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def status(self, query: Query) -> Json:
+        """What the API shows: the newest refresh that has started, and while its word lags, that of the one before."""
+        started = query.started
+        shown: Refresh | None = started[-1] if started else None
+        word, updated = "COMPLETED", None
+        if shown is not None:
+            lags = time.time() < (shown.started_at or 0.0) + self._behaviour.query_word_lag
+            told = (started[-2] if len(started) > 1 else None) if lags else shown
+            if told is not None:
+                begun = told.started_at if self._behaviour.query_updates == "moves" else None
+                word, updated = told.status, told.finished_at or begun
+        if self._behaviour.query_updates == "absent":
+            updated = None
+        return {
+            "queryId": query.id,
+            "queryName": query.name,
+            "scheduleSettings": query.schedule or {"type": "none"},
+            "nextExecutionStartTime": None,
+            "status": word,
+            "lastExecutionStartTime": self._time(shown.started_at if shown else None),
+            "lastUpdateTime": self._time(updated),
+        }
+
+    def _time(self, moment: float | None) -> str | None:
+        return None if moment is None else written_time(moment + self._behaviour.clock_offset, "z")
+
+    def _admit(self, query: Query) -> None:
+        self.by_id[query.id] = query
+        self._engine.saved_sql[query.id] = query.sql
+        self._next_id = max(self._next_id, int(query.id) + 1)
+
+    # The life of a refresh
+
+    async def _live(self, query: Query, refresh: Refresh) -> None:
+        async with query.lane:
+            gap = self._behaviour.query_start_gap
+            if refresh.leave.is_set() or (gap and await set_within(refresh.leave, gap)):
+                return self._finish(query, refresh, "CANCELED")
+            refresh.started_at, refresh.status = _later(query), "RUNNING"
+            try:
+                done = await self._done(query, refresh)
+            except ApiError as error:
+                return self._finish(query, refresh, "FAILED", str(error))
+            self._finish(
+                query, refresh, "COMPLETED" if done else "CANCELED", refresh.plan.fail if done else None
+            )
+
+    async def _done(self, query: Query, refresh: Refresh) -> bool:
+        """Read, last as long as it shall, and keep what was read. False where it has to stop. Raises `ApiError`."""
+        plan, result = refresh.plan, None
+        if plan.fail is None:
+            result = await self._engine.in_thread(queries.run, self._engine, query.sql, [], _PATIENCE, False)
+        duration = self._behaviour.execution_seconds if plan.duration is None else plan.duration
+        if duration and await set_within(refresh.leave, duration):
+            return False
+        if plan.hold:
+            waits = [asyncio.ensure_future(event.wait()) for event in (refresh.released, refresh.leave)]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+        if refresh.leave.is_set():
+            return False
+        if result is not None:
+            columns = [(column.name, _kept_type(column.data_type)) for column in result.columns]
+            refresh.rows = len(result.rows)
+            await self._engine.in_thread(self._keep, query, columns, result.rows)
+            self._show(query, columns)
+        return True
+
+    def _finish(self, query: Query, refresh: Refresh, status: str, error: str | None = None) -> None:
+        refresh.status, refresh.error = ("FAILED" if error is not None else status), error
+        refresh.finished_at = time.time()
+        if query.id in self.by_id:
+            self._save(query)
+
+    # The file
+
+    def _show(self, query: Query, columns: Sequence[tuple[str, str]]) -> None:
+        self._engine.snapshots[query.table] = Place(str(self._file), f"snapshot_{query.id}", tuple(columns))
+
+    def _keep(self, query: Query, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[Any]]) -> None:
+        table = quoted(f"snapshot_{query.id}")
+        names = ", ".join(quoted(name) for name, _ in columns)
+        marks = ", ".join("?" for _ in columns)
+        with self._connected() as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {table}")
+            connection.execute(f"CREATE TABLE {table} ({names})")
+            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+            connection.execute(
+                "UPDATE peaka_query SET columns = ? WHERE id = ?", (json.dumps(columns), query.id)
+            )
+
+    def _save(self, query: Query) -> None:
+        with self._connected() as connection:
+            connection.execute(
+                "INSERT INTO peaka_query (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+                (query.id, json.dumps(query.saved())),
+            )
+
+    @contextmanager
+    def _connected(self) -> Generator[sqlite3.Connection]:
+        """A connection to the file, for one transaction."""
+        with closing(sqlite3.connect(self._file, timeout=10)) as connection, connection:
+            yield connection
+
+
+def _later(query: Query) -> float:
+    """Now, and a millisecond after the start before at least: that is how exactly times are written."""
+    before = [refresh.started_at or 0.0 for refresh in query.started]
+    return max([time.time(), *(moment + 0.001 for moment in before)])
+
+
+def _kept_type(data_type: str) -> str:
+    """As which type a snapshot keeps a column; decimals as doubles, and what SQLite has no form for as text."""
+    kept = _KEPT_AS.get(data_type.partition("(")[0], data_type)
+    return kept if kept in _KEPT_TYPES else "varchar"

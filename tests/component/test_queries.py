@@ -1,0 +1,70 @@
+"""Materialized queries in the component's YAML."""
+
+import dagster as dg
+import pytest
+
+from dagster_peaka.sandbox import PeakaSandbox
+from tests.component.projects import Project, connection_to, keys
+from tests.materializing import peaka_for
+
+QUERY = "peaka/mtquery/daily"
+
+
+@pytest.fixture
+def sandbox_with_query(sandbox: PeakaSandbox) -> PeakaSandbox:
+    """Two caches, and a query over one of them."""
+    sandbox.queries.create("daily", "SELECT id FROM ops.public.t")
+    sandbox.queries.create("other", "SELECT 1 AS one")
+    return sandbox
+
+
+def test_queries_become_assets_after_their_caches(project: Project, sandbox_with_query: PeakaSandbox) -> None:
+    """Under the keys that the component gives the caches, by its own resource; and they run."""
+    project.declare(
+        {
+            "connection": connection_to(sandbox_with_query),
+            "translation": {"key_prefix": "lake"},
+            "queries": {"include": "dai*", "sources_check": "block", "row_count": "query"},
+        }
+    )
+
+    definitions = project.definitions(dev=True)
+
+    spec = definitions.resolve_asset_graph().get(dg.AssetKey(["peaka", "mtquery", "daily"]))
+    assert spec.parent_keys == {dg.AssetKey(["lake", "ops", "public", "t"])}
+    assert "peaka/mtquery/other" not in keys(definitions)
+    (assets,) = [
+        each
+        for each in definitions.assets or []
+        if isinstance(each, dg.AssetsDefinition) and each.key == dg.AssetKey(["peaka", "mtquery", "daily"])
+    ]
+    (resource,) = assets.required_resource_keys - {"io_manager"}
+    result = dg.materialize([assets], resources={resource: peaka_for(sandbox_with_query)})
+    (materialization,) = result.asset_materializations_for_node(assets.op.name)
+    assert materialization.metadata["dagster/row_count"].value == 3
+
+
+def test_without_queries_none_are_fetched(project: Project, sandbox_with_query: PeakaSandbox) -> None:
+    """By default there are none, and no request for them."""
+    project.declare({"connection": connection_to(sandbox_with_query)})
+
+    assert QUERY not in keys(project.definitions(dev=True))
+    assert "listQueries" not in {request.operation for request in sandbox_with_query.requests}
+
+
+def test_queries_are_true_or_settings(project: Project, sandbox_with_query: PeakaSandbox) -> None:
+    """True means all of them."""
+    project.declare({"connection": connection_to(sandbox_with_query), "queries": True})
+
+    assert {QUERY, "peaka/mtquery/other"} <= set(keys(project.definitions(dev=True)))
+
+
+def test_caches_that_are_written_out_come_without_queries(
+    project: Project, sandbox_with_query: PeakaSandbox
+) -> None:
+    """Nothing is fetched then."""
+    project.declare(
+        {"connection": connection_to(sandbox_with_query), "caches": ["ops.public.t"], "queries": True}
+    )
+
+    assert "queries: are fetched with the caches" in project.refusal()

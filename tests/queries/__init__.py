@@ -1,0 +1,1 @@
+"""Materialized queries as assets."""
