@@ -64,6 +64,9 @@ def test_rows_that_land_reach_the_report_by_themselves(
     take(page, pictures / "upstream-sensor.png", height=1140)
     page.set_viewport_size({"width": 1320, "height": 900})
 
+    # The page stays on the event that it has found when it was opened.
+    (requested_run,) = requested(ui.ticks("after_landing"))
+    assert ui.ended(requested_run).status == "SUCCESS"
     page.goto(f"{ui.url}/assets/ops/public/flights?view=events")
     expect(row(page, "peaka/rows_inserted")).to_contain_text(str(FLIGHTS_OF_THE_FIRST_DAY))
     synced = materialized_in(page)
@@ -85,6 +88,8 @@ def test_rows_that_land_reach_the_report_by_themselves(
     run = ui.run(synced)
     assert (run.status, run.assets) == ("SUCCESS", [["ops", "public", "flights"]])
 
+    (requested_run,) = until(lambda: requested(ui.ticks("new_report")), what="request of the report")
+    assert ui.ended(requested_run).status == "SUCCESS"
     page.goto(f"{ui.url}/assets/punctuality?view=events")
     expect(row(page, "flights")).to_contain_text(str(FLIGHTS_OF_THE_FIRST_DAY))
     reported = materialized_in(page)
