@@ -326,7 +326,8 @@ class SavedQueries:
         with self._connected() as connection:
             connection.execute(f"DROP TABLE IF EXISTS {table}")
             connection.execute(f"CREATE TABLE {table} ({names})")
-            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+            kept = ([_kept(cell) for cell in row] for row in rows)
+            connection.executemany(f"INSERT INTO {table} VALUES ({marks})", kept)
             connection.execute(
                 "UPDATE peaka_query SET columns = ? WHERE id = ?", (json.dumps(columns), query.id)
             )
@@ -349,6 +350,11 @@ def _later(query: Query) -> float:
     """Now, and a millisecond after the start before at least: that is how exactly times are written."""
     before = [refresh.started_at or 0.0 for refresh in query.started]
     return max([time.time(), *(moment + 0.001 for moment in before)])
+
+
+def _kept(cell: Any) -> Any:
+    """A value as a snapshot keeps it: arrays, maps and rows as JSON."""
+    return json.dumps(cell) if isinstance(cell, (list, dict)) else cell
 
 
 def _kept_type(data_type: str) -> str:

@@ -59,6 +59,16 @@ def test_a_refresh_keeps_what_it_has_read_until_the_next_one(
     assert rows(sandbox, "late_flights") == [[1, "UA", "2013-01-01"], [4, "DL", None]]
 
 
+def test_a_snapshot_keeps_arrays_maps_and_rows_as_json(sandbox: PeakaSandbox) -> None:
+    """SQLite has no form for them; the refresh ends all the same."""
+    sandbox.queries.create(
+        "nested", "SELECT ARRAY[1, 2] AS a, MAP(ARRAY['x'], ARRAY[1]) AS m, ROW(1, 'y') AS r"
+    )
+
+    assert refreshed(sandbox, "nested") == "COMPLETED"
+    assert rows(sandbox, "nested") == [["[1, 2]", '{"x": 1}', '[1, "y"]']]
+
+
 def test_over_a_cache_in_its_first_sync_a_refresh_stores_no_row_for_good(observed: PeakaSandbox) -> None:
     """And says COMPLETED; the end of that sync changes nothing."""
     observed.queries.create("n", "SELECT id FROM ops.public.flights")
