@@ -90,10 +90,12 @@ def test_a_sync_that_the_first_tick_saw_running_is_recorded_at_its_end(
     sandbox.behaviour.full_refresh_gap = 0.0
     sandbox.plan(T, mode="full_refresh", times=1, hold=True)
     long = sandbox.start_execution(T, "full_refresh")
-    sandbox.start_execution(T, "incremental")
-    with acting_when(lambda: sandbox.executions(T)[-1].status == "COMPLETED", lambda: None):
-        watch = Watch(build_peaka_polling_sensor(assets), peaka_for(sandbox), instance)
-        watch.tick()
+    short = sandbox.start_execution(T, "incremental")
+    until(
+        lambda: {each.id: each.status for each in sandbox.executions(T)}[short] == "COMPLETED", what="its end"
+    )
+    watch = Watch(build_peaka_polling_sensor(assets), peaka_for(sandbox), instance)
+    watch.tick()
     assert watch.tick() == []
     assert "1 execution unfinished" in (watch.skipped or "")
     sandbox.release(T)
