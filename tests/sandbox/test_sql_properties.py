@@ -1,7 +1,11 @@
-"""Generated expressions against a model in Python, and generated text against the promise that it only fails."""
+"""Generated expressions against a model in Python, and generated text against the promise that it only fails.
+
+`PEAKA_EXAMPLES` sets how many of each (default 20).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
@@ -12,7 +16,8 @@ from hypothesis import strategies as st
 
 from dagster_peaka.sandbox.sql import QueryResult, SqlError, query_builder_to_sql, run
 
-MANY = settings(max_examples=150, deadline=None)
+EXAMPLES = int(os.environ.get("PEAKA_EXAMPLES", "20"))
+MANY = settings(max_examples=EXAMPLES, deadline=None)
 INTEGERS = st.integers(-(1 << 31) + 1, (1 << 31) - 1)
 
 
@@ -373,7 +378,7 @@ def _mutated(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=5 * EXAMPLES, deadline=None)
 @given(
     st.one_of(
         _mutated(),

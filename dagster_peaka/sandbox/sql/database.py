@@ -24,6 +24,7 @@ import duckdb
 import numpy  # noqa: F401  # pyright: ignore[reportUnusedImport] - DuckDB calls functions by it: missed at once, if it is missing
 
 from dagster_peaka.sandbox.sql import formats, udfs
+from dagster_peaka.sandbox.sql.casts import CLOCK, DAY
 from dagster_peaka.sandbox.sql.catalogue import MACROS
 from dagster_peaka.sandbox.sql.kinds import (
     BOOLEAN,
@@ -353,8 +354,7 @@ def _cell(sql: str, kind: Type) -> str:
     return f"CASE WHEN {sql} IS NULL OR typeof({sql}) = 'text' THEN {sql} ELSE {bad} END"
 
 
-_DAY = r"\d{4}-\d\d-\d\d"
-_MOMENT = rf"({_DAY})([ T]\d\d:\d\d(:\d\d(\.\d{{1,6}})?)?(Z|[+-]00:?00)?)?"
+_MOMENT = rf"{DAY}([ T]{CLOCK}(Z|[+-]00:?00)?)?"
 
 
 def _typed(raw: str, kind: Type) -> str:
@@ -364,16 +364,11 @@ def _typed(raw: str, kind: Type) -> str:
     if kind.name == "varbinary":
         return f"CASE WHEN starts_with({raw}, 'x') THEN unhex(substr({raw}, 2)) END"
     if kind == DATE:
-        real = f"regexp_full_match({raw}, '{_DAY}') AND NOT starts_with({raw}, '0000')"
-        return f"CASE WHEN {real} THEN TRY_CAST({raw} AS DATE) END"
+        return f"CASE WHEN regexp_full_match({raw}, '{DAY}') THEN t_day({raw}) END"
     if kind.is_timestamp:
         bare = f"regexp_replace(replace({raw}, 'T', ' '), '(Z|[+-]00:?00)$', '')"
-        plain = rf"regexp_replace({bare}, '( \d\d:\d\d)$', '\1:00')"
-        moment = f"TRY_CAST({plain} AS TIMESTAMP)"
-        return (
-            f"CASE WHEN regexp_full_match({raw}, '{_MOMENT}') AND NOT starts_with({raw}, '0000')"
-            f" THEN t_round_time({moment}, {10 ** (6 - kind.precision)}) END"
-        )
+        moment = f"t_moment({bare}, {10 ** (6 - kind.precision)})"
+        return f"CASE WHEN regexp_full_match({raw}, '{_MOMENT}') THEN {moment} END"
     if kind.name == "decimal":
         number = f"TRY_CAST({raw} AS {kind.stored})"
         return f"CASE WHEN TRY_CAST({raw} AS DECIMAL(38,18)) = {number} THEN {number} END"

@@ -400,6 +400,10 @@ def _date(values: Sequence[Value]) -> Value | None:
     return cast(values[0], DATE, lenient=False) if len(values) == 1 else None
 
 
+def _iso_date(values: Sequence[Value]) -> Value | None:
+    return _date(values) if len(values) == 1 and values[0].type == VARCHAR else None
+
+
 def _zones_clock(name: str, values: Sequence[Value]) -> Value | None:
     """Functions of a timestamp's own clock: the same as of the plain timestamp that its zone shows."""
     if not values or not values[0].type.zone or values[0].type.zone == "UTC":
@@ -430,6 +434,7 @@ _BUILDERS: dict[str, _Builder] = {
     "array_join": _array_join,
     **{name: partial(date_field, name) for name in FIELDS},
     "date": _date,
+    "from_iso8601_date": _iso_date,
     "date_trunc": date_trunc,
     "date_add": date_add,
     "date_diff": date_diff,
