@@ -70,7 +70,6 @@ class Item:
     name: str
     value: Value
     source: TableRef | None
-    weight: int
 
 
 def select_list(node: exp.Select, select: Expressions, statement: Statement) -> list[Item]:
@@ -79,9 +78,8 @@ def select_list(node: exp.Select, select: Expressions, statement: Statement) -> 
     for expression in node.expressions:
         if isinstance(expression, exp.Star) or isinstance(expression.this, exp.Star):
             for one in _starred(expression, select.scope):
-                statement.carry(one.weight)
                 statement.columns[one.sql] = one.name
-                items.append(Item(one.name, one.use(), one.source, one.weight))
+                items.append(Item(one.name, one.use(), one.source))
             continue
         name, plain = f"_col{len(items)}", expression
         if isinstance(expression, exp.Alias):
@@ -89,9 +87,7 @@ def select_list(node: exp.Select, select: Expressions, statement: Statement) -> 
             name, plain = expression.alias, expression.this
         elif isinstance(expression, (exp.Column, exp.Dot)):
             name = expression.name
-        before = statement.weight
-        value = select.value(plain)
-        items.append(Item(name, value, _source(plain, select.scope), 1 + statement.weight - before))
+        items.append(Item(name, select.value(plain), _source(plain, select.scope)))
     return items
 
 

@@ -160,11 +160,7 @@ class Queries:
                 f"{word} query has different number of fields: {len(left.outputs)}, {len(right.outputs)}"
             )
         outputs = tuple(
-            Output(
-                a.name,
-                common_type((a.type, b.type), f"Column {index} of {word}"),
-                weight=max(a.weight, b.weight),
-            )
+            Output(a.name, common_type((a.type, b.type), f"Column {index} of {word}"))
             for index, (a, b) in enumerate(zip(left.outputs, right.outputs, strict=True), 1)
         )
         check_comparable([output.type for output in outputs] if "ALL" not in word else [], word)
@@ -391,8 +387,6 @@ class Queries:
         columns = [f"{item.value.sql} AS o{index}" for index, item in enumerate(items)]
         columns += [f"{value.sql} AS h{index}" for index, value in enumerate(hidden)]
         sql = f"SELECT {'DISTINCT ' if distinct else ''}{', '.join(columns)}{source}"
-        query = Query(
-            sql, tuple(Output(item.name, item.value.type, item.source, item.weight) for item in items)
-        )
+        query = Query(sql, tuple(Output(item.name, item.value.type, item.source) for item in items))
         limits = limits_of(node)
         return sorted_query(query, name, order, limits) if order or limits != NO_LIMITS else query

@@ -38,10 +38,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Field:
-    """A column that can be named; one that has a `problem` exists but cannot be used, and the problem says why.
-
-    `weight` counts the columns that its value is made of once all subqueries are written into each other.
-    """
+    """A column that can be named; one that has a `problem` exists but cannot be used, and the problem says why."""
 
     name: str
     sql: str
@@ -49,7 +46,6 @@ class Field:
     qualifier: tuple[str, ...] = ()
     source: TableRef | None = None
     problem: str = ""
-    weight: int = 1
 
     def use(self) -> Value:
         """The column's value."""
@@ -115,7 +111,6 @@ class Output:
     name: str
     type: Type
     source: TableRef | None = None
-    weight: int = 1
 
 
 @dataclass(frozen=True)
@@ -129,7 +124,7 @@ class Query:
         """Its columns as seen by a query that selects from it under the SQL name `alias`."""
         under = tuple(part.lower() for part in qualifier)
         return [
-            Field(output.name, f"{alias}.o{index}", output.type, under, output.source, weight=output.weight)
+            Field(output.name, f"{alias}.o{index}", output.type, under, output.source)
             for index, output in enumerate(self.outputs)
         ]
 
