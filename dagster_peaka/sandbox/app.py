@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -23,11 +24,10 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from dagster_peaka.sandbox import bodies
-from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode
+from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Fault, Mode
 from dagster_peaka.sandbox.caches import Cache
 from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found, server_error
 from dagster_peaka.sandbox.executions import (
-    MODES,
     AlreadyCached,
     Engine,
     NoSuchTable,
@@ -35,11 +35,11 @@ from dagster_peaka.sandbox.executions import (
     NotShown,
     NotSupported,
     Refused,
-    set_within,
 )
 from dagster_peaka.sandbox.requests import RequestLog
 from dagster_peaka.sandbox.sources import Table, TableName
 from dagster_peaka.sandbox.store import StoreFailed
+from dagster_peaka.sandbox.waiting import set_within
 from dagster_peaka.sandbox.wire import Json, Wire
 
 PREFIX = "/api/v1"
@@ -93,10 +93,6 @@ class Operations:
         self._behaviour = behaviour
         self._queries = ThreadPoolExecutor(2, "peaka-sandbox-query")
 
-    async def written(self) -> None:
-        """Returns once what was changed will outlive this process. Raises `StoreFailed`."""
-        await self._engine.written()
-
     def close(self) -> None:
         """End the threads of queries."""
         self._queries.shutdown()
@@ -123,11 +119,31 @@ class Operations:
             ("GET", cache, "getCacheSettings", self.settings),
             ("PUT", cache, "updateCacheSettings", self.update),
             ("DELETE", cache, "deleteCache", self.delete),
-            ("POST", f"{cache}/cancelFullRefreshUpdate", "cancelFullRefreshCache", self.cancel_full_refresh),
-            ("POST", f"{cache}/cancelIncrementalUpdate", "cancelIncrementalCache", self.cancel_incremental),
+            (
+                "POST",
+                f"{cache}/cancelFullRefreshUpdate",
+                "cancelFullRefreshCache",
+                partial(self._cancel, "FULL_REFRESH"),
+            ),
+            (
+                "POST",
+                f"{cache}/cancelIncrementalUpdate",
+                "cancelIncrementalCache",
+                partial(self._cancel, "INCREMENTAL"),
+            ),
             ("GET", f"{cache}/executionHistory", "getCacheExecutionHistory", self.history),
-            ("POST", f"{cache}/fullRefreshUpdate", "fullRefreshCache", self.full_refresh),
-            ("POST", f"{cache}/incrementalUpdate", "incrementalUpdateCache", self.incremental),
+            (
+                "POST",
+                f"{cache}/fullRefreshUpdate",
+                "fullRefreshCache",
+                partial(self._trigger, "FULL_REFRESH"),
+            ),
+            (
+                "POST",
+                f"{cache}/incrementalUpdate",
+                "incrementalUpdateCache",
+                partial(self._trigger, "INCREMENTAL"),
+            ),
             ("GET", f"{cache}/status", "getCacheStatus", self.status),
             ("GET", f"{in_catalog}/cache/status", "getCacheStatusByCatalog", self.statuses),
             (
@@ -253,27 +269,11 @@ class Operations:
 
     # Executions
 
-    async def incremental(self, call: Call) -> Response:
-        """An incremental update asked for."""
-        return self._trigger(call, "INCREMENTAL")
-
-    async def full_refresh(self, call: Call) -> Response:
-        """A full refresh asked for."""
-        return self._trigger(call, "FULL_REFRESH")
-
-    async def cancel_incremental(self, call: Call) -> Response:
-        """The running incremental update asked to stop."""
-        return self._cancel(call, "INCREMENTAL")
-
-    async def cancel_full_refresh(self, call: Call) -> Response:
-        """The running full refresh asked to stop."""
-        return self._cancel(call, "FULL_REFRESH")
-
     async def status(self, call: Call) -> Response:
         """A cache's last executions."""
         cache = self._cache(call)
         without_logs = bodies.flag_parameter(call.query.get("excludeLogs"), "excludeLogs")
-        return answer(self._wire.status(cache, self._engine.visible(cache), not without_logs))
+        return answer(self._wire.status(cache, not without_logs))
 
     async def statuses(self, call: Call) -> Response:
         """The statuses of all caches of the project, of one catalog, or of one of its schemas."""
@@ -288,19 +288,19 @@ class Operations:
             answers = behaviour.project_statuses
         if answers == "fail":
             raise server_error("The statuses of these caches cannot be listed.")
-        return answer([self._wire.status(cache, self._engine.visible(cache)) for cache in caches])
+        return answer([self._wire.status(cache) for cache in caches])
 
     async def history(self, call: Call) -> Response:
         """A page of a cache's executions, newest first."""
         cache = self._cache(call)
         limit = bodies.number_parameter(call.query.get("limit"), "limit", 10, 1)
         offset = bodies.number_parameter(call.query.get("offset"), "offset", 0, 0)
-        page = self._engine.history(cache)[offset : offset + limit]
-        return answer([self._wire.execution(execution) for execution in page])
+        return answer(self._wire.history(cache, limit, offset))
 
     # What operations have in common
 
-    def _trigger(self, call: Call, mode: Mode) -> Response:
+    async def _trigger(self, mode: Mode, call: Call) -> Response:
+        """An execution asked for."""
         missing = call.parameters["cacheId"] not in self._engine.caches
         if missing and self._behaviour.missing_cache_trigger == "400":
             raise bad_request("Cache settings not found")
@@ -314,7 +314,8 @@ class Operations:
             return answer(self._wire.triggered(mode))
         return Response("" if self._behaviour.trigger_answer == "empty" else "OK", media_type="text/plain")
 
-    def _cancel(self, call: Call, mode: Mode) -> Response:
+    async def _cancel(self, mode: Mode, call: Call) -> Response:
+        """The running execution asked to stop."""
         cache = self._cache(call)
         try:
             cancelled = self._engine.cancel(cache, mode)
@@ -388,15 +389,16 @@ class Operations:
 
 
 class Front:
-    """The ASGI application. `drop` ends a connection, given its client's address, without an answer.
+    """The ASGI application. `written` returns once what was changed will outlive this process, `drop` ends a
+    connection, given its client's address, without an answer.
 
     `faults` may be added to at any time.
     """
 
     def __init__(
         self,
-        operations: Operations,
-        more: Sequence[Route],
+        routes: Sequence[Route],
+        written: Callable[[], Awaitable[None]],
         log: RequestLog,
         behaviour: Behaviour,
         *,
@@ -408,8 +410,7 @@ class Front:
         self.faults: list[Fault] = []
         self.away = asyncio.Event()
         """Set while the server is away: no answer is waited for any longer."""
-        self._operations = operations
-        self._routes = [*operations.routes(), *more]
+        self._routes, self._written = routes, written
         self._log = log
         self._behaviour = behaviour
         self._project_id = project_id
@@ -493,7 +494,7 @@ class Front:
             operation: Operation = route.endpoint
             found = await operation(call)
             if call.request.method != "GET" and route.name != "executeQuery":
-                await self._operations.written()
+                await self._written()
             return found
         except StoreFailed as error:
             return self._refused(server_error(str(error)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Mode = Literal["INCREMENTAL", "FULL_REFRESH"]
+MODES: tuple[Mode, Mode] = ("INCREMENTAL", "FULL_REFRESH")
 Profile = Literal["documented", "observed"]
 
 DEFAULT_PROFILE: Profile = "observed"
