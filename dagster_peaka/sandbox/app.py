@@ -77,6 +77,13 @@ class Call:
 
 
 Operation = Callable[[Call], Awaitable[Response]]
+Row = tuple[str, str, str, Operation]
+"""An operation's method, path and operationId, and what answers it."""
+
+
+def routes_of(operations: Sequence[Row]) -> list[Route]:
+    """One route an operation."""
+    return [Route(path, act, methods=[method], name=name) for method, path, name, act in operations]
 
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -105,7 +112,7 @@ class Operations:
             f"{project}/catalogs/{{catalogId}}/schemas/{{schemaName}}/tables",
         )
         in_catalog = f"{project}/catalog/{{catalogId}}"
-        operations: list[tuple[str, str, str, Operation]] = [
+        operations: list[Row] = [
             ("GET", f"{PREFIX}/info", "getInfo", self.info),
             ("GET", f"{project}/catalogs", "listCatalogs", self.list_catalogs),
             ("GET", f"{project}/catalogs/{{catalogId}}/schemas", "listSchemas", self.list_schemas),
@@ -153,10 +160,7 @@ class Operations:
                 self.statuses,
             ),
         ]
-        return [
-            Route(path, operation, methods=[method], name=name)
-            for method, path, name, operation in operations
-        ]
+        return routes_of(operations)
 
     # Catalogs
 

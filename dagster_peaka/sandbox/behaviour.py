@@ -227,18 +227,7 @@ class Behaviour(_Given):
             self.given.add(name)
 
 
-_SECONDS = frozenset(
-    {
-        "execution_seconds",
-        "visible_after",
-        "deletion_seconds",
-        "full_refresh_gap",
-        "trigger_seconds",
-        "row_seconds",
-        "query_start_gap",
-        "query_word_lag",
-    }
-)
+_SECONDS = {one.name for one in fields(Behaviour) if type(one.default) is float} - {"clock_offset"}
 
 CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(hint) for name, hint in get_type_hints(Behaviour).items() if get_origin(hint) is Literal

@@ -95,18 +95,6 @@ QUERIES: list[dict[str, Any]] = [
     {"statement": "SELECT id FROM ops.public.t2 WHERE text = ?", "bindings": ["text 1"]},
     {"qualifiedName": "ops.public.t3"},
     {"qualifiedName": "ops.public.seen"},
-    {
-        "from": [{"catalogName": "ops", "schemaName": "public", "tableName": "t4"}],
-        "limit": 2,
-        "filters": None,
-    },
-    {
-        "columns": ["text"],
-        "from": [{"catalogName": "ops", "schemaName": "public", "tableName": "t5"}],
-        "limit": 5,
-        "offset": 1,
-        "orderBy": ["text DESC"],
-    },
 ]
 SAVED: list[dict[str, Any]] = [
     {"inputQuery": "SELECT 1 AS one"},

@@ -44,7 +44,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 from dagster_peaka.sandbox.sql import calls, leaves, predicates
-from dagster_peaka.sandbox.sql.builder import query_builder_to_sql
 from dagster_peaka.sandbox.sql.database import Database
 from dagster_peaka.sandbox.sql.expressions import Statement
 from dagster_peaka.sandbox.sql.formats import timestamp_text, zone_of
@@ -54,7 +53,7 @@ from dagster_peaka.sandbox.sql.queries import Queries, Resolve
 from dagster_peaka.sandbox.sql.scope import Column, Place, TableRef
 from dagster_peaka.sandbox.sql.udfs import java_double
 
-__all__ = ["Cell", "Column", "Place", "QueryResult", "SqlError", "TableRef", "query_builder_to_sql", "run"]
+__all__ = ["Cell", "Column", "Place", "QueryResult", "SqlError", "TableRef", "run"]
 
 Cell = Any
 """A value as JSON carries it."""

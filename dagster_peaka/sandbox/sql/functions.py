@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from dagster_peaka.sandbox.sql import catalogue
@@ -26,6 +26,7 @@ from dagster_peaka.sandbox.sql.kinds import (
     common_type,
     decimal,
     parse_type,
+    split,
     text_literal,
     wrong,
 )
@@ -65,28 +66,15 @@ def _type(text: str) -> Type:
     match = re.fullmatch(r"(array|map|lambda|row)\((.*)\)", text)
     if match is None:
         return Type(text) if text.isupper() or text == "unknown" else parse_type(text)
-    depth, parts = 0, [""]
-    for character in match[2]:
-        depth += (character == "(") - (character == ")")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    of = tuple(_type(part.strip()) for part in parts)
+    of = tuple(map(_type, split(match[2])))
     return Type(match[1], of=of, names=("",) * len(of) if match[1] == "row" else ())
 
 
 def _read(text: str) -> dict[str, list[_Line]]:
     lines: dict[str, list[_Line]] = {}
-    for line in text.strip().splitlines():
-        head, _, sql = line.partition(": ")
-        name, _, rest = head.partition("(")
-        depth, at = 1, 0
-        while depth:
-            depth += (rest[at] == "(") - (rest[at] == ")")
-            at += 1
-        listed = _type(f"row({rest[: at - 1].replace('...', '')})").of if at > 1 else ()
-        found = _Line(listed, _type(rest[at:].strip()), sql, f"({rest[: at - 1]})", "..." in rest)
+    for name, listed, result, sql in re.findall(r"(\w+)\((.*?)\) (.+?): (.*)", text):
+        parameters = tuple(map(_type, split(listed.replace("...", "")))) if listed else ()
+        found = _Line(parameters, _type(result), sql, f"({listed})", "..." in listed)
         lines.setdefault(name, []).append(found)
     return lines
 
@@ -119,14 +107,7 @@ def _bind(parameter: Type, given: Type, bound: dict[str, Type]) -> bool:
 def _filled(kind: Type, bound: dict[str, Type]) -> Type:
     if kind.name.isupper():
         return bound.get(kind.name, UNKNOWN)
-    return Type(
-        kind.name,
-        kind.precision,
-        kind.scale,
-        tuple(_filled(part, bound) for part in kind.of),
-        kind.names,
-        kind.zone,
-    )
+    return replace(kind, of=tuple(_filled(part, bound) for part in kind.of))
 
 
 def _fits(line: _Line, arguments: Sequence[Argument]) -> tuple[list[str], dict[str, Type]] | None:
