@@ -42,6 +42,10 @@ CATALOGUE = {
     "split_part behind the last": ("t_split_part({0}, {1}, {2})", "split_part({0}, {1}, {2})"),
     "replace of nothing": ("t_replace({0}, {1}, {2})", "replace({0}, {1}, {2})"),
     "capitals of sharp s": ("varchar: t_upper({0})", "varchar: upper({0})"),
+    "regexp_extract of nothing": (
+        "CASE WHEN regexp_matches({0}, {1}) THEN regexp_extract({0}, {1}) END",
+        "regexp_extract({0}, {1})",
+    ),
     "reverse by characters": ("varchar: t_reverse({0})", "varchar: reverse({0})"),
     "round with digits": ("t_round({0}, {1})", "round({0}, CAST({1} AS INTEGER))"),
     "last_day_of_month": (
@@ -98,11 +102,6 @@ CODE = {
         "functions",
         "CASE WHEN {some} THEN NULL ELSE",
         "CASE WHEN false THEN NULL ELSE",
-    ),
-    "regexp_extract of nothing": (
-        "functions",
-        "CASE WHEN regexp_matches({text}, {pattern}) THEN {whole} END",
-        "{whole}",
     ),
     "whole units between dates": ("moments", "date_sub('{unit}'", "date_diff('{unit}'"),
     "dates that become timestamps": (
