@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal, localcontext
@@ -15,8 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dagster_peaka.sandbox.sql import QueryResult, SqlError, run
+from tests.sandbox.conftest import EXAMPLES
 
-EXAMPLES = int(os.environ.get("PEAKA_EXAMPLES", "20"))
 MANY = settings(max_examples=EXAMPLES, deadline=None)
 INTEGERS = st.integers(-(1 << 31) + 1, (1 << 31) - 1)
 
