@@ -27,15 +27,7 @@ from dagster_peaka.sandbox import bodies
 from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Fault, Mode
 from dagster_peaka.sandbox.caches import Cache
 from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found, server_error
-from dagster_peaka.sandbox.executions import (
-    AlreadyCached,
-    Engine,
-    NoSuchTable,
-    NotCacheable,
-    NotShown,
-    NotSupported,
-    Refused,
-)
+from dagster_peaka.sandbox.executions import AlreadyCached, Engine
 from dagster_peaka.sandbox.requests import RequestLog
 from dagster_peaka.sandbox.sources import Table, TableName
 from dagster_peaka.sandbox.store import StoreFailed
@@ -43,6 +35,9 @@ from dagster_peaka.sandbox.waiting import set_within
 from dagster_peaka.sandbox.wire import Json, Wire
 
 PREFIX = "/api/v1"
+CACHE = "/cache/{cacheId}"
+TABLES = "/catalogs/{catalogId}/schemas/{schemaName}/tables"
+IN_SCHEMA = "/catalog/{catalogId}/schema/{schemaName}"
 BUILT_IN = {"1": ("peaka", "internal"), "2": ("peaka", "query")}
 """The catalogs that every project has, says Peaka's document; here they are empty."""
 
@@ -78,12 +73,13 @@ class Call:
 
 Operation = Callable[[Call], Awaitable[Response]]
 Row = tuple[str, str, str, Operation]
-"""An operation's method, path and operationId, and what answers it."""
+"""An operation's method, path in the project and operationId, and what answers it."""
 
 
 def routes_of(operations: Sequence[Row]) -> list[Route]:
     """One route an operation."""
-    return [Route(path, act, methods=[method], name=name) for method, path, name, act in operations]
+    project = f"{PREFIX}/data/projects/{{projectId}}"
+    return [Route(project + path, act, methods=[method], name=name) for method, path, name, act in operations]
 
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -106,61 +102,41 @@ class Operations:
 
     def routes(self) -> list[Route]:
         """One route an operation."""
-        project = f"{PREFIX}/data/projects/{{projectId}}"
-        cache, tables = (
-            f"{project}/cache/{{cacheId}}",
-            f"{project}/catalogs/{{catalogId}}/schemas/{{schemaName}}/tables",
-        )
-        in_catalog = f"{project}/catalog/{{catalogId}}"
+        trigger, cancel = self._trigger, self._cancel
         operations: list[Row] = [
-            ("GET", f"{PREFIX}/info", "getInfo", self.info),
-            ("GET", f"{project}/catalogs", "listCatalogs", self.list_catalogs),
-            ("GET", f"{project}/catalogs/{{catalogId}}/schemas", "listSchemas", self.list_schemas),
-            ("GET", tables, "listTables_1", self.list_tables),
-            ("GET", f"{tables}/{{tableName}}/columns", "listColumns_1", self.list_columns),
-            ("GET", f"{tables}/{{tableName}}/isCached", "isCached", self.is_cached),
-            ("POST", f"{project}/queries/execute", "executeQuery", self.execute_query),
-            ("POST", f"{project}/cache", "createCache", self.create_cache),
-            ("POST", f"{project}/cache/batch", "createBatchCache", self.create_batch),
-            ("GET", f"{project}/cache/status", "getCacheStatusByProject", self.statuses),
-            ("GET", cache, "getCacheSettings", self.settings),
-            ("PUT", cache, "updateCacheSettings", self.update),
-            ("DELETE", cache, "deleteCache", self.delete),
+            ("GET", "/catalogs", "listCatalogs", self.list_catalogs),
+            ("GET", "/catalogs/{catalogId}/schemas", "listSchemas", self.list_schemas),
+            ("GET", TABLES, "listTables_1", self.list_tables),
+            ("GET", f"{TABLES}/{{tableName}}/columns", "listColumns_1", self.list_columns),
+            ("GET", f"{TABLES}/{{tableName}}/isCached", "isCached", self.is_cached),
+            ("POST", "/queries/execute", "executeQuery", self.execute_query),
+            ("POST", "/cache", "createCache", self.create_cache),
+            ("POST", "/cache/batch", "createBatchCache", self.create_batch),
+            ("GET", "/cache/status", "getCacheStatusByProject", self.statuses),
+            ("GET", CACHE, "getCacheSettings", self.settings),
+            ("PUT", CACHE, "updateCacheSettings", self.update),
+            ("DELETE", CACHE, "deleteCache", self.delete),
             (
                 "POST",
-                f"{cache}/cancelFullRefreshUpdate",
+                f"{CACHE}/cancelFullRefreshUpdate",
                 "cancelFullRefreshCache",
-                partial(self._cancel, "FULL_REFRESH"),
+                partial(cancel, "FULL_REFRESH"),
             ),
             (
                 "POST",
-                f"{cache}/cancelIncrementalUpdate",
+                f"{CACHE}/cancelIncrementalUpdate",
                 "cancelIncrementalCache",
-                partial(self._cancel, "INCREMENTAL"),
+                partial(cancel, "INCREMENTAL"),
             ),
-            ("GET", f"{cache}/executionHistory", "getCacheExecutionHistory", self.history),
-            (
-                "POST",
-                f"{cache}/fullRefreshUpdate",
-                "fullRefreshCache",
-                partial(self._trigger, "FULL_REFRESH"),
-            ),
-            (
-                "POST",
-                f"{cache}/incrementalUpdate",
-                "incrementalUpdateCache",
-                partial(self._trigger, "INCREMENTAL"),
-            ),
-            ("GET", f"{cache}/status", "getCacheStatus", self.status),
-            ("GET", f"{in_catalog}/cache/status", "getCacheStatusByCatalog", self.statuses),
-            (
-                "GET",
-                f"{in_catalog}/schema/{{schemaName}}/cache/status",
-                "getCacheStatusBySchema",
-                self.statuses,
-            ),
+            ("GET", f"{CACHE}/executionHistory", "getCacheExecutionHistory", self.history),
+            ("POST", f"{CACHE}/fullRefreshUpdate", "fullRefreshCache", partial(trigger, "FULL_REFRESH")),
+            ("POST", f"{CACHE}/incrementalUpdate", "incrementalUpdateCache", partial(trigger, "INCREMENTAL")),
+            ("GET", f"{CACHE}/status", "getCacheStatus", self.status),
+            ("GET", "/catalog/{catalogId}/cache/status", "getCacheStatusByCatalog", self.statuses),
+            ("GET", f"{IN_SCHEMA}/cache/status", "getCacheStatusBySchema", self.statuses),
         ]
-        return routes_of(operations)
+        info = Route(f"{PREFIX}/info", self.info, methods=["GET"], name="getInfo")
+        return [info, *routes_of(operations)]
 
     # Catalogs
 
@@ -260,10 +236,7 @@ class Operations:
         if self._behaviour.schedule_update == "replace":
             for mode in set(MODES) - kept:
                 wanted.setdefault(mode, None)
-        try:
-            self._engine.reschedule(self._cache(call), wanted)
-        except NotSupported as error:
-            raise bad_request(f"incrementalCacheSchedule: {error}") from None
+        self._engine.reschedule(self._cache(call), wanted)
         return answer(self._wire.cache(cache))
 
     async def delete(self, call: Call) -> Response:
@@ -308,12 +281,7 @@ class Operations:
         missing = call.parameters["cacheId"] not in self._engine.caches
         if missing and self._behaviour.missing_cache_trigger == "400":
             raise bad_request("Cache settings not found")
-        try:
-            self._engine.trigger(self._cache(call), mode, "api", call.number)
-        except NotSupported as error:
-            raise bad_request(str(error)) from None
-        except Refused as error:
-            raise ApiError(409, str(error), "CONFLICT") from None
+        self._engine.trigger(self._cache(call), mode, "api", call.number)
         if self._behaviour.trigger_answer == "object":
             return answer(self._wire.triggered(mode))
         return Response("" if self._behaviour.trigger_answer == "empty" else "OK", media_type="text/plain")
@@ -321,11 +289,7 @@ class Operations:
     async def _cancel(self, mode: Mode, call: Call) -> Response:
         """The running execution asked to stop."""
         cache = self._cache(call)
-        try:
-            cancelled = self._engine.cancel(cache, mode)
-        except NotShown:
-            raise server_error("The execution to cancel has no record yet.") from None
-        if not cancelled:
+        if not self._engine.cancel(cache, mode):
             raise not_found(f"No {mode} execution of cache {cache.id} is running.")
         return Response()
 
@@ -345,21 +309,14 @@ class Operations:
             raise server_error(f"The cache of {name} cannot be created.")
         try:
             return self._wire.cache(await self._engine.create(name, schedules, call.number))
-        except NoSuchTable as error:
-            raise bad_request(f"tableName: {error}") from None
         except AlreadyCached as error:
             if self._behaviour.create_at_once == "both" and call.arrived_at <= error.cache.created_at:
                 return self._wire.cache(error.cache)
             if self._behaviour.create_existing == "refuse":
-                raise ApiError(409, str(error), "CONFLICT") from None
+                raise
             if error.cache.in_first_sync:
                 raise server_error(f"The cache of {name} cannot be created.") from None
             return self._wire.cache(error.cache)
-        except NotCacheable as error:
-            code = "TABLE_NOT_CACHEABLE" if self._behaviour.uncacheable == "code" else None
-            raise ApiError(400, f"tableName: {error}", "BAD_REQUEST", code, with_code=True) from None
-        except NotSupported as error:
-            raise bad_request(f"incrementalCacheSchedule: {error}") from None
 
     def _cache(self, call: Call) -> Cache:
         cache = self._engine.caches.get(call.parameters["cacheId"])

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Mode, Plan, Plans
 from dagster_peaka.sandbox.caches import RETENTION, Cache, Execution, Origin, Schedule
 from dagster_peaka.sandbox.copying import CopyError
+from dagster_peaka.sandbox.errors import ApiError, bad_request, server_error
 from dagster_peaka.sandbox.saving import Saver
 from dagster_peaka.sandbox.schedules import Timers
 from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
@@ -34,32 +35,12 @@ T = TypeVar("T")
 _THREADS = 3
 
 
-class Refused(Exception):
-    """A trigger that Peaka would answer with a 4xx, because the other mode runs."""
-
-
-class NotSupported(Exception):
-    """The table cannot be synced in this mode."""
-
-
-class NoSuchTable(Exception):
-    """No source has the table."""
-
-
-class NotCacheable(Exception):
-    """The table cannot be cached in any mode."""
-
-
-class AlreadyCached(Exception):
+class AlreadyCached(ApiError):
     """The table has a cache already, which `cache` is."""
 
-    def __init__(self, message: str, cache: Cache) -> None:
-        super().__init__(message)
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(409, f"The table {cache.name} is cached already, by cache {cache.id}.", "CONFLICT")
         self.cache = cache
-
-
-class NotShown(Exception):
-    """An execution to cancel has no record yet."""
 
 
 class Engine:
@@ -141,12 +122,11 @@ class Engine:
     ) -> Cache:
         """A new cache, its first sync triggered. A schedule of None is none, an id of None is made up.
 
-        Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule), `AlreadyCached` and, for an id that
-        cannot be, `SandboxError`.
+        Raises `ApiError`, `AlreadyCached` among them, and for an id that cannot be `SandboxError`.
         """
         table = await self.in_thread(self.sources.table, name)
         if table is None:
-            raise NoSuchTable(f"there is no table {ascii(str(name))[:200]}.")
+            raise bad_request(f"tableName: there is no table {ascii(str(name))[:200]}.")
         return self.create_of(name, table, schedules, request_number, cache_id)
 
     def create_of(
@@ -159,13 +139,14 @@ class Engine:
     ) -> Cache:
         """The same for a table that is described already."""
         if not table.modes:
-            raise NotCacheable(f"the table {name} cannot be cached: it is virtual or cannot be read.")
+            message = f"the table {name} cannot be cached: it is virtual or cannot be read."
+            code = "TABLE_NOT_CACHEABLE" if self.behaviour.uncacheable == "code" else None
+            raise ApiError(400, message, "BAD_REQUEST", code, with_code=True)
         given: dict[Mode, str] = {mode: text for mode, text in schedules.items() if text is not None}
         if not table.key and "INCREMENTAL" in given:
-            raise NotSupported(_no_key(name))
+            raise bad_request(f"incrementalCacheSchedule: {_no_key(name)}")
         if name in self.by_table:
-            known = self.by_table[name]
-            raise AlreadyCached(f"The table {name} is cached already, by cache {known.id}.", known)
+            raise AlreadyCached(self.by_table[name])
         if cache_id is not None:
             _check_id(cache_id, self.names)
         cache = Cache(str(uuid.uuid4()) if cache_id is None else cache_id, name, table.modes)
@@ -182,10 +163,10 @@ class Engine:
         return cache
 
     def reschedule(self, cache: Cache, schedules: dict[Mode, str | None]) -> None:
-        """Set the schedules of the modes named, None for none. Raises `NotSupported`."""
+        """Set the schedules of the modes named, None for none. Raises `ApiError`."""
         for mode, text in schedules.items():
             if text is not None and mode not in cache.modes:
-                raise NotSupported(_no_key(cache.name))
+                raise bad_request(f"incrementalCacheSchedule: {_no_key(cache.name)}")
         for mode, text in schedules.items():
             if text is None:
                 cache.schedules.pop(mode, None)
@@ -241,15 +222,16 @@ class Engine:
         """Start an execution, or queue it. None where the trigger is taken for one that is under way already.
 
         A stranger's always becomes an execution. A schedule skips its turn while one of its mode is unfinished.
-        Raises `Refused` and `NotSupported`.
+        Raises `ApiError`.
         """
         if mode not in cache.modes:
-            raise NotSupported(_no_key(cache.name))
+            raise bad_request(_no_key(cache.name))
         if origin in ("api", "schedule"):
             same = any(e.mode == mode for e in cache.active)
             other = any(e.mode != mode for e in cache.active)
             if other and self.behaviour.other_mode == "refuse":
-                raise Refused(f"The cache {cache.id} of {cache.name} is being synced in the other mode.")
+                message = f"The cache {cache.id} of {cache.name} is being synced in the other mode."
+                raise ApiError(409, message, "CONFLICT")
             if same and (self.behaviour.coalesce or origin == "schedule"):
                 return None
             if other and self.behaviour.other_mode == "coalesce":
@@ -283,14 +265,14 @@ class Engine:
     def cancel(self, cache: Cache, mode: Mode) -> bool:
         """Ask the running execution of a mode to stop. False where none runs.
 
-        Raises `NotShown` for one without a record, where the service is taken to trip over that.
+        Raises `ApiError` for one without a record, where the service is taken to trip over that.
         """
         execution = cache.running(mode)
         if execution is None:
             return False
         unseen = mode == "FULL_REFRESH" and execution.visible_at > time.time()
         if unseen and self.behaviour.cancel_in_gap == "fail":
-            raise NotShown
+            raise server_error("The execution to cancel has no record yet.")
         execution.stopping = True
         self._saver.note(execution)
         execution.stop()
@@ -311,7 +293,7 @@ class Engine:
         self.names[cache.id] = cache.name
 
     def _on_schedule(self, cache: Cache, mode: Mode) -> None:
-        with suppress(Refused, NotSupported):
+        with suppress(ApiError):
             self.trigger(cache, mode, "schedule")
 
     def _enter(self, cache: Cache, execution: Execution) -> None:

@@ -22,7 +22,8 @@ from dagster_peaka.sandbox.behaviour import (
     Profile,
 )
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
-from dagster_peaka.sandbox.executions import Engine, NotCacheable
+from dagster_peaka.sandbox.errors import ApiError
+from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.profiles import read_profile
 from dagster_peaka.sandbox.query_control import SandboxQueries
 from dagster_peaka.sandbox.query_operations import QueryOperations
@@ -406,7 +407,7 @@ def _create_matching(engine: Engine, pattern: str) -> None:
         for name, table in found:
             if name not in engine.by_table:
                 engine.create_of(name, table, {})
-    except NotCacheable as error:
+    except ApiError as error:
         raise SandboxError(f"cache {pattern}: {error}") from None
 
 
