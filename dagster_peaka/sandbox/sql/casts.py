@@ -144,7 +144,7 @@ def _json_cast(value: Value, target: Type) -> Value:
     source = value.type
     if target == JSON:
         if source in (VARCHAR, DATE) or source.is_timestamp:
-            return Value(f"t_text_to_json({to_text(value)})", JSON)
+            return Value(f"CAST(to_json({to_text(value)}) AS VARCHAR)", JSON)
         if source.is_integer or source == BOOLEAN:
             return Value(f"CAST({value.sql} AS VARCHAR)", JSON)
         if source.name == "array":

@@ -31,7 +31,7 @@ bitwise_or(bigint, bigint) bigint: ({0} | {1})
 bitwise_xor(bigint, bigint) bigint: xor({0}, {1})
 bitwise_not(bigint) bigint: (-{0} - 1)
 is_nan(double) boolean: isnan({0})
-lower(varchar) varchar: t_lower({0})
+lower(varchar) varchar: lower({0})
 upper(varchar) varchar: t_upper({0})
 length(varchar) bigint: length({0})
 length(varbinary) bigint: octet_length({0})
@@ -201,6 +201,8 @@ t_spaces() AS array_to_string(list_transform([9, 10, 11, 12, 13, 28, 29, 30, 31,
 t_substr(t, s, n) AS CASE WHEN t IS NULL OR s IS NULL OR n IS NULL THEN NULL WHEN s = 0 OR n <= 0 OR abs(s) > length(t) THEN '' ELSE substring(t, s, least(n, length(t))) END
 t_replace(t, part, r) AS CASE WHEN part = '' THEN regexp_replace(t, '', replace(r, chr(92), chr(92) || chr(92)), 'g') ELSE replace(t, part, r) END
 t_padded(n, pad) AS CASE WHEN n < 0 OR n > 1048576 THEN error('lpad, rpad: the target length must be from 0 to 1048576') WHEN pad = '' THEN error('lpad, rpad: the padding string must not be empty') ELSE CAST(n AS INTEGER) END
+t_upper(t) AS array_to_string(list_transform(string_split(t, 'ß'), lambda p: upper(p)), 'ß')
+t_json_array_length(t) AS CASE WHEN json_valid(t) THEN CASE WHEN json_type(t) = 'ARRAY' THEN CAST(json_array_length(t) AS BIGINT) END END
 t_reverse(t) AS array_to_string(list_reverse(regexp_extract_all(t, '(?s).')), '')
 t_parts(t, d) AS CASE WHEN d = '' THEN error('An empty delimiter is not supported by this sandbox') ELSE string_split(t, d) END
 t_split_part(t, d, i) AS CASE WHEN i < 1 THEN error('split_part: the index must be greater than zero') ELSE list_extract(t_parts(t, d), i) END

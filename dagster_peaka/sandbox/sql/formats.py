@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Mapping, Sized
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
@@ -197,7 +197,7 @@ def _path(path: str) -> tuple[str | int, ...]:
 
 def _read_float(text: str) -> float:
     number = float(text)
-    if java_double(number) != text:
+    if not java_double(number) == repr(number) == text:
         raise SqlError(f"The JSON number {text[:40]} has a form that this sandbox would have to change")
     return number
 
@@ -211,17 +211,9 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def dump_json(value: Any) -> str:
-    """A value as JSON without spaces, doubles as Java writes them."""
-    return json.dumps(_javas(value), separators=(",", ":"), ensure_ascii=False)
-
-
-def _javas(value: Any) -> Any:
-    if isinstance(value, (dict, list)):
-        return _each(value, _javas)
-    if isinstance(value, float) and java_double(value) != repr(value):
-        raise SqlError(f"The JSON number {value!r} has a form that this sandbox does not write")
-    return value
+def dump_json(value: Any, in_order: bool = False) -> str:
+    """A value as JSON without spaces, names in their order where that is wanted."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=in_order)
 
 
 _NOTHING = object()
@@ -238,10 +230,6 @@ def _found(text: str, path: str) -> Any:
     except (LookupError, ValueError):
         return _NOTHING
     return value
-
-
-def _length(value: Any) -> int:
-    return len(cast("Sized", value)) if isinstance(value, (dict, list)) else 0
 
 
 @udf("VARCHAR, VARCHAR -> VARCHAR")
@@ -264,42 +252,18 @@ def t_json_extract_scalar(text: str, path: str) -> str | None:
 def t_json_size(text: str, path: str) -> int | None:
     """Members of the object or array at a path, 0 for a scalar."""
     value = _found(text, path)
-    return None if value is _NOTHING else _length(value)
-
-
-@udf("VARCHAR -> BIGINT")
-def t_json_array_length(text: str) -> int | None:
-    """Elements of a JSON array, NULL for anything else."""
-    value = _found(text, "$")
-    return _length(value) if isinstance(value, list) else None
+    if value is _NOTHING:
+        return None
+    return len(cast("Sized", value)) if isinstance(value, (dict, list)) else 0
 
 
 @udf("VARCHAR -> VARCHAR")
 def t_json_parse(text: str) -> str:
     """A text as JSON: no spaces, names sorted."""
     try:
-        return dump_json(_sorted(load_json(text)))
+        return dump_json(load_json(text), in_order=True)
     except ValueError:
         raise SqlError(f"Cannot convert {text[:60]!r} to JSON") from None
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        value = dict(sorted(cast("dict[str, Any]", value).items()))
-    return _each(value, _sorted)
-
-
-def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A JSON value with all that it holds changed."""
-    if isinstance(value, dict):
-        return {name: change(inner) for name, inner in cast("dict[str, Any]", value).items()}
-    return [change(inner) for inner in cast("list[Any]", value)] if isinstance(value, list) else value
-
-
-@udf("VARCHAR -> VARCHAR")
-def t_text_to_json(text: str) -> str:
-    """A text as a JSON string."""
-    return dump_json(text)
 
 
 @udf("VARCHAR, VARCHAR -> VARCHAR")

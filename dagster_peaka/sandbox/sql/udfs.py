@@ -117,26 +117,3 @@ def _scientific(number: float) -> str:
     sign, digits, _ = Decimal(repr(number)).normalize().as_tuple()
     text = "".join(map(str, digits))
     return f"{'-' * sign}{text[0]}.{text[1:] or '0'}E{Decimal(repr(number)).adjusted()}"
-
-
-# --- Text
-
-
-def _one_to_one(character: str, changed: str) -> str:
-    if character == "ß":  # Trino maps characters one by one, and this one has no single capital
-        return character
-    if len(changed) != 1:
-        raise SqlError(f"The character {character!r} has no one-character change of case in this sandbox")
-    return changed
-
-
-@udf("VARCHAR -> VARCHAR")
-def t_upper(text: str) -> str:
-    """Capitals, character by character."""
-    return text.upper() if text.isascii() else "".join(_one_to_one(c, c.upper()) for c in text)
-
-
-@udf("VARCHAR -> VARCHAR")
-def t_lower(text: str) -> str:
-    """Small letters, character by character."""
-    return text.lower() if text.isascii() else "".join(_one_to_one(c, c.lower()) for c in text)
