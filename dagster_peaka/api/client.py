@@ -88,7 +88,7 @@ class PeakaClient:
             caches, which may carry logs.
 
     Raises:
-        PeakaConfigError: for an argument that cannot work. Methods raise what :mod:`dagster_peaka.errors` draws.
+        PeakaConfigError: for an argument that cannot work. Methods raise other kinds of :class:`PeakaError`.
 
     Example:
         .. code-block:: python
@@ -166,7 +166,7 @@ class PeakaClient:
         self._connection.close()
 
     def start(self, call: Call[T]) -> Future[Answer[T]]:
-        """Begin to send a call of :mod:`dagster_peaka.api.calls` without waiting for its answer."""
+        """Begin to send a call of ``dagster_peaka.api.calls`` without waiting for its answer."""
         return self._connection.start(call)
 
     def collect(
