@@ -63,7 +63,8 @@ def test_the_readmes_cache_syncs(cached_orders: PeakaSandbox) -> None:
     run(README, names)
 
     settings: dict[str, Any] = names["peaka"].model_dump()
-    peaka = PeakaResource(**{**settings, "base_url": cached_orders.base_url})
+    settings["base_url"] = cached_orders.base_url
+    peaka = PeakaResource(**settings)
     assert dg.materialize([names["orders"]], resources={"peaka": peaka}).success
 
 
