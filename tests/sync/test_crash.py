@@ -117,7 +117,7 @@ def test_new_rows_upstream_end_the_adoption(steps: Steps) -> None:
     steps.materialize_upstream()
     ended = steps.run(EXECUTOR="in_process", AGAIN=run_id)
     assert (ended.success, steps.triggers()) == (True, 2)
-    assert "is not adopted, because upstream has been updated since" in ended.output
+    assert "is not adopted, because landed has been updated since" in ended.output
 
 
 def test_an_old_trigger_is_not_adopted(steps: Steps) -> None:
