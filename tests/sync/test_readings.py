@@ -174,7 +174,7 @@ def test_a_trigger_while_one_runs_is_coalesced(sandbox: PeakaSandbox, sync: Sync
 def test_ours_is_over_and_replaced_between_two_polls(
     sandbox: PeakaSandbox, sync: Sync, looks: Readings, spelling: Any, stranger_fails: bool
 ) -> None:
-    """Of two executions between two looks only the history still shows ours, however it spells the modes."""
+    """Of two executions between two polls only the history still shows ours, however it spells the modes."""
     sandbox.behaviour.mode_spelling = spelling
 
     def schedule() -> None:
@@ -201,7 +201,7 @@ def histories(sandbox: PeakaSandbox) -> int:
 
 
 def and_a_later_one(looks: Readings, sync: Sync) -> CacheExecution:
-    """Sync while a stranger's execution follows ours, and both are over before the next look."""
+    """Sync while a stranger's execution follows ours, and both are over before the next poll."""
 
     def start() -> None:
         start_later(looks.sandbox)
