@@ -329,7 +329,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        """Where and how the state is kept. Its key comes from the settings alone: class, project and selection."""
+        """Where and how the state is kept, under a key of class, project and selection."""
         return DefsStateConfig(
             key=self._given_key()
             or state_key(type(self).__name__, self.connection.project_id, self.selection),

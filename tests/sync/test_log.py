@@ -19,7 +19,7 @@ from dagster_peaka.sync.machine import Reading, Sync, Task
 from dagster_peaka.sync.outcome import Posted
 from dagster_peaka.sync.rules import SyncRules
 from tests.materializing import acting_when, is_followed, log_of, peaka_for, sqlite_tables, triggers
-from tests.sync.looks import Looks
+from tests.sync.readings import Readings
 from tests.sync.steps import wait_until
 
 
@@ -175,7 +175,7 @@ def test_a_trigger_that_was_lost_after_others_were_not_taken_has_its_own_warning
     assert "its answer was lost" in lost
 
 
-def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Looks) -> None:
+def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Readings) -> None:
     """The log says when Peaka could no longer be read, and when it answers again."""
     sandbox.plan("ops.public.t", hold=True)
 
@@ -228,7 +228,7 @@ def test_above_twenty_caches_each_look_is_one_line_of_counts(many: PeakaSandbox)
 
     def release() -> None:
         before = len(many.requests)
-        wait_until(lambda: len(many.requests) >= before + 2, "two looks")
+        wait_until(lambda: len(many.requests) >= before + 2, "two polls")
         for cache in late:
             many.release(cache)
 
@@ -269,15 +269,15 @@ class Scene:
         self.sync.polled(look, self.now)
         if self.sync.task is Task.HISTORY and look.newest is not None:
             self.sync.history_read([look.newest], self.now)
-        self.progress.told("t", self.sync, look)
+        self.progress.polled("t", self.sync, look)
 
     def trigger(self, look: Reading) -> None:
         """A poll, and a trigger that is accepted."""
         self.tell(look)
         self.sync.posting(self.now)
-        self.progress.told("t", self.sync, look)
+        self.progress.polled("t", self.sync, look)
         self.sync.posted(Posted.ACCEPTED, self.now, server_time=look.server_time)
-        self.progress.told("t", self.sync, look)
+        self.progress.polled("t", self.sync, look)
         self.lines.clear()
 
     def every_second(self, look: Callable[[], Reading], seconds: int) -> None:
@@ -358,10 +358,26 @@ def test_an_outage_says_when_it_will_be_given_up() -> None:
     for _ in range(65):
         scene.now += 1
         scene.sync.unreadable("Nobody answers.", scene.now)
-        scene.progress.told("t", scene.sync, None)
+        scene.progress.polled("t", scene.sync, None)
 
     assert scene.lines == [
         "t: Nobody answers. That may last 300 s (outage_tolerance). Trying again.",
         "t: Peaka could not be read for 29 s of 300 s (outage_tolerance)",
         "t: Peaka could not be read for 59 s of 300 s (outage_tolerance)",
+    ]
+
+
+def test_a_second_trigger_has_a_line_of_its_own_also_among_many() -> None:
+    """Who asks why a cache was synced twice finds which, and why, in the log of a step of many."""
+    scene = Scene(caches=21)
+    quiet = Reading(None, server_time=NOON)
+    scene.trigger(quiet)
+
+    scene.every_second(lambda: quiet, 125)
+    scene.sync.posting(scene.now)
+    scene.progress.polled("t", scene.sync, quiet)
+    scene.progress.polled("t", scene.sync, quiet)
+
+    assert [line for line in scene.lines if line.startswith("t: ")] == [
+        "t: no new execution has appeared for 120 s; triggering an incremental update once more"
     ]
