@@ -1,6 +1,7 @@
 """`queries/execute`: which SQL a request asks for, where its tables are, and the three formats of its result."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dagster_peaka.sandbox import bodies, sql
@@ -50,12 +51,8 @@ def run(
 
     Raises `ApiError`.
     """
-
-    def resolve(table: sql.TableRef) -> sql.Place | None:
-        return place_of(engine, TableName(table.catalog, table.schema, table.table))
-
     try:
-        return sql.run(statement, resolve, bindings=bindings, timeout=seconds, texts=texts)
+        return sql.run(statement, partial(place_of, engine), bindings=bindings, timeout=seconds, texts=texts)
     except sql.SqlError as error:
         raise bad_request(str(error)) from None
 

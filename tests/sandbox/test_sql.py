@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_peaka.sandbox.sql import Place, QueryResult, SqlError, TableRef, database, run
+from dagster_peaka.sandbox.sources import TableName
+from dagster_peaka.sandbox.sql import Place, QueryResult, SqlError, database, run
 from tests.sandbox.conftest import Api
 
 COLUMNS = (("n", "bigint"),)
@@ -175,15 +176,15 @@ def test_nothing_is_written(tmp_path: Path) -> None:
 
 def test_the_name_is_asked_for_as_written_and_then_in_lower_case() -> None:
     """A table is found by its written name, or folded as Trino folds it."""
-    asked: list[TableRef] = []
+    asked: list[TableName] = []
 
-    def resolve(table: TableRef) -> Place | None:
+    def resolve(table: TableName) -> Place | None:
         asked.append(table)
         return None
 
     with pytest.raises(SqlError, match=r"Table 'A\.b\.C' does not exist"):
         run("SELECT 1 FROM A.b.C", resolve)
-    assert asked == [TableRef("A", "b", "C"), TableRef("a", "b", "c")]
+    assert asked == [TableName("A", "b", "C"), TableName("a", "b", "c")]
 
 
 def test_the_whole_statement_reads_one_state(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
+from dagster_peaka.sandbox.sources import TableName
 from dagster_peaka.sandbox.sql.calls import contains_aggregate
 from dagster_peaka.sandbox.sql.expressions import Expressions, Statement
 from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value, coerce, common_type
 from dagster_peaka.sandbox.sql.nodes import bare_names, check_arguments, describe, position
 from dagster_peaka.sandbox.sql.operators import scalar
-from dagster_peaka.sandbox.sql.scope import Field, Output, Query, Scope, TableRef
+from dagster_peaka.sandbox.sql.scope import Column, Field, Query, Scope
 
 NO_LIMITS = ("", "", False)
 
@@ -69,7 +70,7 @@ class Item:
 
     name: str
     value: Value
-    source: TableRef | None
+    source: TableName | None
 
 
 def select_list(node: exp.Select, select: Expressions, statement: Statement) -> list[Item]:
@@ -104,7 +105,7 @@ def _starred(node: exp.Expr, scope: Scope) -> Sequence[Field]:
     return scope.of_table(qualifier, f"{position(node)}{'.'.join(qualifier)}.*")
 
 
-def _source(node: exp.Expr, scope: Scope) -> TableRef | None:
+def _source(node: exp.Expr, scope: Scope) -> TableName | None:
     if not isinstance(node, exp.Column):
         return None
     qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
@@ -246,7 +247,7 @@ def joined_using(
     return " AND ".join(tests), [*merged, *(one for one in (*left, *right) if one.sql not in gone)]
 
 
-def as_types(query: Query, outputs: Sequence[Output]) -> str:
+def as_types(query: Query, outputs: Sequence[Column]) -> str:
     """The query with its columns as these types."""
     columns = ", ".join(
         f"{coerce(Value(f'o{index}', have.type), want.type).sql} AS o{index}"
