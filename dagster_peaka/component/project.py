@@ -334,9 +334,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
         Where releases share a store, a layout that the older cannot read has a key of its own.
         """
-        key = self._given_key() or state_key(
-            type(self).__name__, self.connection.project_id, self.selection
-        )
+        key = self._given_key() or state_key(type(self).__name__, self.connection.project_id, self.selection)
         return DefsStateConfig(
             key=f"{key}.v2" if self.queries and not self._reads_older else key,
             management_type=self.defs_state.management_type,
