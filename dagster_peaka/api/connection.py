@@ -307,6 +307,7 @@ class Connection:
         request_max_retries: how often a request is repeated at most, under the rules above.
         max_concurrent_requests: requests under way at once at most.
         max_response_bytes: bytes that an answer may have, decoded; by default each call's own limit.
+        read_only: whether calls that change something are refused.
 
     Raises:
         PeakaConfigError: for a key, an address, or certificates or a proxy of the environment that cannot be used.
@@ -322,6 +323,7 @@ class Connection:
         request_max_retries: int,
         max_concurrent_requests: int,
         max_response_bytes: int | None = None,
+        read_only: bool = False,
     ) -> None:
         key = checked_key(api_key)
         self._project_id = project_id
@@ -330,6 +332,7 @@ class Connection:
         self._reader = Reader(key, project_id, self._base_url, self._proxy)
         self._request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
+        self._read_only = read_only
         # It holds the key where no repr looks, and not this object, which would then wait for the garbage collector.
         base_url, proxy = self._base_url, self._proxy
         self._new_http = lambda: _new_http(key, base_url, proxy, request_timeout, request_max_retries)
@@ -346,10 +349,15 @@ class Connection:
         """Begin to send ``call``; the future holds the answer or a :class:`PeakaError`. Cancelling it drops it.
 
         Raises:
-            PeakaConfigError: at once, when an id, name or value cannot be part of a request.
+            PeakaConfigError: at once, when an id, name or value cannot be part of a request, or a change is refused.
             RuntimeError: after :meth:`close`.
         """
         path = call.path(self._project_id)
+        if call.changes and self._read_only:
+            raise PeakaConfigError(
+                f"This connection is read_only: {call.method} for {call.subject} was not sent. Set read_only to False "
+                f"where project {self._project_id} may be changed."
+            )
         # Begun under the lock, a call is either dropped by close or refused after it, and never left waiting.
         with self._lock:
             if self._closed:
