@@ -172,7 +172,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
         description="Bytes that an answer may have, unpacked; by default 64 MiB, and 256 MiB for listings of caches.",
     )
     poll_interval: Seconds = Field(
-        default=0.5,
+        default=1.0,
         description="Seconds between two looks at a status at least; the wait grows to a tenth of the time since the "
         "trigger.",
     )

@@ -200,7 +200,7 @@ def test_a_setting_that_cannot_work_is_named(
 
 
 def test_a_key_that_is_exported_triggers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody syncs their account by a first try of the demo: it takes the sandbox, and says what asks for the account."""
+    """Nobody syncs their account by a first try of the demo: the sandbox is taken, and says what asks for it."""
     monkeypatch.delenv("PEAKA_DEMO_ACCOUNT", raising=False)
     monkeypatch.setenv("PEAKA_API_KEY", "the-key-of-production")
     monkeypatch.setenv("PEAKA_PROJECT_ID", "production")
