@@ -1,6 +1,6 @@
 """N caches at the default, a step each: what Dagster's processes cost, and what this package adds to that.
 
-Each step is a process, and Dagster starts as many as there are cores: while a sync is waited for, its core does nothing.
+Each step is a process, and Dagster starts as many as there are cores, which have nothing to do while a sync is awaited.
 Beside the syncs, in the same run, the same number of steps that only sleep as long as an execution lasts; and once all
 caches in one step, which waits for them together. The sandbox runs in a process of its own and counts the requests.
 

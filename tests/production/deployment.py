@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -128,18 +128,11 @@ class Deployment:
         workspace = self.folder / f"workspace-{len(servers)}.yaml"
         workspace.write_text("load_from:\n" + "".join(servers))
         port = self._ports["webserver"] = free_port()
-        self._dagster = [
-            self._run("daemon", _command("dagster-daemon"), "run", "-w", str(workspace)),
-            self._run(
-                "webserver",
-                _command("dagster-webserver"),
-                "-w",
-                str(workspace),
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(port),
-            ),
+        daemon = (_command("dagster-daemon"), "run", "-w", str(workspace))
+        webserver = (_command("dagster-webserver"), "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port))
+        self._dagster = [  # neither needs the key
+            self._run("daemon", *daemon, PEAKA_API_KEY=""),
+            self._run("webserver", *webserver, PEAKA_API_KEY=""),
         ]
         self._processes.wait_until(self._dagster[1], lambda: _listens(port), seconds=240)
 
@@ -187,6 +180,23 @@ class Deployment:
         """Stop PostgreSQL, as a restart of its service does: sessions are broken off."""
         self._postgres.process.send_signal(signal.SIGINT)
         self._postgres.process.wait(60)
+
+    def wait_for_database(self, run_id: str) -> None:
+        """Wait until the webserver reads again: each of its storages learns of broken sessions by failing once."""
+        readings = (
+            lambda: self.ui().run(run_id),
+            lambda: self.recorded("any"),
+            lambda: self.ui().ticks("polling"),
+        )
+
+        def reads(reading: Callable[[], object]) -> bool:
+            with contextlib.suppress(AssertionError):
+                reading()
+                return True
+            return False
+
+        for reading in readings:
+            until(lambda reading=reading: reads(reading), what="answer of the webserver after a restart")
 
     def _create_database(self) -> None:
         self._data = self.folder / "postgres"
@@ -364,8 +374,11 @@ class Hold:
         self._sandbox.plan(f"ops.public.{table}", hold=True)
         cache = self._sandbox.caches[f"ops.public.{table}"]
         operation = {"poll": "getCacheStatus", "posted": TRIGGER}.get(phase)
-        slow = {"times": None, "status": None, "delay": FOR_EVER}
-        self._fault = self._sandbox.fault(operation, cache, **slow) if operation else None
+        self._fault = (
+            self._sandbox.fault(operation, cache, times=None, status=None, delay=FOR_EVER)
+            if operation
+            else None
+        )
         if phase == "identify":
             self._sandbox.behaviour.visible_after = FOR_EVER
 

@@ -1,4 +1,4 @@
-"""What is around the workers: a database that restarts, clocks that disagree, a sensor that records what nobody awaits."""
+"""What is around the workers: a database that restarts, clocks that disagree, a sensor for what nobody awaits."""
 
 import signal
 
@@ -25,6 +25,7 @@ def test_a_restart_of_the_database_costs_no_second_trigger(deployment: Deploymen
     )
     deployment.start_postgres()
     hold.release()
+    deployment.wait_for_database(run)
 
     assert ui.ended(run).status == "SUCCESS"
     assert deployment.operations(table).count(TRIGGER) == 1

@@ -1,4 +1,4 @@
-"""Workers that die, and runs that are terminated, in each phase of a sync. The phase in which all follow is in the smoke."""
+"""Workers that die, and runs that are terminated, in each phase of a sync; what comes of the last is in the smoke."""
 
 import signal
 
