@@ -14,7 +14,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 
 # Recipes of commands that serve say exec, so that a signal to make reaches the command and not a shell around it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-matrix lint bench mutations nightly production production-smoke clean
+.PHONY: help demo dev test test-matrix lint docs bench mutations nightly production production-smoke clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -38,7 +38,11 @@ lint: $(VENV)/.dev ## check format, lint, types and the direction of imports
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
-bench: $(VENV)/.dev ## measure requests, times and memory; prints the tables of the README
+docs: $(VENV)/.dev ## build the pages and the reference as a site in build/docs; a link that leads nowhere fails it
+	@$(VENV)/bin/sphinx-build --quiet --fail-on-warning --keep-going --fresh-env docs build/docs
+	@echo "build/docs/index.html"
+
+bench: $(VENV)/.dev ## measure requests, times and memory; prints the tables of docs/cost.md
 	@$(VENV)/bin/python -m benchmarks.fleet
 	@$(VENV)/bin/python -m benchmarks.notice
 	@$(VENV)/bin/python -m benchmarks.loading

@@ -159,7 +159,7 @@ def build_peaka_cache_assets(
 
     - ``cache`` (default): each cache has a step of its own, with its own retries, pool slot and log. A failed cache
       stops only what depends on it. The price is a process and some requests for each of them.
-    - ``catalog``, ``project``: one step syncs many caches side by side and looks at all of them with one request.
+    - ``catalog``, ``project``: one step syncs many caches side by side and polls all of them with one request.
       Each materialization is recorded the moment it is known, and the failed caches are named at the end. But Dagster
       runs nothing downstream of a failed step in that run, not even behind its successful caches, and a failed
       upstream of one cache keeps the whole step from starting. "Re-execute from asset failure" repeats the failed

@@ -90,7 +90,7 @@ class PeakaConnectionError(PeakaError):
 
 
 class PeakaUnknownOutcomeError(PeakaError):
-    """A changing request left this machine, and whether Peaka carried it out is unknown: look before you repeat it.
+    """A changing request left this machine, and whether Peaka carried it out is unknown: check before you repeat it.
 
     Example:
         .. code-block:: python

@@ -49,7 +49,7 @@ def _unless_variable(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 def _no_variable(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     if isinstance(value, VARIABLES):
         raise ValueError(
-            "cannot be an EnvVar, because Dagster reads variables for texts and whole numbers only; write "
+            "cannot be an EnvVar, because Dagster reads variables for strings and integers only; write "
             f"float(os.environ[{value.env_var_name!r}])."
         )
     return check(value)
@@ -173,11 +173,11 @@ class PeakaResource(dg.ConfigurableResource[None]):
     )
     poll_interval: Seconds = Field(
         default=1.0,
-        description="Seconds between two looks at a status at least; the wait grows to a tenth of the time since the "
+        description="Seconds between two polls of a status at least; the wait grows to a tenth of the time since the "
         "trigger.",
     )
     poll_max_interval: Seconds = Field(
-        default=60.0, description="Seconds between two looks at a status at most."
+        default=60.0, description="Seconds between two polls of a status at most."
     )
     start_timeout: Seconds = Field(
         default=120.0,
@@ -464,7 +464,7 @@ def _read(name: str, value: Any) -> Any:
         found = value.get_value()
     except ValueError:
         raise PeakaConfigError(
-            f"{name}: environment variable {value.env_var_name} is no whole number."
+            f"{name}: environment variable {value.env_var_name} is not an integer."
         ) from None
     if found in (None, ""):
         raise PeakaConfigError(f"{name}: environment variable {value.env_var_name} is not set.")

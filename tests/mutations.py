@@ -116,7 +116,7 @@ MUTATIONS = [
         "sync/machine.py",
         "ours = found.candidates[0]",
         "ours = found.candidates[-1]",
-        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks", MACHINE),
+        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_polls", MACHINE),
     ),
     Mutation(
         "history: a failure is concluded without it",
@@ -237,7 +237,7 @@ MUTATIONS = [
         "api/models.py",
         'letters = re.sub(r"[^a-z]", "", text.lower())',
         'letters = re.sub(r"[^a-z]", "", text)',
-        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_looks",),
+        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_polls",),
     ),
     Mutation(
         "reading: offsets of timestamps are ignored",
@@ -377,7 +377,7 @@ MUTATIONS = [
         (f"{CRASH}::test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever",),
     ),
     Mutation(
-        "sensor: what was reported is not looked for in the event log",
+        "sensor: what was reported is not checked in the event log",
         "sensors/review.py",
         "for each in entries if each.execution.id not in reported}",
         "for each in entries}",

@@ -164,7 +164,7 @@ def test_a_variable_that_is_no_number_is_named_with_its_field(monkeypatch: pytes
     monkeypatch.setenv("PEAKA_API_KEY", KEY)
     monkeypatch.setenv("PEAKA_RETRIES", "few")
 
-    with pytest.raises(PeakaConfigError, match="request_max_retries: .* PEAKA_RETRIES is no whole number"):
+    with pytest.raises(PeakaConfigError, match="request_max_retries: .* PEAKA_RETRIES is not an integer"):
         resource(request_max_retries=dg.EnvVar.int("PEAKA_RETRIES")).get_client()
 
 

@@ -109,7 +109,7 @@ class Reader:
         if call.changes:
             return PeakaUnknownOutcomeError(
                 f"{call.method} for {subject} was sent to {where}, but its answer was lost ({words}): Peaka may or "
-                "may not have carried it out. Look before you repeat it."
+                "may not have carried it out. Check in Peaka before you repeat it."
             )
         return PeakaConnectionError(
             f"No answer from Peaka at {where} for {subject} ({words}): check that it is up, and raise request_timeout "
@@ -141,7 +141,7 @@ class Reader:
         request = f"{call.method} {path} was answered with {status}"
         if status >= 500 and call.changes:
             message = f"{request} for {call.subject}: Peaka may or may not have carried it out."
-            said += " Look before you repeat it."
+            said += " Check in Peaka before you repeat it."
             return PeakaUnknownOutcomeError(self._safe(message) + said, status_code=status)
         kind, advice = _advice(status)
         if status == 400 and "cache settings not found" in reason.lower():

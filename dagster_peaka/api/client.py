@@ -54,7 +54,7 @@ AT_ONCE = 256
 """Calls of one collection begun and not yet answered; how many are on their way, the client limits."""
 
 FEW = 3
-"""Up to so many waiting caches are looked at one by one; more are read by one listing."""
+"""Up to so many waiting caches are polled one by one; more are read by one listing."""
 
 
 class Client(Protocol):
@@ -89,7 +89,7 @@ class PeakaClient:
         read_only: refuse whatever changes something, by a :class:`PeakaConfigError`, before it is sent.
 
     Raises:
-        PeakaConfigError: for an argument that cannot work. Methods raise what :mod:`dagster_peaka.errors` draws.
+        PeakaConfigError: for an argument that cannot work. Methods raise other kinds of :class:`PeakaError`.
 
     Example:
         .. code-block:: python
@@ -169,7 +169,7 @@ class PeakaClient:
         self._connection.close()
 
     def start(self, call: Call[T]) -> Future[Answer[T]]:
-        """Begin to send a call of :mod:`dagster_peaka.api.calls` without waiting for its answer."""
+        """Begin to send a call of ``dagster_peaka.api.calls`` without waiting for its answer."""
         return self._connection.start(call)
 
     def collect(
@@ -237,11 +237,11 @@ class PeakaClient:
         return self._answer(calls.get_execution_history(cache_id, limit, offset))
 
     def trigger_incremental_update(self, cache_id: str) -> None:
-        """Ask for an incremental update. Peaka's answer names no execution: look at the status to find it."""
+        """Ask for an incremental update. Peaka's answer names no execution: read the status to find it."""
         self._answer(calls.trigger(cache_id, SyncMode.INCREMENTAL))
 
     def trigger_full_refresh(self, cache_id: str) -> None:
-        """Ask for a full refresh. Peaka's answer names no execution: look at the status to find it."""
+        """Ask for a full refresh. Peaka's answer names no execution: read the status to find it."""
         self._answer(calls.trigger(cache_id, SyncMode.FULL_REFRESH))
 
     def cancel_incremental_update(self, cache_id: str) -> bool:

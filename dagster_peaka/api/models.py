@@ -72,7 +72,7 @@ class SyncMode(str, Enum):
 
     @property
     def words(self) -> str:
-        """The mode in running text: ``incremental update`` or ``full refresh``."""
+        """The mode in running text, ``incremental update`` or ``full refresh``."""
         return "incremental update" if self is SyncMode.INCREMENTAL else "full refresh"
 
 
@@ -245,7 +245,7 @@ class CacheExecution(PeakaModel):
 
     @property
     def ended(self) -> bool:
-        """True when the execution surely runs no more: a terminal status, or an unknown one with an end."""
+        """True when the execution surely runs no more, by a terminal status, or an unknown one with an end."""
         return self.status in TERMINAL_STATUSES or (self.finished_at is not None and self.status != "RUNNING")
 
     @property
@@ -401,7 +401,7 @@ class CacheSettings(PeakaModel):
         default=None, validation_alias="fullRefreshCacheSchedule"
     )
     existed: Flag = Field(default=None, exclude=True)
-    """From :meth:`PeakaClient.create_cache`: True where the table was cached already, so that nothing was changed."""
+    """True where :meth:`PeakaClient.create_cache` found the table cached already, so that nothing was changed."""
 
 
 class CacheRequest(PeakaModel):

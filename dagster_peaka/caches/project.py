@@ -115,7 +115,7 @@ class PeakaQuery(BaseModel):
 
     @property
     def table(self) -> TableName:
-        """What stands for the query in SQL: its snapshot, or where it has none its result."""
+        """What stands for the query in SQL, its snapshot or, where it has none, its result."""
         return TableName("peaka", "mtquery" if self.materialized else "query", self.name)
 
 

@@ -292,7 +292,7 @@ class PeakaCacheEntry(PeakaCacheAttributes):
 
     @property
     def props(self) -> PeakaCache:
-        """What is known of the cache without asking: the table stands for ids, empty texts for names."""
+        """What is known of the cache without asking; the table stands for ids, empty texts for names."""
         if self.table is None:
             cache_id = self.cache_id or ""
             return PeakaCache(

@@ -330,9 +330,9 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        """Where and how the state is kept. Its key comes from the settings alone: class, project and selection.
+        """Where and how the state is kept, under a key of class, project and selection.
 
-        Where releases share a store, a layout that the older cannot read has a key of its own.
+        A layout that older releases cannot read has a key of its own, so that they may share the store.
         """
         key = self._given_key() or state_key(type(self).__name__, self.connection.project_id, self.selection)
         return DefsStateConfig(

@@ -24,18 +24,18 @@ class Trigger:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What Dagster knows of one asset already.
+class Logged:
+    """What the event log holds of one asset already.
 
     Attributes:
         recorded: the executions that it has materializations of, each with the run's id; empty for a sensor's event.
-        handed_over: triggers, oldest first, of runs that did not wait for the outcome.
+        deferred: triggers, oldest first, of runs that did not wait for the outcome.
         named: the executions that the sensor has recorded as triggered by a run, each with that run's id.
         evaluated: the execution that the latest evaluation of the last-sync check tells about.
     """
 
     recorded: Mapping[str, str] = field(default_factory=dict[str, str])
-    handed_over: Sequence[Trigger] = ()
+    deferred: Sequence[Trigger] = ()
     named: Mapping[str, str] = field(default_factory=dict[str, str])
     evaluated: str | None = None
 
@@ -75,9 +75,9 @@ class Claims:
                 held[self._entries[place].short] = first
         return held
 
-    def runs(self, ended: Sequence[int], told: Told) -> dict[str, str]:
+    def runs(self, ended: Sequence[int], logged: Logged) -> dict[str, str]:
         """The executions that runs have triggered and do not record, by id, each with its run."""
-        return dict([*self._abandoned(ended), *self._deferred(told)])
+        return dict([*self._abandoned(ended), *self._deferred(logged)])
 
     def _abandoned(self, ended: Sequence[int]) -> Iterator[tuple[str, str]]:
         over = {self._entries[place].execution.id for place in ended}
@@ -88,15 +88,15 @@ class Claims:
             if ours is not None and ours.id in over and self._came_in_time(ours.id, trigger):
                 yield ours.id, trigger.run_id
 
-    def _deferred(self, told: Told) -> Iterator[tuple[str, str]]:
+    def _deferred(self, logged: Logged) -> Iterator[tuple[str, str]]:
         """Of each run that did not wait, the oldest execution that is still free."""
-        yield from told.named.items()
-        taken = set(told.named)
-        for trigger in told.handed_over:
-            if trigger.run_id in told.named.values():
+        yield from logged.named.items()
+        taken = set(logged.named)
+        for trigger in logged.deferred:
+            if trigger.run_id in logged.named.values():
                 continue
             for candidate in self._started(trigger).candidates:
-                if candidate.id in taken or told.recorded.get(candidate.id):
+                if candidate.id in taken or logged.recorded.get(candidate.id):
                     continue
                 if self._came_in_time(candidate.id, trigger):
                     taken.add(candidate.id)

@@ -1,10 +1,10 @@
-"""What a tick of the polling sensor makes of one cache: which executions Dagster has to be told of. Pure.
+"""What a tick of the polling sensor makes of one cache: which executions are to be recorded. Pure.
 
 No I/O, no clock, no Dagster: a :class:`Review` is given a cache's status, what the last tick left (a :class:`Mark`) and
 as much of the history as it asks for. It says which executions the event log has to be asked about, and, once told
 what that holds, what is to be reported and what the next tick has to know.
 
-How nothing is lost and nothing is told twice:
+How nothing is lost and nothing is recorded twice:
 
 - Executions are recognized by id, and their order is that of Peaka's history, newest first. What lies above the newest
   execution of its mode that was seen before is new, and so is each that had not ended then. Times help only where an
@@ -13,7 +13,7 @@ How nothing is lost and nothing is told twice:
   the cursor, so a tick that died in between has left some.
 - What a run of ours that is still under way may have triggered is left to that run, and stays unfinished until it has
   ended.
-- The first look at a cache reports nothing, but remembers what runs.
+- The first poll of a cache reports nothing, but remembers what runs.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.sensors.claims import Claims, Told, Trigger
+from dagster_peaka.sensors.claims import Claims, Logged, Trigger
 from dagster_peaka.sensors.cursor import CACHE, Mark, short
 from dagster_peaka.sensors.entries import Entries
 from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import LATE_TOLERANCE
 
 CLOCK_TOLERANCE = timedelta(seconds=60)
-"""How far Peaka's clocks may disagree before an end counts as one that the last look had seen."""
+"""How far Peaka's clocks may disagree before an end counts as one that the last poll had seen."""
 
 STALE_AT_MOST = timedelta(minutes=10)
-"""How old an answer of Peaka's may be that shows less than the last look."""
+"""How old an answer of Peaka's may be that shows less than the last poll."""
 
 
 class Start(Enum):
@@ -83,7 +83,7 @@ class Review:
         status: its entry in the listing.
         mark: what the last tick left; None when the cursor does not know the cache.
         start: what is reported then.
-        since: Peaka's clock at the last look; None when there was none or that clock is not known.
+        since: Peaka's clock at the last poll; None when there was none or that clock is not known.
         now: Peaka's clock now, or the best guess at it.
         patience: seconds after which an unknown status with an end counts as a failure.
     """
@@ -155,7 +155,7 @@ class Review:
 
     @property
     def reaches_back(self) -> bool:
-        """Whether all that is new was there to be read: False where the history begins after the last look."""
+        """Whether all that is new was there to be read: False where the history begins after the last poll."""
         if self.mark is None:
             return True
         there = self._listed_short | {short(execution_id) for execution_id in self._entries.shown}
@@ -163,7 +163,7 @@ class Review:
         return all(mark is None or mark in there for mark in marks)
 
     def _reaches_the_start(self) -> bool:
-        """Whether the history was read past all that counts at a first look, for each mode that has such."""
+        """Whether the history was read past all that counts at a first poll, for each mode that has such."""
         wanted = {
             mode for mode, newest in self._entries.newest.items() if newest and self._counts_at_first(newest)
         }
@@ -188,7 +188,7 @@ class Review:
         self._entries.order(self.history.entries, trusted=self._elapsed >= STALE_AT_MOST)
         unseen = [place for place in range(len(self._entries)) if self._is_unseen(place)]
         over = [place for place in unseen if self._is_over(self._entries[place].execution)]
-        # What perhaps only came late is mostly told already: it must not keep back what is not.
+        # What perhaps only came late is mostly recorded already: it must not keep back what is not.
         sure = [place for place in over if not self._came_late(place)]
         self._cut = len(sure) > most
         self._first = sure[-most] if self._cut else 0
@@ -196,7 +196,7 @@ class Review:
         return [self._entries[place].execution for place in over if place >= self._first]
 
     def _is_unseen(self, place: int) -> bool:
-        """Whether an execution is to be looked into: it is new, or had not ended at the last look."""
+        """Whether an execution is to be looked into: it is new, or had not ended at the last poll."""
         entry = self._entries[place]
         if self.mark is None:
             return self._counts_at_first(self._entries.shown.get(entry.execution.id, entry.execution))
@@ -259,11 +259,11 @@ class Review:
 
     @property
     def _elapsed(self) -> timedelta:
-        """How long ago everything was told the last time."""
+        """How long ago everything was recorded the last time."""
         return self.now - self.since if self.now is not None and self.since is not None else timedelta(0)
 
     def _counts_at_first(self, execution: CacheExecution) -> bool:
-        """Whether an execution is reported although the cache was never looked at before."""
+        """Whether an execution is reported although the cache was never polled before."""
         if self.start is Start.EVERYTHING or not execution.ended:
             return True
         if self.start is Start.SILENT:
@@ -275,7 +275,7 @@ class Review:
     def _is_over(self, execution: CacheExecution) -> bool:
         """Whether an execution has ended for good. An unknown status with an end may still become a known one."""
         if self.mark is None and self.start is Start.SILENT:
-            return False  # what ends while the first tick looks is told by the next
+            return False  # what ends while the first tick polls is recorded by the next
         if execution.status in TERMINAL_STATUSES or not execution.ended:
             return execution.status in TERMINAL_STATUSES
         if self.now is None or execution.finished_at is None:
@@ -284,15 +284,15 @@ class Review:
 
     # What is to be done
 
-    def judge(self, told: Told) -> Verdict:
+    def judge(self, logged: Logged) -> Verdict:
         """What is to be reported of the chosen executions, and what the next tick has to know."""
         ended = [place for place in self._chosen if self._is_over(self._entries[place].execution)]
         claims = Claims(self._entries, self.followed, self.our_now)
-        runs = claims.runs(ended, told)
-        held = claims.held(ended, told.recorded, self.mark.held if self.mark is not None else {})
+        runs = claims.runs(ended, logged)
+        held = claims.held(ended, logged.recorded, self.mark.held if self.mark is not None else {})
         over = [place for place in ended if self._entries[place].short not in held]
-        outcomes = self._outcomes(self._by_end(over), told, runs)
-        # What is reported now is only taken for told when the event log is seen to hold it: of a tick whose result is
+        outcomes = self._outcomes(self._by_end(over), logged, runs)
+        # What is reported now counts as recorded only once the event log is seen to hold it: of a tick whose result is
         # dropped, the cursor may be kept.
         reported = {outcome.execution.id for outcome in outcomes if outcome.record}
         entries = [self._entries[place] for place in over]
@@ -302,7 +302,7 @@ class Review:
         # What is new where something is missed is sought as far back at the next tick.
         return Verdict(outcomes, mark, complete=not (self._cut or mark.missed))
 
-    def _outcomes(self, places: Sequence[int], told: Told, runs: Mapping[str, str]) -> list[Outcome]:
+    def _outcomes(self, places: Sequence[int], logged: Logged, runs: Mapping[str, str]) -> list[Outcome]:
         outcomes: list[Outcome] = []
         failed = False
         for number, place in enumerate(places, 1):
@@ -310,15 +310,15 @@ class Review:
             execution = entry.execution
             outcome = Outcome(execution, entry.mode, run_id=runs.get(execution.id))
             if not execution.succeeded:
-                if execution.id != told.evaluated:
+                if execution.id != logged.evaluated:
                     failed = True
                     outcomes.append(outcome)
-            elif execution.id not in told.recorded:
+            elif execution.id not in logged.recorded:
                 outcomes.append(replace(outcome, record=True))
             elif number == len(places):
                 # Its materialization is there. What the check says last has to be this one's outcome.
-                half_told = not told.recorded[execution.id] and execution.id != told.evaluated
-                if failed or half_told:
+                half_recorded = not logged.recorded[execution.id] and execution.id != logged.evaluated
+                if failed or half_recorded:
                     outcomes.append(outcome)
         return outcomes
 
@@ -331,16 +331,16 @@ class Review:
             sorted(oldest_first, key=lambda place: known[place]) if len(known) == len(ends) else oldest_first
         )
 
-    def _next_mark(self, told: set[bytes], held: Mapping[bytes, int]) -> Mark | None:
+    def _next_mark(self, recorded: set[bytes], held: Mapping[bytes, int]) -> Mark | None:
         cache = short(self.status.id, CACHE)
-        unfinished = {self._entries[place].short for place in self._chosen} - told
+        unfinished = {self._entries[place].short for place in self._chosen} - recorded
         if self.mark is None:
             read = range(self._first, len(self._entries))
             newest = {mode: self._top(mode, read) for mode in SyncMode}
             return Mark(cache, newest, frozenset(unfinished), held)
         new = [place for place in self._chosen if self._entries[place].short not in self.mark.unfinished]
         newest = {mode: self._top(mode, self._above(mode, new)) or self._kept(mode) for mode in SyncMode}
-        unfinished |= self.mark.unfinished - told
+        unfinished |= self.mark.unfinished - recorded
         there = self._entries.seen_places.keys()
         lost = unfinished - there
         gone = [mode for mode in SyncMode if newest[mode] is not None and newest[mode] not in there]

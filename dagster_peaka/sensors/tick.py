@@ -14,7 +14,7 @@ from dagster_peaka.caches.names import TableName, few
 from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, PeakaConnectionError, PeakaError, PeakaNotFoundError
 from dagster_peaka.resource import PeakaResource
-from dagster_peaka.sensors.claims import Told
+from dagster_peaka.sensors.claims import Logged
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor, short
 from dagster_peaka.sensors.event_log import deferred, evaluated, followed, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, Reported, failure, measured_events
@@ -298,10 +298,10 @@ class Tick:
             for each, known in self._known(batch):
                 self._report(each, each.review.judge(known))
 
-    def _known(self, batch: Sequence[_Polled]) -> Iterator[tuple[_Polled, Told]]:
+    def _known(self, batch: Sequence[_Polled]) -> Iterator[tuple[_Polled, Logged]]:
         """What Dagster knows already of the executions that it is asked about."""
         asked = {each.asset.key: {execution.id for execution in each.asked} for each in batch if each.asked}
-        yield from ((each, Told()) for each in batch if not each.asked)
+        yield from ((each, Logged()) for each in batch if not each.asked)
         if not asked:
             return
         instance = self.context.instance
@@ -315,11 +315,9 @@ class Tick:
             check = dg.AssetCheckKey(key, LAST_SYNC_CHECK)
             yield (
                 each,
-                Told(
+                Logged(
                     recorded=record.runs,
-                    handed_over=deferred(instance, key, each.cache_id, since - DEFERRED_FOR)
-                    if missing
-                    else (),
+                    deferred=deferred(instance, key, each.cache_id, since - DEFERRED_FOR) if missing else (),
                     named=record.named,
                     evaluated=evaluated(instance, check) if each.asset.checked else None,
                 ),

@@ -75,7 +75,7 @@ class Deferred:
 
     # What became of them
 
-    def handed_over(self, key: dg.AssetKey, job: SyncJob, result: Result, *, written: bool) -> None:
+    def triggered(self, key: dg.AssetKey, job: SyncJob, result: Result, *, written: bool) -> None:
         """Note a sync that the step leaves here; ``written`` where an earlier attempt has written it down as such."""
         name = str(job.target)
         execution = f" (execution {result.execution.id})" if result.execution else ""

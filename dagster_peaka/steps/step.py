@@ -166,10 +166,10 @@ class _Step:
                 if result.ok:
                     url = client.cache_url(job.target.cache_id)
                     yield from self._succeeded(key, wanted[key], result, measured.get(key), url)
-                elif result.handed_over:
+                elif result.deferred:
                     earlier = wanted[key].earlier
                     written = earlier is not None and earlier.deferred and not result.triggers
-                    self.deferred.handed_over(key, job, result, written=written)
+                    self.deferred.triggered(key, job, result, written=written)
                 else:
                     url = client.cache_url(job.target.cache_id)
                     cache = str(job.target)

@@ -53,5 +53,5 @@ class Run:
     """What ``write_down`` was told last, while that may be taken."""
     after: Future[Any] | None = None
     """What ``after_result`` began."""
-    told: bool = False
+    answered: bool = False
     """Whether its result waits to be yielded, or was."""

@@ -32,7 +32,7 @@ _EXPECTED_STATUSES = TERMINAL_STATUSES | {"RUNNING", ""}
 
 
 @dataclass
-class _Told:
+class _Logged:
     """What the log has said about one cache."""
 
     moment: tuple[object, ...] = ()
@@ -58,14 +58,14 @@ class Progress:
         self._each = len(syncs) <= SPOKEN_FOR
         self._clock = clock
         self._began = self._counted_at = clock()
-        self._told: dict[object, _Told] = {}
+        self._logged: dict[object, _Logged] = {}
         self._ended: set[object] = set()
         self._unreadable: set[object] = set()
         self._not_taken: set[object] = set()
         self._unconfirmed: set[object] = set()
         self._hanging: set[str] = set()
 
-    def told(self, target: object, sync: Sync, reading: Reading | None = None) -> None:
+    def polled(self, target: object, sync: Sync, reading: Reading | None = None) -> None:
         """Something new may be known about ``target``; ``reading`` is the last reading of its status."""
         if target in self._ended:
             return
@@ -87,7 +87,7 @@ class Progress:
             self._count()
 
     def polled_many(self) -> None:
-        """A listing was read, and every sync has been told of it."""
+        """A listing was read, and every sync has taken it in."""
         if not self._each and not self._all_ended:
             self._count()
 
@@ -116,16 +116,18 @@ class Progress:
         self._log.info("%d caches after %.0f s: %s", len(self._syncs), self._counted_at - self._began, text)
 
     def _tell(self, target: object, sync: Sync, reading: Reading | None) -> None:
-        told = self._told.setdefault(target, _Told(at=self._began))
-        self._tell_odd_status(target, told, sync)
+        logged = self._logged.setdefault(target, _Logged(at=self._began))
+        self._warn_of_odd_status(target, logged, sync)
         moment = _moment(sync)
-        if moment != told.moment:
+        if moment != logged.moment:
             line = (
-                "" if sync.state is State.POSTED and target in self._not_taken else _line(sync, reading, told)
+                ""
+                if sync.state is State.POSTED and target in self._not_taken
+                else _line(sync, reading, logged)
             )
-            told.moment, told.baseline = moment, sync.record.baseline
-            told.execution = sync.execution.id if sync.execution and sync.state is State.FOLLOW else None
-        elif self._clock() - told.at >= PROGRESS_INTERVAL:
+            logged.moment, logged.baseline = moment, sync.record.baseline
+            logged.execution = sync.execution.id if sync.execution and sync.state is State.FOLLOW else None
+        elif self._clock() - logged.at >= PROGRESS_INTERVAL:
             line = _standing(sync, reading, self._clock() - self._began)
         else:
             return
@@ -136,7 +138,7 @@ class Progress:
         if not sync.not_taken.lasts:
             self._not_taken.discard(target)
         if line:
-            told.at = self._clock()
+            logged.at = self._clock()
             self._log.info("%s: %s", target, line)
 
     def _tell_readable(self, target: object, sync: Sync) -> None:
@@ -156,7 +158,7 @@ class Progress:
                 self._log.info("%s: Peaka answers again.", target)
 
     def _tell_hanging(self, target: object, sync: Sync) -> None:
-        """One warning for an execution that shows no sign of life; a job that nobody picks up looks so."""
+        """One warning for an execution that shows no sign of life; as a job does that nobody picks up."""
         execution = sync.execution
         seconds = sync.unchanged.surely
         if seconds < HANGING or sync.result is not None or execution is None or execution.id in self._hanging:
@@ -171,12 +173,12 @@ class Progress:
             seconds,
         )
 
-    def _tell_odd_status(self, target: object, told: _Told, sync: Sync) -> None:
+    def _warn_of_odd_status(self, target: object, logged: _Logged, sync: Sync) -> None:
         execution = sync.execution
         status = execution.status if execution else ""
-        if execution is None or status in _EXPECTED_STATUSES or status == told.odd_status:
+        if execution is None or status in _EXPECTED_STATUSES or status == logged.odd_status:
             return
-        told.odd_status = status
+        logged.odd_status = status
         self._log.warning(
             "%s: execution %s shows status %r, which this package does not know; waiting for one that it knows.",
             target,
@@ -202,7 +204,7 @@ _STAGES = ("to be triggered", "triggered", "running", "completed", "failed")
 
 
 def _stage(sync: Sync) -> str:
-    if sync.result is not None and not sync.result.handed_over:
+    if sync.result is not None and not sync.result.deferred:
         return "completed" if sync.result.ok else "failed"
     if sync.state is State.FOLLOW:
         return "running"
@@ -221,12 +223,12 @@ def _moment(sync: Sync) -> tuple[object, ...]:
     )
 
 
-def _line(sync: Sync, reading: Reading | None, told: _Told) -> str:
+def _line(sync: Sync, reading: Reading | None, logged: _Logged) -> str:
     """What is said about a sync that has come to another moment; empty where that needs no words."""
     execution = sync.execution
     if sync.result is not None:
         if not sync.result.ok or execution is None:
-            return ""  # the failure itself is told by whoever asked for the sync
+            return ""  # whoever asked for the sync says why it failed
         took = execution.duration_seconds
         return f"execution {execution.id} COMPLETED{'' if took is None else f' in {took:.1f} s'}{_rows(execution)}"
     if sync.state is State.POSTED:
@@ -234,14 +236,14 @@ def _line(sync: Sync, reading: Reading | None, told: _Told) -> str:
     if sync.state is State.IDENTIFY:
         if not sync.triggers:
             return "an earlier attempt triggered it already; looking for that execution"
-        if told.baseline not in (None, sync.record.baseline):
+        if logged.baseline not in (None, sync.record.baseline):
             return f"execution {sync.record.baseline} began before the trigger; waiting for the next one"
         return "triggered; waiting for its execution to appear"
     if sync.state is State.POLL and sync.origin is Origin.ADOPTED:
         return "that execution came to nothing; beginning anew"
     if sync.state is not State.FOLLOW or execution is None:
         return ""
-    if execution.id == told.execution:
+    if execution.id == logged.execution:
         return f"execution {execution.id} is {_status(execution)} now{_rows(execution)}"
     return f"{_FOLLOWING[sync.origin]} execution {execution.id} ({_status(execution)}){_rows(execution)}"
 

@@ -494,7 +494,7 @@ class Sync:
         something was started.
         """
         self.state = State.DONE
-        handed_over = trouble is None and not self.rules.follow
+        deferred = trouble is None and not self.rules.follow
         self.result = Result(
             self.execution,
             self.origin,
@@ -506,5 +506,5 @@ class Sync:
             unproven=unproven,
             record=self.record,
             other_runs=self._other_runs,
-            handed_over=handed_over,
+            deferred=deferred,
         )

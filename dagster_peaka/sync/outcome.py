@@ -75,10 +75,10 @@ class Result:
     """What tells which execution it was, for those who record how it ends."""
     other_runs: bool = False
     """True when an execution of the other mode ran at the last poll: what the table holds may be half of its copy."""
-    handed_over: bool = False
+    deferred: bool = False
     """True when there is nothing more to do and the outcome is not waited for (``follow=False``)."""
 
     @property
     def ok(self) -> bool:
         """True when the sync stands for a COMPLETED execution."""
-        return self.trouble is None and not self.handed_over
+        return self.trouble is None and not self.deferred

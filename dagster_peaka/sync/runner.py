@@ -122,11 +122,11 @@ class Runner:
                 yield run.job, run.sync.result
 
     def _advance(self, unfinished: Iterable[Run]) -> None:
-        """Do what is due, and take in what has come; wait for that unless there is a result to be told."""
+        """Do what is due, and take in what has come; wait for that unless there is a result to give."""
         touched, self._touched = self._touched, {}
         for run in touched:
-            if run.sync.result is not None and not run.told and not self._goes_on(run):
-                run.told = True
+            if run.sync.result is not None and not run.answered and not self._goes_on(run):
+                run.answered = True
                 self._ready.append(run)
             elif run.sync.state is State.FOLLOW and run.sync.origin is not Origin.TRIGGERED:
                 self._note(run)
@@ -213,7 +213,7 @@ class Runner:
             self._alone -= 1
             if (
                 self._alone <= SIDE_BY_SIDE // 2
-            ):  # others may have waited for a place; a sweep costs a look at each
+            ):  # others may have waited for a place; a sweep costs a poll of each
                 self._next_sweep = min(self._next_sweep, self._clock())
             handle(future)
 
@@ -242,7 +242,7 @@ class Runner:
                 self._polled(run, answer.value, answer)
             elif isinstance(error, PeakaNotFoundError):
                 run.sync.gone()
-                self._told(run)
+                self._report(run)
             else:
                 self._unreadable(run, error)
 
@@ -299,15 +299,15 @@ class Runner:
     def _polled(self, run: Run, status: CacheStatus, answer: Answer[Any]) -> None:
         run.reading = Reading.of(status, run.job.mode, answer.server_time)
         run.sync.polled(run.reading, self._clock())
-        self._told(run)
+        self._report(run)
 
     def _unreadable(self, run: Run, error: PeakaError) -> None:
         run.sync.unreadable(str(error), self._clock(), permanent=error.permanent)
-        self._told(run)
+        self._report(run)
 
-    def _told(self, run: Run) -> None:
+    def _report(self, run: Run) -> None:
         self._touched[run] = None
-        self._progress.told(run.job.target, run.sync, run.reading)
+        self._progress.polled(run.job.target, run.sync, run.reading)
 
     # Histories
 
@@ -325,7 +325,7 @@ class Runner:
                 if not (run.history.whole or run.sync.history_suffices(run.history.entries)):
                     return self._read_history(run)
                 run.sync.history_read(run.history.entries, self._clock())
-            self._told(run)
+            self._report(run)
 
         call = calls.get_execution_history(run.job.target.cache_id, HISTORY_PAGE, run.history.offset)
         self._send_for(run, call, handle)
@@ -340,7 +340,7 @@ class Runner:
         for run in runs[: max(0, SIDE_BY_SIDE - self._alone)]:
             if run.sync.posting(self._clock()):
                 self._post(run)
-            self._told(run)
+            self._report(run)
 
     def _post(self, run: Run) -> None:
         def handle(future: Future[Answer[None]]) -> None:
@@ -360,7 +360,7 @@ class Runner:
             self._progress.not_accepted(run.job.target, run.sync, answer, str(error))
             if answer is not Posted.UNKNOWN and run.sync.triggers <= 1:
                 self._note(run, answer)
-        self._told(run)
+        self._report(run)
 
     # What is written down
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 HANGING = 300.0
-"""Seconds without a sign of life after which an execution is said to hang: a job that nobody picks up looks so."""
+"""Seconds without a sign of life after which an execution is said to hang: as a job does that nobody picks up."""
 
 
 @dataclass

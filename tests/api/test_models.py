@@ -296,7 +296,7 @@ class TestQueries:
 
 
 def test_what_peaka_did_not_report_is_none():
-    """Counts that are absent or no whole numbers are None, never zero."""
+    """Counts that are absent or not integers are None, never zero."""
     progress = ExecutionProgress.model_validate(
         {"numberOfInsertedRecords": 5, "numberOfUpdatedRecords": "7", "numberOfDeletedRecords": None}
     )

@@ -19,7 +19,7 @@ PAGE = ROOT / "docs" / "doctor.md"
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[PeakaSandbox]:
-    """The local Peaka of the README's tour, in an empty folder."""
+    """The local Peaka of the tour, in an empty folder."""
     with closing(sqlite3.connect(tmp_path / "shop.db")) as database, database:
         database.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT, price REAL)")
     with PeakaSandbox({"shop": {"public": tmp_path / "shop.db"}}, caches=["shop.public.orders"]) as shop:

@@ -1,6 +1,7 @@
 """Executions as the status shows them: late, beside each other, for long, or never picked up."""
 
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -214,3 +215,17 @@ def test_the_first_sync_of_a_cache_is_waited_out(peaka: PeakaSandbox) -> None:
     assert (event.metadata["peaka/execution_id"].value, ours.origin) == (ours.id, "api")
     assert event.metadata["dagster/row_count"].value == 3
     assert not (event.tags or {})["dagster/data_version"].startswith("0:")
+
+
+def test_a_new_cache_s_first_sync_that_shows_late_is_not_ours(sandbox: PeakaSandbox) -> None:
+    """Seen: 0.7 s after the creation's answer. It had begun before our poll; ours is the one triggered after it."""
+    sandbox.delete_cache(TABLE)
+    sandbox.behaviour.visible_after = 4.5
+    cache = sandbox.create_cache(TABLE)
+    (first,) = sandbox.executions(cache)
+    until(lambda: time.time() - first.created_at > 3.1, what="more than clocks, and whole seconds, may hide")
+
+    execution = peaka_for(sandbox).sync(TABLE)
+
+    before, ours = sandbox.executions(cache)
+    assert (before.id, ours.id) == (first.id, execution.id)

@@ -1,6 +1,6 @@
 """The upstream sensor beside the runs that it has requested: whatever becomes of them, it requests no others."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import dagster as dg
 import pytest
@@ -65,10 +65,21 @@ def test_no_cache_of_many_is_asked_for_again(
     assert sorted(asked) == sorted(f"t{number}" for number in range(40))
 
 
-def test_a_reloaded_code_location_does_not_ask_again(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+def reloaded(daemon: Daemon, clock: Clock) -> None:
+    """Definitions that are loaded anew, under the same cursor."""
+    daemon.redefine([cache("t", "a"), cache("u", "b")])
+
+
+def switched_off_and_on(daemon: Daemon, clock: Clock) -> None:
+    """A sensor that is stopped and started."""
+    daemon.started_at = clock.now()
+
+
+@pytest.mark.parametrize("change", [reloaded, switched_off_and_on])
+def test_a_sensor_that_has_changed_does_not_ask_again(
+    change: Callable[[Daemon, Clock], None], instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Definitions that are loaded anew, under the same cursor, know that the run was requested."""
+    """Again and again, it knows that the run was requested."""
     clock = Clock(monkeypatch)
     daemon = Daemon(instance, [cache("t", "a")])
     daemon.tick()
@@ -76,22 +87,7 @@ def test_a_reloaded_code_location_does_not_ask_again(
     assert len(daemon.launch(dg.DagsterRunStatus.STARTING)) == 1
     for _ in range(12):
         clock.advance(301)
-        daemon.redefine([cache("t", "a"), cache("u", "b")])
-        assert daemon.launch(dg.DagsterRunStatus.STARTING) == []
-
-
-def test_a_sensor_that_was_off_does_not_ask_again(
-    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A sensor that is stopped and started, again and again, has requested its run before."""
-    clock = Clock(monkeypatch)
-    daemon = Daemon(instance, [cache("t", "a")])
-    daemon.tick()
-    land(instance, "a")
-    assert len(daemon.launch(dg.DagsterRunStatus.STARTING)) == 1
-    for _ in range(12):
-        clock.advance(301)
-        daemon.started_at = clock.now()
+        change(daemon, clock)
         assert daemon.launch(dg.DagsterRunStatus.STARTING) == []
 
 

@@ -228,7 +228,7 @@ def test_above_twenty_caches_each_look_is_one_line_of_counts(many: PeakaSandbox)
 
     def release() -> None:
         before = len(many.requests)
-        wait_until(lambda: len(many.requests) >= before + 2, "two looks")
+        wait_until(lambda: len(many.requests) >= before + 2, "two polls")
         for cache in late:
             many.release(cache)
 
@@ -269,15 +269,15 @@ class Scene:
         self.sync.polled(look, self.now)
         if self.sync.task is Task.HISTORY and look.newest is not None:
             self.sync.history_read([look.newest], self.now)
-        self.progress.told("t", self.sync, look)
+        self.progress.polled("t", self.sync, look)
 
     def trigger(self, look: Reading) -> None:
         """A poll, and a trigger that is accepted."""
         self.tell(look)
         self.sync.posting(self.now)
-        self.progress.told("t", self.sync, look)
+        self.progress.polled("t", self.sync, look)
         self.sync.posted(Posted.ACCEPTED, self.now, server_time=look.server_time)
-        self.progress.told("t", self.sync, look)
+        self.progress.polled("t", self.sync, look)
         self.lines.clear()
 
     def every_second(self, look: Callable[[], Reading], seconds: int) -> None:
@@ -358,7 +358,7 @@ def test_an_outage_says_when_it_will_be_given_up() -> None:
     for _ in range(65):
         scene.now += 1
         scene.sync.unreadable("Nobody answers.", scene.now)
-        scene.progress.told("t", scene.sync, None)
+        scene.progress.polled("t", scene.sync, None)
 
     assert scene.lines == [
         "t: Nobody answers. That may last 300 s (outage_tolerance). Trying again.",

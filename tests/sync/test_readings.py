@@ -51,7 +51,7 @@ def triggers(sandbox: PeakaSandbox) -> int:
 
 
 @contextmanager
-def between_two_looks(looks: Looks, act: Callable[[], object]) -> Generator[None]:
+def between_two_polls(looks: Looks, act: Callable[[], object]) -> Generator[None]:
     """In the block a sync's trigger is answered, `act` is done, and only then looks are taken again."""
     looks.allowed.clear()
 
@@ -171,7 +171,7 @@ def test_a_trigger_while_one_runs_is_coalesced(sandbox: PeakaSandbox, sync: Sync
 
 @pytest.mark.parametrize("spelling", ["upper", "lower", "kebab"])
 @pytest.mark.parametrize("stranger_fails", [False, True])
-def test_ours_is_over_and_replaced_between_two_looks(
+def test_ours_is_over_and_replaced_between_two_polls(
     sandbox: PeakaSandbox, sync: Sync, looks: Looks, spelling: Any, stranger_fails: bool
 ) -> None:
     """Of two executions between two looks only the history still shows ours, however it spells the modes."""
@@ -183,7 +183,7 @@ def test_ours_is_over_and_replaced_between_two_looks(
         started = start_later(sandbox)
         wait_until(lambda: not stranger_fails or status_of(sandbox, started) == "FAILED", "its end")
 
-    with between_two_looks(looks, schedule):
+    with between_two_polls(looks, schedule):
         execution = sync()
     assert execution.id == triggered(sandbox)[0].id
     assert triggers(sandbox) == 1
@@ -207,7 +207,7 @@ def and_a_later_one(looks: Looks, sync: Sync) -> CacheExecution:
         start_later(looks.sandbox)
         looks.sandbox.wait_idle()
 
-    with between_two_looks(looks, start):
+    with between_two_polls(looks, start):
         return sync()
 
 

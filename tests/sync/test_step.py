@@ -54,7 +54,7 @@ def test_a_step_asks_for_all_its_caches_at_once(many: PeakaSandbox) -> None:
 
     def release() -> None:
         before = listings()
-        wait_until(lambda: listings() >= before + 2, "two looks")
+        wait_until(lambda: listings() >= before + 2, "two polls")
         for number in range(MANY):
             many.release(f"ops.public.t{number}")
 

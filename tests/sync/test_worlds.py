@@ -96,7 +96,7 @@ def no_needless_trigger(world: World) -> None:
 
 
 def no_foreign_cancel(world: World) -> None:
-    """Guarantee 3: what a cancel would have stopped is ours, but for the two windows that the README states."""
+    """Guarantee 3: what a cancel would have stopped is ours, but for the two windows that the docs state."""
     if not world.would_cancel or world.cancelled is None or world.cancelled.ours:
         return
     if abs(world.open.clock_skew) > LATE_TOLERANCE.total_seconds():

@@ -129,7 +129,7 @@ def what_is_left(story: Story, attempt: Attempt) -> Truth | None:
 
 
 def no_foreign_cancel(story: Story, attempt: Attempt) -> None:
-    """What a cancel has stopped is the attempt's own, but for the two windows that the README states."""
+    """What a cancel has stopped is the attempt's own, but for the two windows that the docs state."""
     cancelled, reading = attempt.cancelled, story.world.open
     if cancelled is None or abs(reading.clock_skew) > LATE_TOLERANCE.total_seconds():
         return

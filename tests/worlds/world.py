@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.records.attempts import RunEvent, RunStory, Written, left_by
-from dagster_peaka.sensors.claims import Told, Trigger
+from dagster_peaka.sensors.claims import Logged, Trigger
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import triggers_of
 from dagster_peaka.sensors.review import Outcome, Review, Start
@@ -327,7 +327,7 @@ class Story:
             self._materialize(ASSET, attempt.run_id, truth)
             self._log(attempt, RunEvent(0.0, materialized=ASSET))
             self.evaluations.append((truth.id, True))
-        elif sync.result.handed_over and not (was_deferred and not sync.result.triggers):
+        elif sync.result.deferred and not (was_deferred and not sync.result.triggers):
             self._write(attempt, sync.result.record, sync.origin, answered=True)
         yield self.now + self.pick.choice([0.0, 0.05])
 
@@ -522,7 +522,7 @@ class Story:
         except UnreadableCursor:
             return None
 
-    def _told(self, asked: list[CacheExecution]) -> Told:
+    def _told(self, asked: list[CacheExecution]) -> Logged:
         wanted = {execution.id for execution in asked}
         held = [each for each in self.materialized if each.execution and each.execution.id in wanted]
         deferred = [
@@ -532,9 +532,9 @@ class Story:
             for written in event.written
             if written.answered
         ]
-        return Told(
+        return Logged(
             recorded={each.execution.id: each.run_id for each in reversed(held) if each.execution},
-            handed_over=deferred,
+            deferred=deferred,
             named={
                 each.execution.id: each.names for each in self.materialized if each.execution and each.names
             },
