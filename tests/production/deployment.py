@@ -373,14 +373,12 @@ class Hold:
         self._sandbox = deployment.sandbox
         self._sandbox.plan(f"ops.public.{table}", hold=True)
         cache = self._sandbox.caches[f"ops.public.{table}"]
-        operation = {"poll": "getCacheStatus", "posted": TRIGGER}.get(phase)
-        self._fault = (
-            self._sandbox.fault(operation, cache, times=None, status=None, delay=FOR_EVER)
-            if operation
-            else None
+        slow = {"poll": "getCacheStatus", "posted": TRIGGER, "identify": "getCacheExecutionHistory"}.get(
+            phase
         )
-        if phase == "identify":
-            self._sandbox.behaviour.visible_after = FOR_EVER
+        self._fault = (
+            self._sandbox.fault(slow, cache, times=None, status=None, delay=FOR_EVER) if slow else None
+        )
 
     def wait(self) -> None:
         """Wait until the sync stands in the phase."""
@@ -390,17 +388,13 @@ class Hold:
         if self._fault is not None:
             return self._fault.hits > 0
         asked = self._deployment.operations(self.table)
-        if TRIGGER not in asked:
-            return False
-        since = asked[asked.index(TRIGGER) :]
-        identified = self._phase == "identify" or "getCacheExecutionHistory" in since
-        return identified and since.count("getCacheStatus") >= 4
+        known = asked.index("getCacheExecutionHistory") if "getCacheExecutionHistory" in asked else len(asked)
+        return asked[known:].count("getCacheStatus") >= 3
 
     def let_go(self) -> None:
         """Let requests be answered again; the execution goes on until it is released."""
         if self._fault is not None:
             self._fault.remove()
-        self._sandbox.behaviour.visible_after = 0.0
 
     def release(self) -> None:
         """Let the execution end, too."""

@@ -49,7 +49,7 @@ attributes:
     poll_max_interval: 1.0
   selection: ops.public.rolling
   translation: {{key_prefix: {name}}}
-  polling_sensor: {{minimum_interval: 1}}
+  polling_sensor: {{minimum_interval_seconds: 1}}
   defs_state: {{management_type: VERSIONED_STATE_STORAGE, refresh_if_dev: false}}
 """
 
