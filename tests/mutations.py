@@ -113,10 +113,17 @@ MUTATIONS = [
     ),
     Mutation(
         "history: ours is the newest new one, not the oldest",
+        "sync/identity.py",
+        "oldest = self.candidates[0]",
+        "oldest = self.candidates[-1]",
+        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_polls", MACHINE),
+    ),
+    Mutation(
+        "adoption: a stranger's success is taken up where ours failed",
         "sync/machine.py",
         "ours = found.candidates[0]",
         "ours = found.candidates[-1]",
-        (f"{READINGS}::test_ours_is_over_and_replaced_between_two_polls", MACHINE),
+        (f"{CRASH}::test_a_strangers_success_after_ours_failed_is_not_adopted",),
     ),
     Mutation(
         "history: a failure is concluded without it",
@@ -295,15 +302,15 @@ MUTATIONS = [
     Mutation(
         "adoption: also after new rows upstream",
         "records/attempts.py",
-        "if age < max_age and seen == left.written.deps:",
-        "if age < max_age:",
+        "elif seen != left.written.deps:",
+        "elif False:",
         (f"{CRASH}::test_new_rows_upstream_end_the_adoption",),
     ),
     Mutation(
         "adoption: however old",
         "records/attempts.py",
-        "if age < max_age and seen == left.written.deps:",
-        "if seen == left.written.deps:",
+        "if age >= max_age:",
+        "if False:",
         (f"{CRASH}::test_an_old_trigger_is_not_adopted",),
     ),
     Mutation(

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias, cast
 import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
-from dagster_peaka.caches.names import SyncTarget
+from dagster_peaka.caches.names import SyncTarget, few
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Origin, Posted
@@ -238,7 +238,7 @@ def earlier_attempts(
     names = {
         key.to_user_string(): key for key in (*caches, *(dep for key in caches for dep in deps.get(key, ())))
     }
-    attempts = left_by(
+    attempts, outdated = left_by(
         (RunStory(run_events(context.instance, run_id)) for run_id in _lineage(context)),
         [(target.cache_id, mode, key.to_user_string()) for key, (target, mode) in caches.items()],
         {key.to_user_string(): [dep.to_user_string() for dep in deps.get(key, ())] for key in caches},
@@ -246,6 +246,9 @@ def earlier_attempts(
         time.time(),
         max_age,
     )
+    for why in sorted(set(outdated.values())):
+        assets = few(sorted(place[2] for place, reason in outdated.items() if reason == why))
+        context.log.info("What an earlier attempt triggered is not adopted, because %s: %s.", why, assets)
     return {names[place[2]]: attempt for place, attempt in attempts.items()}
 
 
@@ -256,8 +259,8 @@ def left_by(
     newest: Callable[[str], int | None],
     now: float,
     max_age: float,
-) -> dict[Place, Attempt]:
-    """What earlier attempts at these syncs have left to be followed up. Pure.
+) -> tuple[dict[Place, Attempt], dict[Place, str]]:
+    """What earlier attempts at these syncs have left to be followed up, and why the others are not. Pure.
 
     Args:
         lineage: what this run, and those that it was re-executed from, have written so far, the nearest first.
@@ -266,6 +269,7 @@ def left_by(
         now: epoch seconds.
     """
     found: dict[Place, Attempt] = {}
+    outdated: dict[Place, str] = {}
     open_places = set(places)
     for generation, story in enumerate(lineage):
         for place in sorted(open_places, key=str):
@@ -277,13 +281,18 @@ def left_by(
                 continue
             age = max(0.0, now - left.at)
             seen = {dep: newest(dep) for dep in deps.get(place[2], ())}
-            if age < max_age and seen == left.written.deps:
+            if age >= max_age:
+                outdated[place] = "that is longer ago than poll_timeout"
+            elif seen != left.written.deps:
+                updated = [dep for dep in seen if seen[dep] != left.written.deps.get(dep)]
+                outdated[place] = f"{few(updated) or 'what the asset depends on'} has been updated since"
+            else:
                 recorded = newest(place[2]) != left.written.newest
                 deferred = left.answered and not left.written.waits
                 found[place] = Attempt(left.written.record, age, deferred, recorded, ours=generation == 0)
         if not open_places:
             break
-    return found
+    return found, outdated
 
 
 @dataclass

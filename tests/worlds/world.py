@@ -202,14 +202,15 @@ class Story:
         place = (CACHE_ID, attempt.mode, ASSET)
         if ASSET not in RunStory(self.events.get(attempt.run_id, [])).materialized:
             lineage = (RunStory(self.events.get(run_id, [])) for run_id in attempt.lineage)
-            left = left_by(
+            adopted, _ = left_by(
                 lineage,
                 [place],
                 {ASSET: [UPSTREAM]},
                 self.newest,
                 self.now + attempt.clock,
                 self.rules.poll_timeout,
-            ).get(place)
+            )
+            left = adopted.get(place)
             if not (left and left.ours and left.deferred and not attempt.waits):
                 attempt.sync = Sync(
                     attempt.mode,
