@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(900)  # a dozen processes start first
 PHASES = ("poll", "posted", "identify")
 
 
-@pytest.mark.parametrize(("number", "phase"), enumerate(PHASES, 2))
+@pytest.mark.parametrize(("number", "phase"), list(enumerate(PHASES, 2)))
 def test_a_worker_that_is_killed_starts_nothing_twice(
     deployment: Deployment, number: int, phase: str
 ) -> None:
@@ -32,7 +32,7 @@ def test_a_worker_that_is_killed_starts_nothing_twice(
     assert deployment.recorded("ops", "public", table) == [(deployment.executions(table)[0], again)]
 
 
-@pytest.mark.parametrize(("number", "phase"), enumerate(PHASES, 5))
+@pytest.mark.parametrize(("number", "phase"), list(enumerate(PHASES, 5)))
 def test_a_run_that_is_terminated_frees_its_slot(deployment: Deployment, number: int, phase: str) -> None:
     """Its step ends while Peaka does not answer. What is not known to be its own is not cancelled."""
     table, ui = f"one_{number}", deployment.ui()
