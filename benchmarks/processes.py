@@ -30,8 +30,8 @@ def syncs(step_per: str) -> dg.JobDefinition:
     """A job that syncs every cache."""
     assets = build_peaka_cache_assets(PeakaProject.load(os.environ[SNAPSHOT]), step_per=step_per)
     peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=os.environ[ADDRESS])
-    definitions = dg.Definitions(assets=assets, resources={"peaka": peaka})
-    return definitions.resolve_implicit_global_asset_job_def()
+    jobs = [dg.define_asset_job("all")]
+    return dg.Definitions(assets=assets, jobs=jobs, resources={"peaka": peaka}).resolve_job_def("all")
 
 
 def cache_steps() -> dg.JobDefinition:
@@ -55,8 +55,8 @@ def bare_steps() -> dg.JobDefinition:
         return sleep
 
     number = len(PeakaProject.load(os.environ[SNAPSHOT]).caches)
-    definitions = dg.Definitions(assets=[sleeping(f"t{each}") for each in range(number)])
-    return definitions.resolve_implicit_global_asset_job_def()
+    assets = [sleeping(f"t{each}") for each in range(number)]
+    return dg.Definitions(assets=assets, jobs=[dg.define_asset_job("all")]).resolve_job_def("all")
 
 
 def seconds(job: str, executor: dict[str, Any]) -> float:

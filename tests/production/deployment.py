@@ -1,6 +1,6 @@
 """PostgreSQL, Redis, two Celery workers, a code server, a daemon and a webserver, beside a sandbox.
 
-Everything is a process of its own in a folder of its own, started here and ended here. What a test has to know is few:
+Everything is a process of its own in a folder of its own, started here and ended here. A test has little to know:
 a worker can be killed and started otherwise; a *hold* keeps a sync in one of its phases; the sandbox's records and
 Dagster's event log say what happened.
 """
@@ -87,9 +87,7 @@ class Deployment:
         self._workers: dict[str, Child] = {}
         self._children: list[Child] = []
         broker = f"redis://127.0.0.1:{self._ports['redis']}/0"
-        ours = ("PEAKA_", "FLIGHTS_", "DAGSTER_")
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
             "DAGSTER_HOME": str(self.home),
             "PEAKA_API_KEY": sandbox.api_key,
             "PEAKA_PROJECT_ID": sandbox.project_id,

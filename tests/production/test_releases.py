@@ -1,5 +1,6 @@
 """A rolling deploy: two releases of a project, with code servers beside each other, over one store of state."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -82,7 +83,7 @@ def refresh(deployment: Deployment, folder: Path) -> None:
     subprocess.run(
         [str(Path(sys.executable).with_name("dg")), "utils", "refresh-defs-state"],
         cwd=folder,
-        env={**deployment.environment, **environment(deployment, folder)},
+        env={**os.environ, **deployment.environment, **environment(deployment, folder)},
         check=True,
     )
 
