@@ -2,7 +2,8 @@
 
 Each step is a process, and Dagster starts as many as there are cores, which have nothing to do while a sync is awaited.
 Beside the syncs, in the same run, the same number of steps that only sleep as long as an execution lasts; and once all
-caches in one step, which waits for them together. The sandbox runs in a process of its own and counts the requests.
+caches in one step, which waits for them together. The sandbox runs in a process of its own and counts the requests. A
+bare step imports nothing of this package, so that its cost counts as this package's.
 
     python -m benchmarks.processes 12 40
 """
@@ -18,18 +19,18 @@ from typing import Any
 
 import dagster as dg
 
-from benchmarks.fleet import API_KEY, EXECUTION_SECONDS, make_source, start_sandbox, wait_until_idle
-from dagster_peaka import PeakaProject, PeakaResource, build_peaka_cache_assets
-
-SNAPSHOT, ADDRESS = "BENCH_SNAPSHOT", "BENCH_ADDRESS"
-FORKSERVER = {"forkserver": {"preload_modules": ["benchmarks.processes"]}}
+SECONDS = 5.0
+CACHES, SNAPSHOT, ADDRESS = "BENCH_CACHES", "BENCH_SNAPSHOT", "BENCH_ADDRESS"
+FORKSERVER = {"forkserver": {"preload_modules": ["benchmarks.processes", "dagster_peaka", "httpx"]}}
 EXECUTORS: dict[str, Any] = {"multiprocess": {}, "multiprocess, forkserver": {"start_method": FORKSERVER}}
 
 
 def syncs(step_per: str) -> dg.JobDefinition:
     """A job that syncs every cache."""
+    from dagster_peaka import PeakaProject, PeakaResource, build_peaka_cache_assets
+
     assets = build_peaka_cache_assets(PeakaProject.load(os.environ[SNAPSHOT]), step_per=step_per)
-    peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=os.environ[ADDRESS])
+    peaka = PeakaResource(api_key="sandbox-key", project_id="sandbox", base_url=os.environ[ADDRESS])
     jobs = [dg.define_asset_job("all")]
     return dg.Definitions(assets=assets, jobs=jobs, resources={"peaka": peaka}).resolve_job_def("all")
 
@@ -50,12 +51,11 @@ def bare_steps() -> dg.JobDefinition:
     def sleeping(name: str) -> dg.AssetsDefinition:
         @dg.asset(name=name)
         def sleep() -> None:
-            time.sleep(EXECUTION_SECONDS)
+            time.sleep(SECONDS)
 
         return sleep
 
-    number = len(PeakaProject.load(os.environ[SNAPSHOT]).caches)
-    assets = [sleeping(f"t{each}") for each in range(number)]
+    assets = [sleeping(f"t{each}") for each in range(int(os.environ[CACHES]))]
     return dg.Definitions(assets=assets, jobs=[dg.define_asset_job("all")]).resolve_job_def("all")
 
 
@@ -86,13 +86,17 @@ def measured(job: str, executor: dict[str, Any], requests: Path) -> tuple[float,
 
 def rows(caches: int) -> None:
     """Print the rows of so many caches."""
+    from benchmarks.fleet import API_KEY, EXECUTION_SECONDS, make_source, start_sandbox, wait_until_idle
+    from dagster_peaka import PeakaResource
+
+    assert EXECUTION_SECONDS == SECONDS
     with tempfile.TemporaryDirectory() as folder:
         source, requests, snapshot = (
             Path(folder) / name for name in ("source.db", "requests.jsonl", "snapshot.json")
         )
         make_source(source, caches)
         sandbox, base_url = start_sandbox(source, requests)
-        os.environ.update({SNAPSHOT: str(snapshot), ADDRESS: base_url})
+        os.environ.update({CACHES: str(caches), SNAPSHOT: str(snapshot), ADDRESS: base_url})
         try:
             wait_until_idle(base_url, caches)
             peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url)
