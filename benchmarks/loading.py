@@ -15,6 +15,7 @@ import dagster as dg
 
 from dagster_peaka import (
     Column,
+    DagsterPeakaTranslator,
     PeakaCache,
     PeakaSyncConfig,
     SyncMode,
@@ -59,7 +60,8 @@ def caches(number: int) -> list[PeakaCache]:
 
 def by_factory(number: int) -> list[dg.AssetsDefinition]:
     """A project as the package makes it."""
-    return build_peaka_cache_assets(caches(number), deps=["landed"], retry_policy=RETRY, pool="peaka")
+    translator = DagsterPeakaTranslator(source_asset_key=lambda _: "landed")
+    return build_peaka_cache_assets(caches(number), translator=translator, retry_policy=RETRY, pool="peaka")
 
 
 def by_factory_one_by_one(number: int) -> list[dg.AssetsDefinition]:

@@ -50,7 +50,8 @@ from dagster_peaka.queries.assets import build_peaka_query_asset, build_peaka_qu
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
-from dagster_peaka.specs import load_peaka_cache_specs
+from dagster_peaka.steps.checks import PeakaCacheChecks
+from dagster_peaka.steps.specs import load_peaka_cache_specs
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "PeakaApiError",
     "PeakaAuthenticationError",
     "PeakaCache",
+    "PeakaCacheChecks",
     "PeakaCacheEntry",
     "PeakaCacheOverride",
     "PeakaCacheSelector",

@@ -12,6 +12,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, PrivateAttr, mo
 from typing_extensions import Self
 
 from dagster_peaka.api.settings import bare
+from dagster_peaka.caches.declared import (
+    FINGERPRINT_METADATA,
+    MODE_METADATA,
+    ON_SCHEDULE_METADATA,
+    ROW_COUNT_METADATA,
+    WAIT_METADATA,
+    checked_fingerprint,
+)
+from dagster_peaka.caches.declared import RowCount as DeclaredRowCount
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.reading import (
@@ -31,17 +40,8 @@ from dagster_peaka.component.reading import (
     written,
 )
 from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings
-from dagster_peaka.declared import (
-    FINGERPRINT_METADATA,
-    MODE_METADATA,
-    ON_SCHEDULE_METADATA,
-    ROW_COUNT_METADATA,
-    WAIT_METADATA,
-    checked_fingerprint,
-)
-from dagster_peaka.declared import RowCount as DeclaredRowCount
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.specs import AssetCondition
+from dagster_peaka.steps.specs import AssetCondition
 
 OF_EACH_CACHE = re.compile(r"\{[{%].*\b(props|spec)\b", re.DOTALL)
 """A template that comes to something else for each cache."""

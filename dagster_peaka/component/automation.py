@@ -1,44 +1,16 @@
-"""The checks and sensors that the component's YAML asks for."""
+"""The sensors that the component's YAML asks for."""
 
 from collections.abc import Sequence
 
 import dagster as dg
 
-from dagster_peaka.checks import build_peaka_cache_checks
 from dagster_peaka.component.settings import (
-    PeakaCheckSettings,
     PeakaPollingSensorSettings,
     PeakaUpstreamSensorSettings,
 )
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
-
-
-def checks_of(
-    assets: Sequence[dg.AssetsDefinition], checks: PeakaCheckSettings, resource_key: str
-) -> list[dg.AssetChecksDefinition]:
-    """The checks of each step's assets, as one step: no step has to wait for the checks of another.
-
-    Raises:
-        PeakaConfigError: as :func:`build_peaka_cache_checks`, also where there are no assets.
-    """
-    return [
-        made
-        for definition in assets or [()]
-        for made in build_peaka_cache_checks(
-            definition,
-            max_rows_dropped=checks.max_rows_dropped,
-            columns_unchanged=checks.columns_unchanged,
-            max_age=checks.max_age,
-            blocking=checks.blocking,
-            severity=dg.AssetCheckSeverity[checks.severity] if checks.severity else None,
-            retry_policy=checks.op.retry_policy,
-            pool=checks.op.pool,
-            op_tags=checks.op.tags,
-            resource_key=resource_key,
-        )
-    ]
 
 
 def upstream_sensor_of(

@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from dagster_peaka.caches.declared import declared_cache
 from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.attributes import (
     Condition,
@@ -30,7 +31,7 @@ from dagster_peaka.component.attributes import (
     RowCount,
     cache_entries,
 )
-from dagster_peaka.component.automation import checks_of, polling_sensor_of, upstream_sensor_of
+from dagster_peaka.component.automation import polling_sensor_of, upstream_sensor_of
 from dagster_peaka.component.naming import name_of, plain
 from dagster_peaka.component.queries import query_assets_of
 from dagster_peaka.component.reading import (
@@ -83,10 +84,10 @@ from dagster_peaka.component.translation import (
     read_translation,
 )
 from dagster_peaka.component.written import as_written
-from dagster_peaka.declared import declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
 from dagster_peaka.records.materializations import link
 from dagster_peaka.resource import PeakaResource
+from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
@@ -222,7 +223,9 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         list[PeakaCacheOverride],
         doc("What is different for some caches.", [{"match": "shop.public.*", "mode": "full_refresh"}]),
     ] = Field(default=[])
-    checks: Annotated[PeakaCheckSettings | None, doc("Which checks the assets get; by default none.")] = None
+    checks: Annotated[
+        PeakaCheckSettings | None, doc("Which checks the steps of the syncs evaluate; by default none.")
+    ] = None
     upstream_sensor: Annotated[
         bool | PeakaUpstreamSensorSettings,
         switch(
@@ -307,6 +310,11 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         if self.caches is not None and self.queries:
             raise field_error(
                 ("queries",), "are fetched with the caches; with caches that are written out there are none."
+            )
+        if self.caches is not None and self.checks is not None and self.checks.columns_unchanged:
+            raise field_error(
+                ("checks", "columns_unchanged"),
+                "compares with the columns of a snapshot; of caches that are written out there is none.",
             )
         own: list[tuple[Loc, PeakaCacheAttributes]] = [
             *((("overrides", number), override) for number, override in enumerate(self.overrides)),
@@ -577,6 +585,14 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         with blaming(self._context, "caches"):
             return self._definitions(steps.of_entries(entries, said), steps.name)
 
+    def _checks(self) -> PeakaCacheChecks:
+        """What the steps of syncs evaluate; refused here, so that the error names the field."""
+        chosen: PeakaCacheChecks = {} if self.checks is None else self.checks.chosen
+        if chosen:
+            with blaming(self._context, "checks"):
+                step_checks((), chosen)
+        return {"last_sync_succeeded": self.last_sync_check, **chosen}
+
     def _steps(self, context: dg.ComponentLoadContext) -> Steps:
         return Steps(
             name=self.name or name_of(context),
@@ -586,7 +602,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             fingerprint=self.fingerprint,
             wait=self.wait,
             on_schedule=self.on_schedule,
-            last_sync_check=self.last_sync_check,
+            checks=self._checks(),
             op=self.op,
             spec_of=self._spec,
             execute=self.execute,
@@ -594,27 +610,21 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         )
 
     def _definitions(self, assets: Sequence[dg.AssetsDefinition], name: str) -> dg.Definitions:
-        """The assets, with the resource that they need, and with checks and sensors."""
+        """The assets, with the resource that they need, and with sensors."""
         if not self.polling_sensor:
             for spec in (spec for definition in assets for spec in definition.specs):
                 if declared_cache(spec).wait is False:
                     raise problem_at(self._context, (), f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
         upstream = switched(self.upstream_sensor, PeakaUpstreamSensorSettings)
         polling = switched(self.polling_sensor, PeakaPollingSensorSettings)
-        checks: list[dg.AssetChecksDefinition] = []
         sensors: list[dg.SensorDefinition] = []
-        if self.checks is not None:
-            with blaming(self._context, "checks"):
-                checks = checks_of(assets, self.checks, name)
         if upstream is not None and assets:
             with blaming(self._context, "upstream_sensor"):
                 sensors.append(upstream_sensor_of(assets, upstream, name))
         if polling is not None and assets:
             with blaming(self._context, "polling_sensor"):
                 sensors.append(polling_sensor_of(assets, polling, name))
-        return dg.Definitions(
-            assets=assets, asset_checks=checks, sensors=sensors, resources={name: self.connection}
-        )
+        return dg.Definitions(assets=assets, sensors=sensors, resources={name: self.connection})
 
     # Words
 

@@ -1,6 +1,7 @@
 """The materialized queries that the component's YAML asks for."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import dagster as dg
 
@@ -29,16 +30,21 @@ def query_assets_of(
     Raises:
         PeakaConfigError: as :func:`build_peaka_query_assets`.
     """
+
+    def in_group(props: PeakaQuery) -> dg.AssetSpec:
+        spec = query_spec(props)
+        group = settings.group_name
+        return spec if group is None else cast("Any", spec).replace_attributes(group_name=group)
+
     return build_peaka_query_assets(
         project.model_copy(update={"caches": tuple(caches)}),
         selector=settings.include,
-        translator=_Translator(cache_spec, query_spec),
+        translator=_Translator(cache_spec, in_group),
         sources_check=settings.sources_check,
         on_schedule=settings.on_schedule,
         row_count=settings.row_count or "off",
         fingerprint=settings.fingerprint,
         cancel_on_termination=settings.cancel_on_termination,
-        group_name=settings.group_name,
         retry_policy=settings.op.retry_policy,
         pool=settings.op.pool,
         op_tags=settings.op.tags,

@@ -7,20 +7,21 @@ from typing import Any, TypeAlias, cast
 import dagster as dg
 
 from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets
-from dagster_peaka.caches.names import op_name
-from dagster_peaka.caches.project import PeakaCache
-from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheEntry
-from dagster_peaka.component.settings import PeakaOpSettings
-from dagster_peaka.declared import (
+from dagster_peaka.caches.declared import (
     FINGERPRINT_METADATA,
     MODE_METADATA,
     ON_SCHEDULE_METADATA,
     ROW_COUNT_METADATA,
     WAIT_METADATA,
 )
+from dagster_peaka.caches.names import op_name
+from dagster_peaka.caches.project import PeakaCache
+from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheEntry
+from dagster_peaka.component.settings import PeakaOpSettings
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
-from dagster_peaka.specs import KIND_TAG, AssetCondition
+from dagster_peaka.steps.checks import PeakaCacheChecks
+from dagster_peaka.steps.specs import KIND_TAG, AssetCondition
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
@@ -49,7 +50,7 @@ class Steps:
     fingerprint: str | None
     wait: bool
     on_schedule: str
-    last_sync_check: bool
+    checks: PeakaCacheChecks
     op: PeakaOpSettings
     spec_of: SpecOf
     execute: Execute
@@ -138,13 +139,12 @@ class Steps:
         return {
             "row_count": self.row_count,
             "fingerprint": self.fingerprint,
-            "last_sync_check": self.last_sync_check,
+            "checks": self.checks,
             "wait": self.wait,
             "on_schedule": self.on_schedule,
             "resource_key": self.name,
             "retry_policy": self.op.retry_policy,
             "pool": self.op.pool,
-            "op_tags": self.op.tags,
         }
 
     def _op(self, definition: dg.AssetsDefinition, cache: PeakaCache, said: Said) -> PeakaOpSettings:
@@ -160,7 +160,12 @@ class Steps:
         self, name: str, definitions: Sequence[dg.AssetsDefinition], op: PeakaOpSettings
     ) -> dg.AssetsDefinition:
         """The assets of all of these definitions, by one step."""
-        if self.is_usual and op is self.op and [each.op.name for each in definitions] == [name]:
+        if (
+            self.is_usual
+            and op is self.op
+            and not op.tags
+            and [each.op.name for each in definitions] == [name]
+        ):
             return definitions[0]
         ops = [definition.op for definition in definitions]
         whole = dg.op(

@@ -106,7 +106,7 @@ caches: list[dg.AssetsDefinition] = build_peaka_cache_assets(
     step_per="catalog",
     selector=selector,
     translator=Tiered(source_asset_key=lambda cache: ["landed", cache.table_name]),
-    last_sync_check=True,
+    checks={"last_sync_succeeded": True},
 )
 
 
