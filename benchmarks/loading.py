@@ -14,14 +14,13 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka import (
-    Column,
     DagsterPeakaTranslator,
     PeakaCache,
     PeakaSyncConfig,
-    SyncMode,
     build_peaka_cache_asset,
     build_peaka_cache_assets,
 )
+from dagster_peaka.api import Column, SyncMode
 
 ROUNDS = 9
 RETRY = dg.RetryPolicy(max_retries=2)

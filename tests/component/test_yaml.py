@@ -5,7 +5,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_peaka import PeakaCacheEntry, PeakaOpSettings, PeakaProjectComponent, PeakaResource
+from dagster_peaka import PeakaProjectComponent, PeakaResource
+from dagster_peaka.component import PeakaCacheEntry, PeakaOpSettings
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.component.projects import Project, connection_to, keys, run_of, spec_of, steps
 
