@@ -122,7 +122,7 @@ def build_peaka_cache_asset(
     )
     step = StepSettings(retry_policy, pool, op_tags)
     return step.definition(
-        _body(resource_key), [spec], _checks([spec], checks), op_name(spec.key), resource_key
+        _body(resource_key), [spec], checks_of([spec], checks), op_name(spec.key), resource_key
     )
 
 
@@ -199,8 +199,8 @@ def build_peaka_cache_assets(
     step = StepSettings(retry_policy, pool)
     body = _body(resource_key)
     return [
-        step.definition(body, members, _checks(members, checks), step_name, resource_key)
-        for step_name, members in _steps(step_per, caches, specs, name, project_id).items()
+        step.definition(body, members, checks_of(members, checks), step_name, resource_key)
+        for step_name, members in steps_of(step_per, caches, specs, name, project_id).items()
     ]
 
 
@@ -249,7 +249,7 @@ def peaka_cache_assets(
     specs = specs_of(caches, translator, sync)
     warn_of_schedules(caches, specs)
     step = StepSettings(retry_policy, pool, op_tags)
-    declared = _checks(specs, checks)
+    declared = checks_of(specs, checks)
 
     def decorated(body: Callable[..., Iterable[StepResult]]) -> dg.AssetsDefinition:
         return step.definition(_watched(body), specs, declared, name or body.__name__)
@@ -308,7 +308,7 @@ def _awaited(context: dg.AssetExecutionContext) -> set[dg.AssetKey]:
 # From specs to steps
 
 
-def _steps(
+def steps_of(
     step_per: str,
     caches: Sequence[PeakaCache],
     specs: Sequence[dg.AssetSpec],
@@ -340,7 +340,7 @@ def _joined(*parts: str) -> str:
     return op_name(dg.AssetKey(parts))
 
 
-def _checks(specs: Sequence[dg.AssetSpec], chosen: PeakaCacheChecks | None) -> dict[str, dg.AssetCheckSpec]:
+def checks_of(specs: Sequence[dg.AssetSpec], chosen: PeakaCacheChecks | None) -> dict[str, dg.AssetCheckSpec]:
     """The checks that a step evaluates; without them nobody would see how a deferred sync has ended."""
     deferred = {spec.key for spec in specs if spec.metadata.get(WAIT_METADATA) is False}
     return step_checks(specs, chosen, last_sync=deferred)

@@ -88,6 +88,7 @@ from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
 from dagster_peaka.records.materializations import link
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
+from dagster_peaka.steps.specs import SyncSettings
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
@@ -597,24 +598,20 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return Steps(
             name=self.name or name_of(context),
             step_per=self.step_per,
-            mode=self.mode,
-            row_count=self.row_count or "off",
-            fingerprint=self.fingerprint,
-            wait=self.wait,
-            on_schedule=self.on_schedule,
+            sync=SyncSettings(
+                self.mode, self.row_count or "off", self.fingerprint, self.wait, self.on_schedule
+            ),
             checks=self._checks(),
             op=self.op,
             spec_of=self._spec,
             execute=self.execute,
-            is_usual=type(self).execute is PeakaProjectComponent.execute,
         )
 
     def _definitions(self, assets: Sequence[dg.AssetsDefinition], name: str) -> dg.Definitions:
         """The assets, with the resource that they need, and with sensors."""
-        if not self.polling_sensor:
-            for spec in (spec for definition in assets for spec in definition.specs):
-                if declared_cache(spec).wait is False:
-                    raise problem_at(self._context, (), f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
+        for spec in (spec for definition in assets for spec in definition.specs):
+            if declared_cache(spec).wait is False and not self.polling_sensor:
+                raise problem_at(self._context, (), f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
         upstream = switched(self.upstream_sensor, PeakaUpstreamSensorSettings)
         polling = switched(self.polling_sensor, PeakaPollingSensorSettings)
         sensors: list[dg.SensorDefinition] = []

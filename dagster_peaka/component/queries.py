@@ -7,8 +7,8 @@ import dagster as dg
 
 from dagster_peaka.caches.project import PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.settings import PeakaQuerySettings
+from dagster_peaka.component.translation import ComponentTranslator
 from dagster_peaka.queries.assets import build_peaka_query_assets
-from dagster_peaka.translator import DagsterPeakaTranslator
 
 
 def query_assets_of(
@@ -39,7 +39,7 @@ def query_assets_of(
     return build_peaka_query_assets(
         project.model_copy(update={"caches": tuple(caches)}),
         selector=settings.include,
-        translator=_Translator(cache_spec, in_group),
+        translator=ComponentTranslator(cache_spec, in_group),
         sources_check=settings.sources_check,
         on_schedule=settings.on_schedule,
         row_count=settings.row_count or "off",
@@ -50,22 +50,3 @@ def query_assets_of(
         op_tags=settings.op.tags,
         resource_key=resource_key,
     )
-
-
-class _Translator(DagsterPeakaTranslator):
-    """Asks the component."""
-
-    def __init__(
-        self,
-        cache_spec: Callable[[PeakaCache], dg.AssetSpec],
-        query_spec: Callable[[PeakaQuery], dg.AssetSpec],
-    ) -> None:
-        super().__init__()
-        self._cache_spec = cache_spec
-        self._query_spec = query_spec
-
-    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
-        return self._cache_spec(props)
-
-    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
-        return self._query_spec(props)

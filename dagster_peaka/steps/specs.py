@@ -1,6 +1,6 @@
 """From caches to the specs of their assets: what the translator says, what the caller adds, what the step needs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -121,14 +121,11 @@ class SyncSettings:
         return metadata
 
 
-def _with_settings(spec: dg.AssetSpec, cache: PeakaCache, sync: SyncSettings) -> dg.AssetSpec:
+def _with_settings(
+    spec: dg.AssetSpec, cache: PeakaCache, sync: SyncSettings, place: Mapping[str, str]
+) -> dg.AssetSpec:
     """The spec with the metadata by which the step finds the cache, and knows how to sync it."""
-    metadata = {
-        TABLE_NAME_METADATA: cache.name,
-        **sync.as_metadata(cache.supported_modes),
-        **spec.metadata,
-        **_place(cache),
-    }
+    metadata = {**shown(place), **sync.as_metadata(cache.supported_modes), **spec.metadata, **place}
     # Its signature has types that Dagster leaves open.
     return cast("Any", spec).replace_attributes(skippable=True, metadata=metadata)
 
@@ -190,8 +187,12 @@ def specs_of(
     caches: Sequence[PeakaCache],
     translator: DagsterPeakaTranslator | None,
     sync: SyncSettings,
+    place: Callable[[PeakaCache], dict[str, str]] | None = None,
 ) -> list[dg.AssetSpec]:
     """The spec of each cache, in the same order.
+
+    Args:
+        place: the metadata by which the step finds a cache; by default all that a snapshot tells.
 
     Raises:
         PeakaConfigError: when two caches would be one asset.
@@ -216,7 +217,7 @@ def specs_of(
                 f"{type(translator).__name__}.get_asset_spec answered {translated!r} for cache {cache.id} "
                 f"({cache.name}): it must return a dagster.AssetSpec."
             )
-        spec = _with_settings(translated, cache, sync)
+        spec = _with_settings(translated, cache, sync, (place or _place)(cache))
         if spec.partitions_def is not None:
             raise PeakaConfigError(
                 f"The asset of cache {cache.id} ({cache.name}) has a partitions_def: a Peaka cache is synced as a "

@@ -92,7 +92,7 @@ MISTAKES = [
     (f"{CONNECTION}caches: [a.b]", 6, "caches.0.table", "catalog.schema.table"),
     (f"{CONNECTION}caches:\n  - tabel: a.b.c", 7, "caches.0.tabel", "Near matches: table"),
     (f"{CONNECTION}caches:\n  - mode: incremental", 7, "caches.0", "either table or cache_id"),
-    (f"{CONNECTION}caches: [a.b.c, {{table: a.b.c}}]", 6, "caches", "would both be the asset 'a/b/c'"),
+    (f"{CONNECTION}caches: [a.b.c, {{table: a.b.c}}]", 6, "caches", "is given twice, as a.b.c"),
     (f"{STATIC}selection: {{include: a.b.c}}", 7, "selection", "Drop one"),
     (f"{CONNECTION}checks:\n  max_rows: 1", 7, "checks.max_rows", "Near matches: max_rows_dropped"),
     (f"{CONNECTION}checks:\n  op: {{pool: x}}", 7, "checks.op", "the component's op counts for them"),
