@@ -292,10 +292,11 @@ class _SensorSettings(Section):
             raise ValueError("must be at least 1.")
         return seconds
 
-    @property
-    def status(self) -> dg.DefaultSensorStatus:
-        """What Dagster calls the default status."""
-        return dg.DefaultSensorStatus[self.default_status]
+    def arguments(self, name: str) -> dict[str, Any]:
+        """As the sensor's factory takes them; ``name`` is its name unless another is set."""
+        given = {field: getattr(self, field) for field in type(self).model_fields}
+        status = dg.DefaultSensorStatus[self.default_status]
+        return {**given, "name": self.name or name, "default_status": status}
 
 
 class PeakaUpstreamSensorSettings(_SensorSettings):

@@ -64,13 +64,14 @@ class Steps:
         identities = {entry.props.id: identity_of(entry.cache_id, entry.table)[0] for entry in entries}
         caches = [entry.props for entry in entries]
         specs = specs_of(caches, self._translator(said), self.sync, lambda cache: identities[cache.id])
-        pairs = list(zip(caches, specs, strict=True))
-        alone = [pair for pair in pairs if self.step_per == "catalog" and not pair[0].table_name]
         definitions: list[dg.AssetsDefinition] = []
-        for step_per, group in (
-            ("cache", alone),
-            (self.step_per, [pair for pair in pairs if pair not in alone]),
-        ):
+        for step_per in dict.fromkeys(("cache", self.step_per)):
+            group = [
+                (cache, spec)
+                for cache, spec in zip(caches, specs, strict=True)
+                if step_per
+                == ("cache" if self.step_per == "catalog" and not cache.table_name else self.step_per)
+            ]
             if group:
                 some, theirs = zip(*group, strict=True)
                 definitions.extend(self._definitions(step_per, some, theirs, said))
