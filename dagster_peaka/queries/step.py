@@ -135,9 +135,10 @@ class _Step:
             key
         )
         job = _job(target, rules, earlier)
+        seen = {key: earlier.seen} if earlier else {}
 
         def record(notes: Sequence[Note]) -> None:
-            write_down(self._context, [(key, note) for note in notes], {key: deps})
+            write_down(self._context, [(key, note) for note in notes], {key: deps}, seen)
 
         refreshes = Refreshes(
             target.cache_id, rules.start_timeout, job.earlier.baseline if job.earlier else None

@@ -132,9 +132,10 @@ class _Step:
         keys = {job.target.cache_id: key for key, job in jobs.items()}
         measurer = Measurer(client, self.context.log)
         deps = {key: each.declared.deps for key, each in wanted.items()}
+        seen = {key: each.earlier.seen for key, each in wanted.items() if each.earlier}
 
         def record(notes: Sequence[Note]) -> None:
-            write_down(self.context, [(keys[note.job.target.cache_id], note) for note in notes], deps)
+            write_down(self.context, [(keys[note.job.target.cache_id], note) for note in notes], deps, seen)
 
         measured: dict[dg.AssetKey, Future[Measurement]] = {}
 

@@ -76,7 +76,7 @@ class Started:
 
     @property
     def ours(self) -> CacheExecution | None:
-        """The oldest that may be it. Where that came to nothing, the oldest that COMPLETED: that as well is later."""
+        """The oldest candidate; where that came to nothing, the oldest that COMPLETED: it began after the poll, too."""
         oldest = self.candidates[0] if self.candidates else None
         if oldest is None or oldest.succeeded or not oldest.ended:
             return oldest
@@ -114,7 +114,7 @@ def started_by(
             return mode
         return entry.mode or record.modes.get(entry.id)
 
-    ours: dict[str, CacheExecution] = {}
+    candidates: dict[str, CacheExecution] = {}
     late: CacheExecution | None = None
     certain = record.baseline in (None, *ids)
     for entry in reversed(above):
@@ -122,7 +122,7 @@ def started_by(
         if known is mode and record.was_late(entry):
             late = entry
         elif known is mode:
-            ours.setdefault(entry.id, entry)
+            candidates.setdefault(entry.id, entry)
         elif known is None:
             certain = False
-    return Started(tuple(ours.values()), late, older, certain and late is None)
+    return Started(tuple(candidates.values()), late, older, certain and late is None)

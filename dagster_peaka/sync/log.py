@@ -64,6 +64,7 @@ class Progress:
         self._not_taken: set[object] = set()
         self._unconfirmed: set[object] = set()
         self._hanging: set[str] = set()
+        self._repeated: set[object] = set()
 
     def polled(self, target: object, sync: Sync, reading: Reading | None = None) -> None:
         """Something new may be known about ``target``; ``reading`` is the last reading of its status."""
@@ -83,7 +84,11 @@ class Progress:
         self._tell_hanging(target, sync)
         if self._each:
             self._tell(target, sync, reading)
-        elif self._all_ended or self._clock() - self._counted_at >= PROGRESS_INTERVAL:
+            return
+        if sync.triggers > 1 and target not in self._repeated:
+            self._repeated.add(target)
+            self._log.info("%s: %s", target, _triggering(sync, reading))
+        if self._all_ended or self._clock() - self._counted_at >= PROGRESS_INTERVAL:
             self._count()
 
     def polled_many(self) -> None:

@@ -372,7 +372,7 @@ class Runner:
             return
         else:
             run.noted = record
-        self._notes.append(Note(run.job, record, run.sync.origin, answer))
+        self._notes.append(Note(run.job, record, run.sync.origin, answer, run.sync.triggers > 0))
 
     def _flush(self) -> None:
         notes, self._notes = self._notes, []

@@ -10,7 +10,7 @@ import pytest
 
 from dagster_peaka.api import calls
 from dagster_peaka.sandbox import PeakaSandbox
-from tests.sync.looks import Looks
+from tests.sync.readings import Readings
 from tests.sync.steps import Nursery, Steps
 
 
@@ -44,9 +44,9 @@ def steps(sandbox: PeakaSandbox, tmp_path: Path, empty_home: Path, nursery: Nurs
 
 
 @pytest.fixture
-def looks(sandbox: PeakaSandbox, monkeypatch: pytest.MonkeyPatch) -> Looks:
+def looks(sandbox: PeakaSandbox, monkeypatch: pytest.MonkeyPatch) -> Readings:
     """The looks of a sync, which go out at once unless a test holds them back."""
-    looks = Looks(sandbox)
+    looks = Readings(sandbox)
     looks.allowed.set()
     real = calls.get_cache_status
 

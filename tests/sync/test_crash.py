@@ -117,6 +117,7 @@ def test_new_rows_upstream_end_the_adoption(steps: Steps) -> None:
     steps.materialize_upstream()
     ended = steps.run(EXECUTOR="in_process", AGAIN=run_id)
     assert (ended.success, steps.triggers()) == (True, 2)
+    assert "is not adopted, because landed has been updated since" in ended.output
 
 
 def test_an_old_trigger_is_not_adopted(steps: Steps) -> None:
@@ -126,6 +127,7 @@ def test_an_old_trigger_is_not_adopted(steps: Steps) -> None:
     steps.sandbox.wait_idle()
     ended = steps.run(EXECUTOR="in_process", AGAIN=run_id, POLL_TIMEOUT="3600", SECONDS_LATER="3601")
     assert (ended.success, steps.triggers()) == (True, 2)
+    assert "is not adopted, because that is longer ago than poll_timeout" in ended.output
 
 
 def test_a_run_that_has_materialized_is_not_adopted(steps: Steps) -> None:

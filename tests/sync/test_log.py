@@ -20,7 +20,7 @@ from dagster_peaka.sync.machine import Reading, Sync, Task
 from dagster_peaka.sync.outcome import Posted
 from dagster_peaka.sync.rules import SyncRules
 from tests.materializing import acting_when, is_followed, log_of, peaka_for, sqlite_tables, triggers
-from tests.sync.looks import Looks
+from tests.sync.readings import Readings
 from tests.sync.steps import wait_until
 
 
@@ -176,7 +176,7 @@ def test_a_trigger_that_was_lost_after_others_were_not_taken_has_its_own_warning
     assert "its answer was lost" in lost
 
 
-def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Looks) -> None:
+def test_an_outage_is_two_lines(sandbox: PeakaSandbox, looks: Readings) -> None:
     """The log says when Peaka could no longer be read, and when it answers again."""
     sandbox.plan("ops.public.t", hold=True)
 
@@ -365,4 +365,20 @@ def test_an_outage_says_when_it_will_be_given_up() -> None:
         "t: Nobody answers. That may last 300 s (outage_tolerance). Trying again.",
         "t: Peaka could not be read for 29 s of 300 s (outage_tolerance)",
         "t: Peaka could not be read for 59 s of 300 s (outage_tolerance)",
+    ]
+
+
+def test_a_second_trigger_has_a_line_of_its_own_also_among_many() -> None:
+    """Who asks why a cache was synced twice finds which, and why, in the log of a step of many."""
+    scene = Scene(caches=21)
+    quiet = Reading(None, server_time=NOON)
+    scene.trigger(quiet)
+
+    scene.every_second(lambda: quiet, 125)
+    scene.sync.posting(scene.now)
+    scene.progress.polled("t", scene.sync, quiet)
+    scene.progress.polled("t", scene.sync, quiet)
+
+    assert [line for line in scene.lines if line.startswith("t: ")] == [
+        "t: no new execution has appeared for 120 s; triggering an incremental update once more"
     ]

@@ -15,7 +15,7 @@ from dagster_peaka import PeakaResource, PeakaSyncError
 from dagster_peaka.api import CacheExecution
 from dagster_peaka.sandbox import ExecutionRecord, PeakaSandbox
 from tests.materializing import TRIGGERS, acting_when, is_followed
-from tests.sync.looks import Looks, answered
+from tests.sync.readings import Readings, answered
 from tests.sync.steps import PATIENCE, wait_until
 
 CACHE = "ops.public.t"
@@ -52,7 +52,7 @@ def triggers(sandbox: PeakaSandbox) -> int:
 
 
 @contextmanager
-def between_two_polls(looks: Looks, act: Callable[[], object]) -> Generator[None]:
+def between_two_polls(looks: Readings, act: Callable[[], object]) -> Generator[None]:
     """In the block a sync's trigger is answered, `act` is done, and only then looks are taken again."""
     looks.allowed.clear()
 
@@ -96,7 +96,7 @@ def test_visible_at_once(sandbox: PeakaSandbox, sync: Sync) -> None:
     assert triggers(sandbox) == 1
 
 
-def test_visible_after_some_seconds(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_visible_after_some_seconds(sandbox: PeakaSandbox, sync: Sync, looks: Readings) -> None:
     """A triggered execution that shows late is waited for: one trigger."""
     sandbox.behaviour.visible_after = PATIENCE
 
@@ -110,7 +110,7 @@ def test_visible_after_some_seconds(sandbox: PeakaSandbox, sync: Sync, looks: Lo
     assert triggers(sandbox) == 1
 
 
-def test_visible_when_it_leaves_the_queue(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_visible_when_it_leaves_the_queue(sandbox: PeakaSandbox, sync: Sync, looks: Readings) -> None:
     """While a stranger's execution runs ours does not show; the grace begins only when that one has ended."""
     sandbox.behaviour.hide_queued = True
     sandbox.plan(CACHE, hold=True)
@@ -128,7 +128,7 @@ def test_visible_when_it_leaves_the_queue(sandbox: PeakaSandbox, sync: Sync, loo
     assert triggers(sandbox) == 1
 
 
-def test_an_older_one_that_shows_late_is_not_ours(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_an_older_one_that_shows_late_is_not_ours(sandbox: PeakaSandbox, sync: Sync, looks: Readings) -> None:
     """An execution from before our look, which showed only after it, may have read past the newest rows."""
     sandbox.behaviour.visible_after = PATIENCE
     sandbox.plan(CACHE, hold=True)
@@ -173,9 +173,9 @@ def test_a_trigger_while_one_runs_is_coalesced(sandbox: PeakaSandbox, sync: Sync
 @pytest.mark.parametrize("spelling", ["upper", "lower", "kebab"])
 @pytest.mark.parametrize("stranger_fails", [False, True])
 def test_ours_is_over_and_replaced_between_two_polls(
-    sandbox: PeakaSandbox, sync: Sync, looks: Looks, spelling: Any, stranger_fails: bool
+    sandbox: PeakaSandbox, sync: Sync, looks: Readings, spelling: Any, stranger_fails: bool
 ) -> None:
-    """Of two executions between two looks only the history still shows ours, however it spells the modes."""
+    """Of two executions between two polls only the history still shows ours, however it spells the modes."""
     sandbox.behaviour.mode_spelling = spelling
 
     def schedule() -> None:
@@ -201,8 +201,8 @@ def histories(sandbox: PeakaSandbox) -> int:
     return sum(record.operation == "getCacheExecutionHistory" for record in sandbox.requests)
 
 
-def and_a_later_one(looks: Looks, sync: Sync) -> CacheExecution:
-    """Sync while a stranger's execution follows ours, and both are over before the next look."""
+def and_a_later_one(looks: Readings, sync: Sync) -> CacheExecution:
+    """Sync while a stranger's execution follows ours, and both are over before the next poll."""
 
     def start() -> None:
         start_later(looks.sandbox)
@@ -212,7 +212,9 @@ def and_a_later_one(looks: Looks, sync: Sync) -> CacheExecution:
         return sync()
 
 
-def test_a_later_completed_one_is_not_taken_for_ours(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_a_later_completed_one_is_not_taken_for_ours(
+    sandbox: PeakaSandbox, sync: Sync, looks: Readings
+) -> None:
     """The status shows a stranger's that COMPLETED; the history, read once, has ours beneath it."""
     execution = and_a_later_one(looks, sync)
     assert execution.id == triggered(sandbox)[0].id
@@ -307,7 +309,7 @@ def test_an_end_that_nobody_has_seen_yet(sandbox: PeakaSandbox, sync: Sync, word
         sync(start_timeout=0.2)
 
 
-def test_a_history_without_modes(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_a_history_without_modes(sandbox: PeakaSandbox, sync: Sync, looks: Readings) -> None:
     """Where the history names no modes, the newest execution known to be of the mode is followed."""
     sandbox.behaviour.mode_spelling = "absent"
     execution = and_a_later_one(looks, sync)
@@ -378,7 +380,7 @@ def test_on_running_fail(sandbox: PeakaSandbox, sync: Sync) -> None:
     assert triggers(sandbox) == 0
 
 
-def test_a_short_outage(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_a_short_outage(sandbox: PeakaSandbox, sync: Sync, looks: Readings) -> None:
     """The server away for less than outage_tolerance: as if nothing had happened."""
     sandbox.plan(CACHE, hold=True)
 
@@ -395,7 +397,7 @@ def test_a_short_outage(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None
     assert triggers(sandbox) == 1
 
 
-def test_a_long_outage(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_a_long_outage(sandbox: PeakaSandbox, sync: Sync, looks: Readings) -> None:
     """The server away for longer: the sync names the execution that may still run, and nothing is cancelled."""
     sandbox.plan(CACHE, hold=True)
 
@@ -413,7 +415,7 @@ def test_a_long_outage(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
     assert not [record for record in sandbox.requests if (record.operation or "").startswith("cancel")]
 
 
-def test_an_execution_that_vanishes(sandbox: PeakaSandbox, sync: Sync, looks: Looks) -> None:
+def test_an_execution_that_vanishes(sandbox: PeakaSandbox, sync: Sync, looks: Readings) -> None:
     """Gone from status and history, it is waited for as long as for a new one, and then named."""
     sandbox.plan(CACHE, vanish=True, hold=True)
 

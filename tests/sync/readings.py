@@ -14,7 +14,7 @@ def answered(sandbox: PeakaSandbox) -> bool:
 
 
 @dataclass
-class Looks:
+class Readings:
     """The looks at a cache's status that are sent after its trigger: how many, and whether they may go out yet."""
 
     sandbox: PeakaSandbox
