@@ -18,7 +18,8 @@ def cache_assets() -> list[dg.AssetsDefinition]:
             description=f"The copy of the table `{table}` that Peaka keeps.",
             # So that the report is made anew when rows have changed, and not after every sync.
             fingerprint="checksum",
-            last_sync_check=True,  # so that a sync fails visibly too that somebody else started
+            # So that a sync fails visibly too that somebody else started.
+            checks={"last_sync_succeeded": True},
         )
         for table in TABLES
     ]
