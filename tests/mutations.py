@@ -316,8 +316,8 @@ MUTATIONS = [
     Mutation(
         "late to show: a second trigger that was not taken ends the rule",
         "sync/machine.py",
-        "self.record = replace(self.record, polled_at=self._first_poll)",
-        "pass",
+        "if self.triggers < 2:",
+        "if False:",
         (f"{STORIES}::test_what_once_went_wrong",),
     ),
     Mutation(
@@ -385,7 +385,7 @@ MUTATIONS = [
     ),
     Mutation(
         "rows: what the first release recorded counts as a total",
-        "checks.py",
+        "steps/checks.py",
         "return rows if isinstance(rows, int) and not uncounted else None",
         "return rows if isinstance(rows, int) else None",
         ("tests/test_checks.py::test_what_the_first_release_recorded_after_a_full_refresh_is_no_total",),

@@ -190,7 +190,7 @@ def test_what_an_asset_may_declare_reaches_every_form(step_per: str) -> None:
     assets = build_peaka_cache_assets(
         [cache(1), cache(2)], step_per=step_per, translator=translator, **of_step
     )
-    assets = [each for each in dg.map_asset_specs(changed, assets) if isinstance(each, dg.AssetsDefinition)]
+    assets = list(dg.map_asset_specs(changed, assets))
     dg.Definitions(assets=assets, resources={"their_peaka": NOWHERE}).get_repository_def()
     single = build_peaka_cache_asset(table="a.b.c", **shared, **of_step)
 

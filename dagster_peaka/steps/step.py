@@ -115,7 +115,7 @@ class _Step:
             try:
                 client = get_client()
             except PeakaError as error:
-                self._fail_all([*declared, *only_checked], error)
+                self._fail_all({*declared, *only_checked, *(check.asset_key for check in others)}, error)
             else:
                 with client:
                     yield from self._synced(client, declared)

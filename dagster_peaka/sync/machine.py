@@ -269,8 +269,6 @@ class Sync:
             return self._end(Trouble.NOT_ALLOWED, reason)
         if answer is Posted.NOT_TAKEN:
             self.triggers -= 1
-            # Nothing was triggered once more: what is late is so by the first trigger's poll, as before.
-            self.record = replace(self.record, polled_at=self._first_poll)
             if self.not_taken.seen(now) >= self.rules.outage_tolerance or now >= self._deadline:
                 return self._end(Trouble.NOT_TAKEN, reason)
             return self._poll_again(now + self.rules.wait(self.not_taken.seconds))
@@ -338,6 +336,10 @@ class Sync:
 
     def _poll_again(self, due: float) -> None:
         """What is triggered has to follow a poll that is fresh, and that shows nothing new."""
+        if (
+            self.triggers < 2
+        ):  # no second trigger went out: what is late is so by the first one's poll, as before
+            self.record = replace(self.record, polled_at=self._first_poll)
         self.state = State.IDENTIFY if self.triggers else State.POLL
         self.execution, self.due = None, due
 

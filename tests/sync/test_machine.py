@@ -3,6 +3,8 @@
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import pytest
+
 from dagster_peaka.api import CacheExecution, SyncMode
 from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Posted, Trouble
@@ -157,6 +159,25 @@ def test_a_second_trigger_that_was_not_taken_is_not_repeated_once_the_first_has_
     sync.history_read([ours, execution("baseline", -60)], 126.1)
     assert sync.result is not None
     assert (sync.result.execution, sync.result.triggers) == (ours, 1)
+
+
+@pytest.mark.parametrize("why", ["not taken", "an old poll"])
+def test_what_is_late_stays_late_until_a_second_trigger_goes_out(why: str) -> None:
+    """One that was to go out, and did not, changes nothing about what began before the first poll."""
+    sync = triggered(execution("baseline", -600))
+    for now in (1.0, 125.0):
+        polled(sync, execution("baseline", -600), now)
+    assert sync.task is Task.TRIGGER
+    if why == "an old poll":
+        assert not sync.posting(131.0)
+    else:
+        assert sync.posting(125.1)
+        sync.posted(Posted.NOT_TAKEN, 125.2, reason="429")
+    late = execution("late", -60)
+    polled(sync, late, 132.0)
+    sync.history_read([late, execution("baseline", -600)], 132.1)
+    assert sync.result is None
+    assert sync.record.baseline == "late"
 
 
 def test_a_first_trigger_that_was_not_taken_begins_with_another_baseline() -> None:
