@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 import dagster as dg
 
 from dagster_peaka.assets import build_peaka_cache_asset, build_peaka_cache_assets
-from dagster_peaka.caches.names import op_name
+from dagster_peaka.caches.names import op_names
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheEntry
 from dagster_peaka.component.settings import PeakaOpSettings
@@ -85,7 +85,8 @@ class Steps:
             PeakaConfigError: when two of them would be one asset.
         """
         taken: dict[str, PeakaCacheEntry] = {}
-        together: dict[str, list[dg.AssetsDefinition]] = {}
+        together: dict[tuple[str, ...], list[dg.AssetsDefinition]] = {}
+        project = tuple(self.name.split("__"))
         alone: list[dg.AssetsDefinition] = []
         for entry in entries:
             definition = self._of_entry(entry, said)
@@ -95,14 +96,14 @@ class Steps:
                     f"{other} and {entry} would both be the asset {key!r}: give one of them another key."
                 )
             if self.step_per == "project":
-                together.setdefault(self.name, []).append(definition)
+                together.setdefault(project, []).append(definition)
             elif self.step_per == "catalog" and entry.table is not None:
-                name = op_name(dg.AssetKey([self.name, entry.props.catalog_name]))
-                together.setdefault(name, []).append(definition)
+                together.setdefault((*project, entry.props.catalog_name), []).append(definition)
             else:
                 op = self._op(definition, entry.props, said) if self.step_per == "cache" else self.op
                 alone.append(self._step(definition.op.name, [definition], op))
-        return [*alone, *(self._step(name, group, self.op) for name, group in together.items())]
+        names = op_names(together)
+        return [*alone, *(self._step(names[parts], group, self.op) for parts, group in together.items())]
 
     def _of_entry(self, entry: PeakaCacheEntry, said: Said) -> dg.AssetsDefinition:
         props = entry.props
