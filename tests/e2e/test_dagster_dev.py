@@ -226,17 +226,6 @@ def test_the_page_of_the_resource_says_what_it_is(dagster_dev: Served, page: Pag
     expect(row(page, "api_key")).to_contain_text("PEAKA_API_KEY")
 
 
-def test_a_failure_after_the_last_retry_opens_with_its_reason(dagster_dev: Served, page: Page) -> None:
-    """Of a run whose retry policy is used up, the page shows why the sync failed, not that it is."""
-    ui, table = dagster_dev.fleet, "shop_vienna.public.orders_2010_12"
-    dagster_dev.sandbox.plan(table, fail="the source is locked", times=None)
-    failed = ui.launch(table.split("."))
-    assert ui.ended(failed).status == "FAILURE"
-    page.goto(f"{ui.url}/runs/{failed}")
-    expect(page.get_by_text("the source is locked").first).to_be_visible()
-    expect(page.get_by_text("Exceeded max_retries")).to_have_count(0)
-
-
 def test_the_launchpad_offers_the_mode(dagster_dev: Served, page: Page, pictures: Path) -> None:
     """The launchpad completes and explains `mode`; a run with `mode: full_refresh` rebuilds the cache."""
     page.goto(dagster_dev.example.url + "/assets/ops/public/airports")
