@@ -14,13 +14,13 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka import (
-    Column,
+    DagsterPeakaTranslator,
     PeakaCache,
     PeakaSyncConfig,
-    SyncMode,
     build_peaka_cache_asset,
     build_peaka_cache_assets,
 )
+from dagster_peaka.api import Column, SyncMode
 
 ROUNDS = 9
 RETRY = dg.RetryPolicy(max_retries=2)
@@ -59,7 +59,8 @@ def caches(number: int) -> list[PeakaCache]:
 
 def by_factory(number: int) -> list[dg.AssetsDefinition]:
     """A project as the package makes it."""
-    return build_peaka_cache_assets(caches(number), deps=["landed"], retry_policy=RETRY, pool="peaka")
+    translator = DagsterPeakaTranslator(source_asset_key=lambda _: "landed")
+    return build_peaka_cache_assets(caches(number), translator=translator, retry_policy=RETRY, pool="peaka")
 
 
 def by_factory_one_by_one(number: int) -> list[dg.AssetsDefinition]:

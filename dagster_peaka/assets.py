@@ -8,17 +8,19 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
+from dagster_peaka.caches.declared import WAIT_METADATA
 from dagster_peaka.caches.names import op_name, op_names
 from dagster_peaka.caches.project import PeakaCache, PeakaProject
 from dagster_peaka.caches.selection import PeakaSelection
-from dagster_peaka.declared import LAST_SYNC_CHECK, WAIT_METADATA
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.records.attempts import materializations_of
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
-from dagster_peaka.specs import (
+from dagster_peaka.steps.arguments import DROPPED, instead
+from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
+from dagster_peaka.steps.definition import StepSettings
+from dagster_peaka.steps.specs import (
     AssetCondition,
     AssetDependency,
-    Attributes,
     SyncSettings,
     description_of,
     identity_of,
@@ -29,13 +31,13 @@ from dagster_peaka.specs import (
     specs_of,
     warn_of_schedules,
 )
-from dagster_peaka.steps.definition import StepSettings
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import AssetKeyLike, DagsterPeakaTranslator
 
 STEP_PER = ("cache", "catalog", "project")
 
 
+@instead({"last_sync_check": DROPPED["last_sync_check"]})
 def build_peaka_cache_asset(
     *,
     cache_id: str | None = None,
@@ -57,7 +59,7 @@ def build_peaka_cache_asset(
     op_tags: Mapping[str, object] | None = None,
     row_count: str = "off",
     fingerprint: str | None = None,
-    last_sync_check: bool = False,
+    checks: PeakaCacheChecks | None = None,
     wait: bool = True,
     on_schedule: str = "warn",
     resource_key: str = "peaka",
@@ -80,9 +82,10 @@ def build_peaka_cache_asset(
             table, such as ``count(*), max(updated_at)``. Costs one query after the sync, which scans the copy; it
             answers ``row_count`` as well. None: the version is the execution's id, so it changes with every sync, and
             ``AutomationCondition.data_version_changed()`` fires after every one.
-        last_sync_check: whether the asset gets the check ``last_sync_succeeded``, evaluated by every sync.
+        checks: which checks the sync's own step evaluates after the sync, also where that has failed: a dictionary
+            such as ``{"last_sync_succeeded": True, "max_age": timedelta(hours=6)}``, a :class:`PeakaCacheChecks`.
         wait: False for a step that ends when the trigger is answered; :func:`build_peaka_polling_sensor` then records
-            what becomes of it. It implies ``last_sync_check``.
+            what becomes of it. It implies the check ``last_sync_succeeded``.
         on_schedule: what is done about schedules by which Peaka syncs the cache itself, besides the syncs that Dagster
             decides on. ``warn``: where a step learns of one, its log says so. ``disable``: every sync first has them
             switched off in Peaka, where there are any, and fails if Peaka keeps them; costs one request a sync.
@@ -118,10 +121,12 @@ def build_peaka_cache_asset(
         freshness_policy=freshness_policy,
     )
     step = StepSettings(retry_policy, pool, op_tags)
-    checks = _last_sync_checks([spec], last_sync_check)
-    return step.definition(_body(resource_key), [spec], checks, op_name(spec.key), resource_key)
+    return step.definition(
+        _body(resource_key), [spec], checks_of([spec], checks), op_name(spec.key), resource_key
+    )
 
 
+@instead()
 def build_peaka_cache_assets(
     caches_or_project: PeakaProject | Iterable[PeakaCache],
     *,
@@ -130,21 +135,11 @@ def build_peaka_cache_assets(
     translator: DagsterPeakaTranslator | None = None,
     mode: str | None = None,
     name: str | None = None,
-    deps: Iterable[AssetDependency] | None = None,
-    metadata: Mapping[str, object] | None = None,
-    tags: Mapping[str, str] | None = None,
-    owners: Sequence[str] | None = None,
-    kinds: Iterable[str] | None = None,
-    group_name: str | None = None,
-    code_version: str | None = None,
-    automation_condition: AssetCondition | None = None,
-    freshness_policy: dg.FreshnessPolicy | None = None,
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
-    op_tags: Mapping[str, object] | None = None,
     row_count: str = "off",
     fingerprint: str | None = None,
-    last_sync_check: bool = False,
+    checks: PeakaCacheChecks | None = None,
     wait: bool = True,
     on_schedule: str = "warn",
     resource_key: str = "peaka",
@@ -175,12 +170,12 @@ def build_peaka_cache_assets(
             to support nothing else.
         name: the name of the step; where there are several, what their names begin with. By default steps are named
             after the cache, the catalog or the project, so a second call for the same catalogs or project needs it.
-        row_count: as for :func:`build_peaka_cache_asset`, and so are ``fingerprint``, ``last_sync_check``, ``wait``,
+        row_count: as for :func:`build_peaka_cache_asset`, and so are ``fingerprint``, ``checks``, ``wait``,
             ``on_schedule`` and ``resource_key``. Of a cache from a snapshot, ``checksum`` covers the snapshot's
             columns, and ``warn`` says once a load which caches have schedules.
 
-    The other arguments mean what they mean for ``@dg.asset``. ``deps``, ``metadata`` and ``tags`` come on top of what
-    the translator says; the others replace it.
+    ``retry_policy`` and ``pool`` mean what they mean for ``@dg.asset``. What an asset is called and shows is the
+    translator's to say; ``dg.map_asset_specs`` changes it afterwards, for all of them.
 
     Raises:
         PeakaConfigError: when two caches would be one asset, when a selector matches nothing, or when an argument
@@ -198,28 +193,18 @@ def build_peaka_cache_assets(
         raise PeakaConfigError(f"step_per must be one of {choices}, not {step_per!r}.")
     project_id = caches_or_project.project_id if isinstance(caches_or_project, PeakaProject) else None
     caches = selected(caches_or_project, selector)
-    attributes = Attributes(
-        deps,
-        metadata,
-        tags,
-        owners=owners,
-        kinds=None if kinds is None else set(several("kinds", kinds)),
-        group_name=group_name,
-        code_version=code_version,
-        automation_condition=automation_condition,
-        freshness_policy=freshness_policy,
-    )
     sync = SyncSettings(mode, row_count, fingerprint, wait, on_schedule)
-    specs = specs_of(caches, translator, sync, attributes)
+    specs = specs_of(caches, translator, sync)
     warn_of_schedules(caches, specs)
-    step = StepSettings(retry_policy, pool, op_tags)
+    step = StepSettings(retry_policy, pool)
     body = _body(resource_key)
     return [
-        step.definition(body, members, _last_sync_checks(members, last_sync_check), step_name, resource_key)
-        for step_name, members in _steps(step_per, caches, specs, name, project_id).items()
+        step.definition(body, members, checks_of(members, checks), step_name, resource_key)
+        for step_name, members in steps_of(step_per, caches, specs, name, project_id).items()
     ]
 
 
+@instead()
 def peaka_cache_assets(
     caches_or_project: PeakaProject | Iterable[PeakaCache],
     *,
@@ -227,21 +212,12 @@ def peaka_cache_assets(
     translator: DagsterPeakaTranslator | None = None,
     mode: str | None = None,
     name: str | None = None,
-    deps: Iterable[AssetDependency] | None = None,
-    metadata: Mapping[str, object] | None = None,
-    tags: Mapping[str, str] | None = None,
-    owners: Sequence[str] | None = None,
-    kinds: Iterable[str] | None = None,
-    group_name: str | None = None,
-    code_version: str | None = None,
-    automation_condition: AssetCondition | None = None,
-    freshness_policy: dg.FreshnessPolicy | None = None,
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
     op_tags: Mapping[str, object] | None = None,
     row_count: str = "off",
     fingerprint: str | None = None,
-    last_sync_check: bool = False,
+    checks: PeakaCacheChecks | None = None,
     wait: bool = True,
     on_schedule: str = "warn",
 ) -> Callable[[Callable[..., Iterable[StepResult]]], dg.AssetsDefinition]:
@@ -269,25 +245,14 @@ def peaka_cache_assets(
         raise PeakaConfigError(
             "peaka_cache_assets was given no cache: check the project or the list of caches."
         )
-    attributes = Attributes(
-        deps,
-        metadata,
-        tags,
-        owners=owners,
-        kinds=None if kinds is None else set(several("kinds", kinds)),
-        group_name=group_name,
-        code_version=code_version,
-        automation_condition=automation_condition,
-        freshness_policy=freshness_policy,
-    )
     sync = SyncSettings(mode, row_count, fingerprint, wait, on_schedule)
-    specs = specs_of(caches, translator, sync, attributes)
+    specs = specs_of(caches, translator, sync)
     warn_of_schedules(caches, specs)
     step = StepSettings(retry_policy, pool, op_tags)
+    declared = checks_of(specs, checks)
 
     def decorated(body: Callable[..., Iterable[StepResult]]) -> dg.AssetsDefinition:
-        checks = _last_sync_checks(specs, last_sync_check)
-        return step.definition(_watched(body), specs, checks, name or body.__name__)
+        return step.definition(_watched(body), specs, declared, name or body.__name__)
 
     return decorated
 
@@ -343,7 +308,7 @@ def _awaited(context: dg.AssetExecutionContext) -> set[dg.AssetKey]:
 # From specs to steps
 
 
-def _steps(
+def steps_of(
     step_per: str,
     caches: Sequence[PeakaCache],
     specs: Sequence[dg.AssetSpec],
@@ -373,12 +338,7 @@ def _steps(
     return {names[parts]: members for parts, members in steps.items()}
 
 
-def _last_sync_checks(specs: Sequence[dg.AssetSpec], always: bool) -> dict[str, dg.AssetCheckSpec]:
-    """The checks that a step evaluates of its syncs, by the names of their outputs."""
-    return {
-        f"check__{op_name(spec.key)}": dg.AssetCheckSpec(
-            LAST_SYNC_CHECK, asset=spec.key, description="Peaka's last sync of this cache has succeeded."
-        )
-        for spec in specs
-        if always or spec.metadata.get(WAIT_METADATA) is False
-    }
+def checks_of(specs: Sequence[dg.AssetSpec], chosen: PeakaCacheChecks | None) -> dict[str, dg.AssetCheckSpec]:
+    """The checks that a step evaluates; without them nobody would see how a deferred sync has ended."""
+    deferred = {spec.key for spec in specs if spec.metadata.get(WAIT_METADATA) is False}
+    return step_checks(specs, chosen, last_sync=deferred)

@@ -302,9 +302,30 @@ MUTATIONS = [
     Mutation(
         "adoption: also after new rows upstream",
         "records/attempts.py",
-        "elif seen != left.written.deps:",
+        "elif now_seen != left.written.seen.deps:",
         "elif False:",
         (f"{CRASH}::test_new_rows_upstream_end_the_adoption",),
+    ),
+    Mutation(
+        "adoption: who adopts takes what is upstream by then for what the trigger had seen",
+        "records/attempts.py",
+        "return origin is Origin.ADOPTED or repeated",
+        "return False",
+        (f"{STORIES}::test_what_once_went_wrong",),
+    ),
+    Mutation(
+        "late to show: a second trigger that was not taken ends the rule",
+        "sync/machine.py",
+        "self.record = replace(self.record, polled_at=self._first_poll)",
+        "pass",
+        (f"{STORIES}::test_what_once_went_wrong",),
+    ),
+    Mutation(
+        "sensor: the history is read only as far as the status has moved",
+        "sensors/review.py",
+        "if mode in listed or self._has_moved(mode)]",
+        "if self._has_moved(mode)]",
+        (f"{STORIES}::test_what_once_went_wrong",),
     ),
     Mutation(
         "adoption: however old",

@@ -18,6 +18,12 @@ from dagster_peaka.sandbox import PeakaSandbox
 
 MARK = ".. code-block:: python"
 
+PUBLIC = {
+    name: getattr(module, name)
+    for module in (dagster_peaka, dagster_peaka.api, dagster_peaka.component)
+    for name in module.__all__
+}
+
 
 def examples_in(docstring: str) -> Iterator[str]:
     """The Python code blocks of a docstring."""
@@ -35,8 +41,7 @@ def examples_in(docstring: str) -> Iterator[str]:
 
 def documented() -> Iterator[tuple[str, Any]]:
     """The public names, and the public methods of the classes among them."""
-    for name in dagster_peaka.__all__:
-        value = getattr(dagster_peaka, name)
+    for name, value in PUBLIC.items():
         yield name, value
         if inspect.isclass(value):
             for method, function in vars(value).items():
@@ -84,7 +89,7 @@ def names(folder: Path, shop: PeakaSandbox, monkeypatch: pytest.MonkeyPatch) -> 
     peaka.fetch_project().save(folder / "peaka_project.json")
     with PeakaClient(shop.api_key, shop.project_id, shop.base_url) as client:
         yield {
-            **{name: getattr(dagster_peaka, name) for name in dagster_peaka.__all__},
+            **PUBLIC,
             "__name__": "an_example",
             "dg": dg,
             "peaka": peaka,
@@ -98,11 +103,10 @@ def names(folder: Path, shop: PeakaSandbox, monkeypatch: pytest.MonkeyPatch) -> 
         }
 
 
-@pytest.mark.parametrize("name", dagster_peaka.__all__)
+@pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_has_an_example(name: str) -> None:
     """A docstring of its own, with a code block."""
-    value = getattr(dagster_peaka, name)
-    docstring = value.__doc__ or ""
+    docstring = PUBLIC[name].__doc__ or ""
 
     assert list(examples_in(docstring)), f"{name} has no example in its docstring"
 

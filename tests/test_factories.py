@@ -1,5 +1,6 @@
 """Many caches as Dagster assets: their names, what their definitions say, and what a step of them syncs."""
 
+import inspect
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -19,6 +20,7 @@ from dagster_peaka import (
     PeakaSyncConfig,
     build_peaka_cache_asset,
     build_peaka_cache_assets,
+    load_peaka_cache_specs,
     peaka_cache_assets,
 )
 from dagster_peaka.sandbox import PeakaSandbox
@@ -155,7 +157,7 @@ def test_a_table_that_can_only_be_refreshed_is_refreshed_unless_somebody_says_ot
 
 @pytest.mark.parametrize("step_per", ["cache", "catalog", "project"])
 def test_what_an_asset_may_declare_reaches_every_form(step_per: str) -> None:
-    """What `@dg.asset` takes is on each spec, each step, and on what the translator had said."""
+    """By arguments for one cache; for many by `dg.map_asset_specs`, on top of what the translator says."""
     condition, freshness = (
         dg.AutomationCondition.eager(),
         dg.FreshnessPolicy.cron("0 9 * * *", timedelta(hours=1)),
@@ -173,21 +175,28 @@ def test_what_an_asset_may_declare_reaches_every_form(step_per: str) -> None:
         "freshness_policy": freshness,
         "retry_policy": retry,
         "pool": "peaka",
-        "op_tags": {"size": "small"},
-        "last_sync_check": True,
+        "checks": {"last_sync_succeeded": True},
         "resource_key": "their_peaka",
     }
     translator = DagsterPeakaTranslator(source_asset_key=lambda cache: ["src", cache.table_name])
+    of_step = {name: shared.pop(name) for name in ("retry_policy", "pool", "checks", "resource_key")}
+
+    def changed(spec: dg.AssetSpec) -> dg.AssetSpec:
+        merged = {name: shared[name] for name in ("deps", "metadata", "tags")}
+        rest = {name: value for name, value in shared.items() if name not in merged}
+        replaced: Any = spec.replace_attributes(**rest)
+        return replaced.merge_attributes(**merged)
 
     assets = build_peaka_cache_assets(
-        [cache(1), cache(2)], step_per=step_per, translator=translator, **shared
+        [cache(1), cache(2)], step_per=step_per, translator=translator, **of_step
     )
-    single = build_peaka_cache_asset(table="a.b.c", **shared)
+    assets = [each for each in dg.map_asset_specs(changed, assets) if isinstance(each, dg.AssetsDefinition)]
+    dg.Definitions(assets=assets, resources={"their_peaka": NOWHERE}).get_repository_def()
+    single = build_peaka_cache_asset(table="a.b.c", **shared, **of_step)
 
     for asset in [*assets, single]:
         assert asset.op.retry_policy == retry
         assert asset.op.pool == "peaka"
-        assert asset.op.tags["size"] == "small"
         assert "their_peaka" in asset.required_resource_keys
         assert {spec.name for spec in asset.check_specs} == {"last_sync_succeeded"}
         for spec in asset.specs:
@@ -221,6 +230,38 @@ def test_arguments_that_cannot_work_are_refused_at_once(arguments: dict[str, Any
     """The error names the argument and its choices."""
     with pytest.raises(PeakaConfigError, match=named):
         build_peaka_cache_assets([cache(1)], **arguments)
+
+
+@pytest.mark.parametrize("factory", [build_peaka_cache_assets, peaka_cache_assets, load_peaka_cache_specs])
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("deps", "merge_attributes(deps=…)"),
+        ("tags", "merge_attributes(tags=…)"),
+        ("owners", "replace_attributes(owners=…)"),
+        ("group_name", "replace_attributes(group_name=…)"),
+        ("automation_condition", "replace_attributes(automation_condition=…)"),
+        ("last_sync_check", 'checks={"last_sync_succeeded": True}'),
+        ("key", "get_asset_spec"),
+    ],
+)
+def test_arguments_that_went_name_what_to_write_instead(factory: Any, name: str, instead: str) -> None:
+    """What is an AssetSpec's own business is said once, by the translator or afterwards."""
+    with pytest.raises(TypeError) as refused:
+        factory([cache(1)], **{name: "x"})
+    assert f"{factory.__name__} takes no {name}: " in str(refused.value)
+    assert instead in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("factory", "most"),
+    [(build_peaka_cache_assets, 14), (peaka_cache_assets, 14), (load_peaka_cache_specs, 14)],
+)
+def test_a_factory_for_many_caches_has_14_arguments_at_most(factory: Any, most: int) -> None:
+    """And so do those that are not an AssetSpec's own of the factory for one."""
+    assert len(inspect.signature(factory).parameters) <= most
+    of_specs = set(inspect.signature(dg.AssetSpec).parameters)
+    assert len(inspect.signature(build_peaka_cache_asset).parameters.keys() - of_specs) <= most
 
 
 def test_a_partitioned_spec_is_refused() -> None:
@@ -303,7 +344,7 @@ def test_the_decorator_wraps_a_body_of_ones_own(fleet: PeakaSandbox, tmp_path: P
     project = peaka_for(fleet).fetch_project("cat5.public.t1?")
     seen: list[str] = []
 
-    @peaka_cache_assets(project, selector=["*.*.t10", "*.*.t11"], group_name="mine", last_sync_check=True)
+    @peaka_cache_assets(project, selector=["*.*.t10", "*.*.t11"], checks={"last_sync_succeeded": True})
     def mine(
         context: dg.AssetExecutionContext, peaka: PeakaResource, config: PeakaSyncConfig
     ) -> Iterator[Any]:

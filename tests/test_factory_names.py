@@ -56,7 +56,7 @@ def test_any_names_load_or_are_refused_with_both_ids(
         with pytest.raises(PeakaConfigError, match=f"id-{alike[0][0]} .* id-{alike[0][1]} "):
             build_peaka_cache_assets(caches, step_per=step_per)
         return
-    assets = build_peaka_cache_assets(caches, step_per=step_per, last_sync_check=True)
+    assets = build_peaka_cache_assets(caches, step_per=step_per, checks={"last_sync_succeeded": True})
     names = [asset.op.name for asset in assets]
     assert len(set(names)) == len(names)
     groups = {

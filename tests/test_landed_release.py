@@ -8,7 +8,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_peaka import PeakaProject, SyncMode, build_peaka_cache_assets
+from dagster_peaka import PeakaProject, build_peaka_cache_assets
+from dagster_peaka.api import SyncMode
 from dagster_peaka.records.attempts import records_of
 from dagster_peaka.sensors.cursor import ADDRESS, CACHE, PollingCursor, short
 from tests.sensors.upstream import Daemon, cache, land

@@ -44,7 +44,7 @@ def test_a_failure_links_to_its_cache(sandbox: PeakaSandbox) -> None:
     """In the sentence, in the failure's metadata, in the check's, and as the error's `url`."""
     peaka = peaka_for(sandbox, studio_url=TEMPLATE)
     sandbox.plan(TABLE, fail="the source is locked")
-    asset = build_peaka_cache_asset(table=TABLE, last_sync_check=True)
+    asset = build_peaka_cache_asset(table=TABLE, checks={"last_sync_succeeded": True})
 
     result = dg.materialize([asset], resources={"peaka": peaka}, raise_on_error=False)
 

@@ -1,1 +1,33 @@
-"""Peaka's REST API in Python, usable without Dagster: what can be asked, how it travels, what the answers mean."""
+"""Peaka's REST API, usable without Dagster: what :class:`dagster_peaka.PeakaClient` takes and answers."""
+
+from dagster_peaka.api.models import (
+    CacheCreation,
+    CacheExecution,
+    CacheRequest,
+    CacheSchedule,
+    CacheSettings,
+    CacheStatus,
+    Catalog,
+    Column,
+    ExecutionProgress,
+    QueryResult,
+    Schema,
+    SyncMode,
+    Table,
+)
+
+__all__ = [
+    "CacheCreation",
+    "CacheExecution",
+    "CacheRequest",
+    "CacheSchedule",
+    "CacheSettings",
+    "CacheStatus",
+    "Catalog",
+    "Column",
+    "ExecutionProgress",
+    "QueryResult",
+    "Schema",
+    "SyncMode",
+    "Table",
+]

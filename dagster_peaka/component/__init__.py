@@ -1,7 +1,6 @@
-"""The component by which a whole Peaka project is declared in YAML."""
+"""The component by which a whole Peaka project is declared in YAML, and the sections of that YAML."""
 
 from dagster_peaka.component.attributes import PeakaCacheEntry, PeakaCacheOverride
-from dagster_peaka.component.project import PeakaProjectComponent
 from dagster_peaka.component.settings import (
     PeakaCheckSettings,
     PeakaOpSettings,
@@ -16,7 +15,6 @@ __all__ = [
     "PeakaCheckSettings",
     "PeakaOpSettings",
     "PeakaPollingSensorSettings",
-    "PeakaProjectComponent",
     "PeakaQuerySettings",
     "PeakaUpstreamSensorSettings",
 ]

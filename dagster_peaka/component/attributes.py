@@ -12,11 +12,22 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, PrivateAttr, mo
 from typing_extensions import Self
 
 from dagster_peaka.api.settings import bare
+from dagster_peaka.caches.declared import (
+    FINGERPRINT_METADATA,
+    MODE_METADATA,
+    ON_SCHEDULE_METADATA,
+    ROW_COUNT_METADATA,
+    WAIT_METADATA,
+    checked_fingerprint,
+)
+from dagster_peaka.caches.declared import RowCount as DeclaredRowCount
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.reading import (
+    SETTINGS_CONFIG,
     Anything,
     Key,
+    Loc,
     Scalar,
     Section,
     Tags,
@@ -31,17 +42,8 @@ from dagster_peaka.component.reading import (
     written,
 )
 from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings
-from dagster_peaka.declared import (
-    FINGERPRINT_METADATA,
-    MODE_METADATA,
-    ON_SCHEDULE_METADATA,
-    ROW_COUNT_METADATA,
-    WAIT_METADATA,
-    checked_fingerprint,
-)
-from dagster_peaka.declared import RowCount as DeclaredRowCount
 from dagster_peaka.errors import PeakaConfigError
-from dagster_peaka.specs import AssetCondition
+from dagster_peaka.steps.specs import AssetCondition
 
 OF_EACH_CACHE = re.compile(r"\{[{%].*\b(props|spec)\b", re.DOTALL)
 """A template that comes to something else for each cache."""
@@ -202,8 +204,16 @@ REPLACED = (
 """Attributes that take the place of what the spec says."""
 
 
-class PeakaCacheAttributes(PeakaAssetAttributes):
-    """What an asset is called and shows, and how its cache is synced."""
+NEEDS_POLLING = (
+    "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
+    "polling_sensor, or wait for the syncs."
+)
+
+
+class SyncFields(dg.Model):
+    """How caches are synced: of all of them, or of some."""
+
+    model_config = SETTINGS_CONFIG
 
     mode: Annotated[Mode | None, doc("How the cache is synced.")] = None
     row_count: Annotated[RowCount | None, doc("What dagster/row_count is taken from after a sync.")] = None
@@ -219,9 +229,26 @@ class PeakaCacheAttributes(PeakaAssetAttributes):
     on_schedule: Annotated[
         OnSchedule | None, doc("What a sync does about Peaka's own schedules of the cache.")
     ] = None
+
+
+class PeakaCacheAttributes(SyncFields, PeakaAssetAttributes):
+    """What an asset is called and shows, and how its cache is synced."""
+
     op: Annotated[
         PeakaOpSettings | None, doc("Settings of the cache's own step, in place of the component's.")
     ] = None
+
+    def check(self, loc: Loc, step_per: str, *, polled: bool) -> None:
+        """Refuse what the component cannot do; ``loc`` is where this stands.
+
+        Raises:
+            PydanticCustomError: naming the field.
+        """
+        if self.op is not None and step_per != "cache":
+            problem = f"a cache has no step of its own with step_per {step_per}: set op of the component."
+            raise field_error((*loc, "op"), problem)
+        if self.wait is False and not polled:
+            raise field_error((*loc, "wait"), NEEDS_POLLING)
 
     def added_metadata(self) -> dict[str, object]:
         """What is added to the spec's metadata: by it the step knows how to sync."""

@@ -16,26 +16,23 @@ from pydantic import (
     model_validator,
 )
 
+from dagster_peaka.caches.declared import declared_cache
 from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.attributes import (
+    NEEDS_POLLING,
     Condition,
     Entries,
-    Fingerprint,
-    Mode,
-    OnSchedule,
     PeakaAssetAttributes,
     PeakaCacheAttributes,
     PeakaCacheEntry,
     PeakaCacheOverride,
-    RowCount,
+    SyncFields,
     cache_entries,
 )
-from dagster_peaka.component.automation import checks_of, polling_sensor_of, upstream_sensor_of
 from dagster_peaka.component.naming import name_of, plain
 from dagster_peaka.component.queries import query_assets_of
 from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
-    Loc,
     PeakaYamlError,
     Scalar,
     all_problems,
@@ -83,10 +80,13 @@ from dagster_peaka.component.translation import (
     read_translation,
 )
 from dagster_peaka.component.written import as_written
-from dagster_peaka.declared import declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
 from dagster_peaka.records.materializations import link
 from dagster_peaka.resource import PeakaResource
+from dagster_peaka.sensors.polling import build_peaka_polling_sensor
+from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
+from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
+from dagster_peaka.steps.specs import SyncSettings
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
@@ -97,7 +97,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
 
 
 @dg.scaffold_with(PeakaProjectComponentScaffolder)
-class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
+class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Resolvable):
     """The caches of a Peaka project as assets. Materializing an asset syncs its cache and records the execution.
 
     Which caches there are, with their columns and schedules, is kept as state: ``dg utils refresh-defs-state`` asks
@@ -160,33 +160,6 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         doc("Whether each cache has a step of its own, or those of a catalog or of the project share one."),
     ] = "cache"
     op: Annotated[PeakaOpSettings, doc("Settings of the steps.")] = PeakaOpSettings()
-    mode: Annotated[
-        Mode | None,
-        doc("How caches are synced; by default incrementally, as far as that is possible for a table."),
-    ] = None
-    row_count: Annotated[
-        RowCount | None,
-        doc("What dagster/row_count is taken from after a sync; by default nothing."),
-    ] = None
-    fingerprint: Annotated[
-        Fingerprint | None,
-        doc(
-            "What data versions are made of: checksum, or a select list of aggregates; by default execution ids."
-        ),
-    ] = None
-    wait: Annotated[
-        bool,
-        doc(
-            "Whether a step waits for the end of its syncs; without, polling_sensor records what becomes of them."
-        ),
-    ] = True
-    on_schedule: Annotated[
-        OnSchedule,
-        doc(
-            "What is done about schedules by which Peaka syncs the caches as well: warn, or have the next sync disable "
-            "them, or ignore them."
-        ),
-    ] = "warn"
     last_sync_check: Annotated[
         bool, doc("Whether each asset gets the check last_sync_succeeded, evaluated by every sync.")
     ] = False
@@ -222,7 +195,9 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         list[PeakaCacheOverride],
         doc("What is different for some caches.", [{"match": "shop.public.*", "mode": "full_refresh"}]),
     ] = Field(default=[])
-    checks: Annotated[PeakaCheckSettings | None, doc("Which checks the assets get; by default none.")] = None
+    checks: Annotated[
+        PeakaCheckSettings | None, doc("Which checks the steps of the syncs evaluate; by default none.")
+    ] = None
     upstream_sensor: Annotated[
         bool | PeakaUpstreamSensorSettings,
         switch(
@@ -248,6 +223,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     _context: dg.ResolutionContext | None = PrivateAttr(default=None)
     _refreshes: bool = PrivateAttr(default=True)
+    _reads_older: bool = PrivateAttr(default=False)
     _loads: bool = PrivateAttr(default=False)
     _patience: dict[str, object] = PrivateAttr(default={})
     _failure: Exception | None = PrivateAttr(default=None)
@@ -308,31 +284,30 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             raise field_error(
                 ("queries",), "are fetched with the caches; with caches that are written out there are none."
             )
-        own: list[tuple[Loc, PeakaCacheAttributes]] = [
-            *((("overrides", number), override) for number, override in enumerate(self.overrides)),
-            *((("caches", number), entry) for number, entry in enumerate(self.caches or ())),
-        ]
-        for loc, attributes in own:
-            if attributes.op is not None and self.step_per != "cache":
-                problem = (
-                    f"a cache has no step of its own with step_per {self.step_per}: set op of the component."
-                )
-                raise field_error((*loc, "op"), problem)
-        if not self.polling_sensor:
-            waits = [(("wait",), self.wait), *(((*loc, "wait"), each.wait) for loc, each in own)]
-            for loc, wait in waits:
-                if wait is False:
-                    raise field_error(loc, NEEDS_POLLING)
+        if self.caches is not None and self.checks is not None and self.checks.columns_unchanged:
+            raise field_error(
+                ("checks", "columns_unchanged"),
+                "compares with the columns of a snapshot; of caches that are written out there is none.",
+            )
+        polled = bool(self.polling_sensor)
+        if self.wait is False and not polled:
+            raise field_error(("wait",), NEEDS_POLLING)
+        for field, several in (("overrides", self.overrides), ("caches", self.caches or ())):
+            for number, each in enumerate(several):
+                each.check((field, number), self.step_per, polled=polled)
         return self
 
     # What Dagster asks of a component with state
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        """Where and how the state is kept, under a key of class, project and selection."""
+        """Where and how the state is kept, under a key of class, project and selection.
+
+        A layout that older releases cannot read has a key of its own, so that they may share the store.
+        """
+        key = self._given_key() or state_key(type(self).__name__, self.connection.project_id, self.selection)
         return DefsStateConfig(
-            key=self._given_key()
-            or state_key(type(self).__name__, self.connection.project_id, self.selection),
+            key=f"{key}.v2" if self.queries and not self._reads_older else key,
             management_type=self.defs_state.management_type,
             refresh_if_dev=self.defs_state.refresh_if_dev and self._refreshes,
         )
@@ -408,6 +383,8 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         Raises:
             PeakaConfigError: naming file, line and field; and the state's file when that cannot be used.
         """
+        if state_path is None and self.queries and not self._reads_older:
+            return self._from_older_state(context)
         failure, self._failure = self._failure, None
         why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
         if state_path is None or self._is_nothing(state_path):
@@ -436,6 +413,14 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 REFRESH,
             )
         return self._definitions_of_caches(caches, project, context)
+
+    def _from_older_state(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The definitions from the state that a release without queries has left, or that was kept before them."""
+        refreshes, self._refreshes, self._reads_older = self._refreshes, False, True
+        try:
+            return super().build_defs(context)
+        finally:
+            self._refreshes, self._reads_older = refreshes, False
 
     def _was_tried(self) -> bool:
         """Whether Peaka has been asked already when these definitions were loaded for the first time.
@@ -493,29 +478,13 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return DagsterPeakaTranslator(source_asset_key=self.source_asset_key).get_asset_spec(props)
 
     def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
-        """The spec of the asset that stands for the materialized query ``props``. Override it to change it.
-
-        Example:
-            .. code-block:: python
-
-                class Reports(PeakaProjectComponent):
-                    def get_query_spec(self, props):
-                        return super().get_query_spec(props).replace_attributes(key=["reports", props.name])
-        """
+        """The spec of the asset that stands for the materialized query ``props``. Override it to change it."""
         return DagsterPeakaTranslator().get_query_spec(props)
 
     def execute(self, context: dg.AssetExecutionContext, peaka: PeakaResource) -> Iterable[StepResult]:
         """What a step does: sync the caches of its selected assets, with the config of the run.
 
-        Override it to do something around them.
-
-        Example:
-            .. code-block:: python
-
-                class Announced(PeakaProjectComponent):
-                    def execute(self, context, peaka):
-                        context.log.info("The shop's caches are brought up to date.")
-                        yield from super().execute(context, peaka)
+        Override it to do something around them, as the example of the class does.
         """
         yield from usual_sync(context, peaka)
 
@@ -577,44 +546,50 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         with blaming(self._context, "caches"):
             return self._definitions(steps.of_entries(entries, said), steps.name)
 
+    def _checks(self) -> PeakaCacheChecks:
+        """What the steps of syncs evaluate; refused here, so that the error names the field."""
+        chosen: PeakaCacheChecks = {} if self.checks is None else self.checks.chosen
+        if chosen:
+            with blaming(self._context, "checks"):
+                step_checks((), chosen)
+        return {"last_sync_succeeded": self.last_sync_check, **chosen}
+
     def _steps(self, context: dg.ComponentLoadContext) -> Steps:
         return Steps(
             name=self.name or name_of(context),
             step_per=self.step_per,
-            mode=self.mode,
-            row_count=self.row_count or "off",
-            fingerprint=self.fingerprint,
-            wait=self.wait,
-            on_schedule=self.on_schedule,
-            last_sync_check=self.last_sync_check,
+            sync=SyncSettings(
+                self.mode,
+                self.row_count or "off",
+                self.fingerprint,
+                self.wait is not False,
+                self.on_schedule or "warn",
+            ),
+            checks=self._checks(),
             op=self.op,
             spec_of=self._spec,
             execute=self.execute,
-            is_usual=type(self).execute is PeakaProjectComponent.execute,
         )
 
     def _definitions(self, assets: Sequence[dg.AssetsDefinition], name: str) -> dg.Definitions:
-        """The assets, with the resource that they need, and with checks and sensors."""
-        if not self.polling_sensor:
-            for spec in (spec for definition in assets for spec in definition.specs):
-                if declared_cache(spec).wait is False:
-                    raise problem_at(self._context, (), f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
+        """The assets, with the resource that they need, and with sensors."""
+        for spec in (spec for definition in assets for spec in definition.specs):
+            if declared_cache(spec).wait is False and not self.polling_sensor:
+                raise problem_at(self._context, (), f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
         upstream = switched(self.upstream_sensor, PeakaUpstreamSensorSettings)
         polling = switched(self.polling_sensor, PeakaPollingSensorSettings)
-        checks: list[dg.AssetChecksDefinition] = []
         sensors: list[dg.SensorDefinition] = []
-        if self.checks is not None:
-            with blaming(self._context, "checks"):
-                checks = checks_of(assets, self.checks, name)
         if upstream is not None and assets:
             with blaming(self._context, "upstream_sensor"):
-                sensors.append(upstream_sensor_of(assets, upstream, name))
+                if not any(spec.deps for definition in assets for spec in definition.specs):
+                    raise PeakaConfigError(NOTHING_UPSTREAM)
+                arguments = upstream.arguments(f"{name}_upstream_sensor")
+                sensors.append(build_peaka_upstream_sensor(assets, **arguments))
         if polling is not None and assets:
             with blaming(self._context, "polling_sensor"):
-                sensors.append(polling_sensor_of(assets, polling, name))
-        return dg.Definitions(
-            assets=assets, asset_checks=checks, sensors=sensors, resources={name: self.connection}
-        )
+                arguments = polling.arguments(f"{name}_polling_sensor")
+                sensors.append(build_peaka_polling_sensor(assets, resource_key=name, **arguments))
+        return dg.Definitions(assets=assets, sensors=sensors, resources={name: self.connection})
 
     # Words
 
@@ -629,7 +604,7 @@ class PeakaProjectComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return f"{tree.position.filename}: {type(self).__name__}" if tree else type(self).__name__
 
 
-NEEDS_POLLING = (
-    "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
-    "polling_sensor, or wait for the syncs."
+NOTHING_UPSTREAM = (
+    "there is nothing to watch, because no cache's asset depends on another. Say by source_asset_key, or by deps in "
+    "overrides, which assets fill the tables that the caches copy."
 )

@@ -1,13 +1,14 @@
 """The materialized queries that the component's YAML asks for."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import dagster as dg
 
 from dagster_peaka.caches.project import PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.settings import PeakaQuerySettings
+from dagster_peaka.component.translation import ComponentTranslator
 from dagster_peaka.queries.assets import build_peaka_query_assets
-from dagster_peaka.translator import DagsterPeakaTranslator
 
 
 def query_assets_of(
@@ -29,37 +30,23 @@ def query_assets_of(
     Raises:
         PeakaConfigError: as :func:`build_peaka_query_assets`.
     """
+
+    def in_group(props: PeakaQuery) -> dg.AssetSpec:
+        spec = query_spec(props)
+        group = settings.group_name
+        return spec if group is None else cast("Any", spec).replace_attributes(group_name=group)
+
     return build_peaka_query_assets(
         project.model_copy(update={"caches": tuple(caches)}),
         selector=settings.include,
-        translator=_Translator(cache_spec, query_spec),
+        translator=ComponentTranslator(cache_spec, in_group),
         sources_check=settings.sources_check,
         on_schedule=settings.on_schedule,
         row_count=settings.row_count or "off",
         fingerprint=settings.fingerprint,
         cancel_on_termination=settings.cancel_on_termination,
-        group_name=settings.group_name,
         retry_policy=settings.op.retry_policy,
         pool=settings.op.pool,
         op_tags=settings.op.tags,
         resource_key=resource_key,
     )
-
-
-class _Translator(DagsterPeakaTranslator):
-    """Asks the component."""
-
-    def __init__(
-        self,
-        cache_spec: Callable[[PeakaCache], dg.AssetSpec],
-        query_spec: Callable[[PeakaQuery], dg.AssetSpec],
-    ) -> None:
-        super().__init__()
-        self._cache_spec = cache_spec
-        self._query_spec = query_spec
-
-    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
-        return self._cache_spec(props)
-
-    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
-        return self._query_spec(props)

@@ -243,6 +243,7 @@ def _no_such_field(name: str, known: Iterable[str]) -> str:
 
 HINTS = {
     "concurrency": " Dagster limits how many steps run at once by pools: set pool, and the pool's limit in Dagster.",
+    "op": " The checks are evaluated by the steps of the syncs: the component's op counts for them.",
     "partitions_def": " A cache is synced as a whole.",
 }
 """What to do instead of fields that a user of Dagster may look for."""

@@ -27,6 +27,7 @@ from dagster_peaka.component.reading import (
     written,
 )
 from dagster_peaka.resource import ON_RUNNING, PeakaResource
+from dagster_peaka.steps.checks import PeakaCacheChecks
 
 API_KEY_VARIABLE = "PEAKA_API_KEY"
 """The environment variable that holds the key, unless the YAML names another."""
@@ -238,7 +239,7 @@ class PeakaOpSettings(Section):
 
 
 class PeakaCheckSettings(Section):
-    """Which checks the assets get, as for :func:`build_peaka_cache_checks`: a step of checks for each step of syncs.
+    """Which checks the steps of the syncs evaluate: ``checks`` of the factories.
 
     Example:
         .. code-block:: python
@@ -262,7 +263,17 @@ class PeakaCheckSettings(Section):
         Literal["WARN", "ERROR"] | None,
         doc("The severity of a failed check; WARN by default, and ERROR for blocking checks."),
     ] = None
-    op: Annotated[PeakaOpSettings, doc("Settings of the steps of the checks.")] = PeakaOpSettings()
+
+    @property
+    def chosen(self) -> PeakaCacheChecks:
+        """As the factories take it."""
+        return {
+            "max_rows_dropped": self.max_rows_dropped,
+            "columns_unchanged": self.columns_unchanged,
+            "max_age": self.max_age,
+            "blocking": self.blocking,
+            "severity": dg.AssetCheckSeverity[self.severity] if self.severity else None,
+        }
 
 
 class _SensorSettings(Section):
@@ -281,10 +292,11 @@ class _SensorSettings(Section):
             raise ValueError("must be at least 1.")
         return seconds
 
-    @property
-    def status(self) -> dg.DefaultSensorStatus:
-        """What Dagster calls the default status."""
-        return dg.DefaultSensorStatus[self.default_status]
+    def arguments(self, name: str) -> dict[str, Any]:
+        """As the sensor's factory takes them; ``name`` is its name unless another is set."""
+        given = {field: getattr(self, field) for field in type(self).model_fields}
+        status = dg.DefaultSensorStatus[self.default_status]
+        return {**given, "name": self.name or name, "default_status": status}
 
 
 class PeakaUpstreamSensorSettings(_SensorSettings):

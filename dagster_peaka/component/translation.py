@@ -6,10 +6,10 @@ from typing import Any, TypeAlias, cast
 import dagster as dg
 from pydantic import BaseModel
 
-from dagster_peaka.caches.project import PeakaCache
+from dagster_peaka.caches.project import PeakaCache, PeakaQuery
 from dagster_peaka.component.attributes import PeakaAssetAttributes
 from dagster_peaka.component.reading import asset_key, problem_at, rendered, validated
-from dagster_peaka.translator import AssetKeyLike
+from dagster_peaka.translator import AssetKeyLike, DagsterPeakaTranslator
 
 Translation: TypeAlias = Callable[[dg.AssetSpec, PeakaCache], dg.AssetSpec]
 """Changes the spec of a cache's asset."""
@@ -54,3 +54,24 @@ def read_source_asset_key(context: dg.ResolutionContext, template: str) -> Sourc
         raise problem_at(scope, (), problem)
 
     return key_of
+
+
+class ComponentTranslator(DagsterPeakaTranslator):
+    """Asks the component."""
+
+    def __init__(
+        self,
+        cache_spec: Callable[[PeakaCache], dg.AssetSpec],
+        query_spec: Callable[[PeakaQuery], dg.AssetSpec] | None = None,
+    ) -> None:
+        super().__init__()
+        self._cache_spec = cache_spec
+        self._query_spec = query_spec or super().get_query_spec
+
+    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+        """The spec of a cache's asset."""
+        return self._cache_spec(props)
+
+    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
+        """The spec of a query's asset."""
+        return self._query_spec(props)

@@ -6,9 +6,7 @@ from typing import Any, cast
 
 import dagster as dg
 
-from dagster_peaka.caches.names import TableName, few, near_matches, op_name
-from dagster_peaka.caches.project import PeakaProject, PeakaQuery
-from dagster_peaka.declared import (
+from dagster_peaka.caches.declared import (
     CHECKSUM,
     QUERY_METADATA,
     SOURCES_CHECK,
@@ -17,11 +15,14 @@ from dagster_peaka.declared import (
     RowCount,
     checked_fingerprint,
 )
+from dagster_peaka.caches.names import TableName, few, near_matches, op_name
+from dagster_peaka.caches.project import PeakaProject, PeakaQuery
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.queries.graph import Graph
 from dagster_peaka.queries.step import RefreshSettings, refresh_step
-from dagster_peaka.specs import AssetCondition, AssetDependency, several
+from dagster_peaka.steps.arguments import instead
 from dagster_peaka.steps.definition import StepSettings
+from dagster_peaka.steps.specs import AssetCondition, AssetDependency, several
 from dagster_peaka.translator import AssetKeyLike, DagsterPeakaTranslator
 
 SOURCES_CHECKS = ("off", "warn", "block")
@@ -116,19 +117,14 @@ def build_peaka_query_asset(
     return _definition(spec, settings, StepSettings(retry_policy, pool, op_tags), resource_key)
 
 
+@instead()
 def build_peaka_query_assets(
     project: PeakaProject,
     *,
     selector: str | Iterable[str] | None = None,
     translator: DagsterPeakaTranslator | None = None,
-    deps: Iterable[AssetDependency] | None = None,
     sources_check: str = "warn",
     on_schedule: str = "warn",
-    tags: Mapping[str, str] | None = None,
-    owners: Sequence[str] | None = None,
-    group_name: str | None = None,
-    automation_condition: AssetCondition | None = None,
-    freshness_policy: dg.FreshnessPolicy | None = None,
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
     op_tags: Mapping[str, object] | None = None,
@@ -141,8 +137,9 @@ def build_peaka_query_assets(
 
     Which tables a query reads is told by its SQL, with the extra ``lineage``: a table whose cache is in the snapshot is
     that cache's asset, a query's name that query's, and anything else an asset outside of Peaka with the table's name
-    as its key. Without the extra, and where a statement cannot be read, an asset has the dependencies of ``deps`` only,
-    and no check of its sources; a warning says so. A source that is not cached is a warning as well.
+    as its key. Without the extra, and where a statement cannot be read, an asset has the dependencies that
+    the translator gives it, and no check of its sources; a warning says so. A source that is not cached is a warning as
+    well.
 
     Args:
         project: a snapshot with queries: :meth:`PeakaResource.fetch_project` with ``queries=True``.
@@ -150,14 +147,13 @@ def build_peaka_query_assets(
         translator: says what each asset is called and shows (:meth:`DagsterPeakaTranslator.get_query_spec`), and what
             the assets of the caches are called; by default :class:`DagsterPeakaTranslator`. Give the one that the
             caches' own factory was given.
-        deps: what every query depends on besides.
         sources_check: as for :func:`build_peaka_query_asset`, and so are ``row_count``, ``fingerprint``,
             ``cancel_on_termination`` and ``resource_key``.
         on_schedule: ``warn`` names once a load the queries that Peaka also refreshes by a schedule of its own, or
             ``ignore``.
 
-    The other arguments mean what they mean for ``@dg.asset``, and replace what the translator says; ``deps`` and
-    ``tags`` come on top of it.
+    ``retry_policy``, ``pool`` and ``op_tags`` mean what they mean for ``@dg.asset``. What an asset is called and shows
+    is the translator's to say; ``dg.map_asset_specs`` changes it afterwards, for all of them.
 
     Raises:
         PeakaConfigError: when two queries would be one asset, when a selector matches nothing, or when an argument
@@ -173,25 +169,14 @@ def build_peaka_query_assets(
     settings = _settings(row_count, fingerprint, sources_check, cancel_on_termination)
     if on_schedule not in ON_SCHEDULE:
         raise PeakaConfigError(f"on_schedule of queries must be 'ignore' or 'warn', not {on_schedule!r}.")
-    attributes = {
-        "owners": owners,
-        "group_name": group_name,
-        "automation_condition": automation_condition,
-        "freshness_policy": freshness_policy,
-    }
-    given = {name: value for name, value in attributes.items() if value is not None}
     chosen = _chosen(project, selector)
     graph = Graph(project, translator or DagsterPeakaTranslator())
     specs: dict[str, dg.AssetSpec] = {}
     for query in chosen:
-        spec = graph.spec_of(query)
-        merged: dg.AssetSpec = cast("Any", spec).replace_attributes(
-            deps=[*spec.deps, *(several("deps", deps) or ())], skippable=True, **given
-        )
-        merged = merged.merge_attributes(tags=dict(tags)) if tags else merged
-        if specs.setdefault(merged.key.to_user_string(), merged) is not merged:
+        spec: dg.AssetSpec = cast("Any", graph.spec_of(query)).replace_attributes(skippable=True)
+        if specs.setdefault(spec.key.to_user_string(), spec) is not spec:
             raise PeakaConfigError(
-                f"Two queries would be the asset {merged.key.to_user_string()!r}: give one of them another key in the "
+                f"Two queries would be the asset {spec.key.to_user_string()!r}: give one of them another key in the "
                 "translator's get_query_spec, or leave it out with selector."
             )
     graph.warn()

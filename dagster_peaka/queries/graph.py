@@ -7,14 +7,14 @@ from typing import Any, cast
 
 import dagster as dg
 
-from dagster_peaka.caches.names import TableName, few
-from dagster_peaka.caches.project import PeakaProject, PeakaQuery
-from dagster_peaka.declared import (
+from dagster_peaka.caches.declared import (
     COLUMN_SCHEMA_METADATA,
     QUERY_ID_METADATA,
     QUERY_METADATA,
     SOURCES_METADATA,
 )
+from dagster_peaka.caches.names import TableName, few
+from dagster_peaka.caches.project import PeakaProject, PeakaQuery
 from dagster_peaka.queries.lineage import Lineage, column_lineage
 from dagster_peaka.queries.sources import folded, is_query
 from dagster_peaka.queries.sql import UnreadableSqlError, tables_of

@@ -14,9 +14,9 @@ import dagster as dg
 from dagster_peaka.api import calls
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheStatus, SyncMode, Table
+from dagster_peaka.caches.declared import SOURCES_CHECK
 from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import TableName, few
-from dagster_peaka.declared import SOURCES_CHECK
 from dagster_peaka.errors import PeakaError, sentence
 
 HISTORY = 50

@@ -13,8 +13,7 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
-from dagster_peaka.caches.names import SyncTarget, TableName, near_matches
-from dagster_peaka.declared import (
+from dagster_peaka.caches.declared import (
     QUERY_ID_METADATA,
     QUERY_METADATA,
     SOURCES_METADATA,
@@ -22,6 +21,7 @@ from dagster_peaka.declared import (
     OnSchedule,
     RowCount,
 )
+from dagster_peaka.caches.names import SyncTarget, TableName, near_matches
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaNotFoundError, PeakaSyncError
 from dagster_peaka.queries.client import QueryClient
 from dagster_peaka.queries.refreshes import MODE, Refreshes
@@ -135,9 +135,10 @@ class _Step:
             key
         )
         job = _job(target, rules, earlier)
+        seen = {key: earlier.seen} if earlier else {}
 
         def record(notes: Sequence[Note]) -> None:
-            write_down(self._context, [(key, note) for note in notes], {key: deps})
+            write_down(self._context, [(key, note) for note in notes], {key: deps}, seen)
 
         refreshes = Refreshes(
             target.cache_id, rules.start_timeout, job.earlier.baseline if job.earlier else None

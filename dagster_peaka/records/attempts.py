@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import dagster as dg
 
@@ -50,12 +50,28 @@ Place: TypeAlias = tuple[str, SyncMode, str]
 """By what syncs are told apart: the cache's id, the mode, and the asset's name, as a user string."""
 
 
+class Seen(NamedTuple):
+    """What Dagster had when a trigger went out. Whoever follows up that trigger hands it on as it was.
+
+    Attributes:
+        newest: the storage id of the newest materialization of the asset itself.
+        deps: those of the assets that it depends on, by their names.
+    """
+
+    newest: int | None = None
+    deps: Mapping[str, int | None] = {}
+
+
+NOTHING_SEEN = Seen()
+
+
 @dataclass(frozen=True)
 class Attempt:
     """What an earlier attempt wrote down about its trigger, and how many seconds ago.
 
     ``deferred`` is True where its trigger was answered and it did not wait for more; ``recorded`` where the asset has
-    been materialized since, by whomever; ``ours`` where it was an attempt at this very step, in the same run.
+    been materialized since, by whomever; ``ours`` where it was an attempt at this very step, in the same run. ``seen``
+    is what it had seen when it triggered.
     """
 
     record: Record
@@ -63,6 +79,7 @@ class Attempt:
     deferred: bool = False
     recorded: bool = False
     ours: bool = False
+    seen: Seen = NOTHING_SEEN
 
     @property
     def adopts_completed(self) -> bool:
@@ -81,8 +98,7 @@ class Written:
         taken: False where its trigger surely started nothing.
         attached: True where it triggered nothing, because another execution ran.
         notices_within: seconds in which the run, if it lives, has recorded an end.
-        deps: the storage ids of the newest materializations of the asset's dependencies.
-        newest: that of the asset itself.
+        seen: what Dagster had when the trigger went out.
     """
 
     cache_id: str
@@ -94,8 +110,7 @@ class Written:
     taken: bool = True
     attached: bool = False
     notices_within: float = NOTICES_WITHIN
-    deps: Mapping[str, int | None] = field(default_factory=dict[str, "int | None"])
-    newest: int | None = None
+    seen: Seen = NOTHING_SEEN
 
     @property
     def place(self) -> Place:
@@ -141,8 +156,7 @@ def _parsed(cache_id: str, written: Mapping[str, Any], asset: str) -> Written | 
         taken=answer not in {each.value for each in _NOT_TAKEN},
         attached=written.get("origin") == Origin.ATTACHED.value,
         notices_within=float(written.get("notices_within", NOTICES_WITHIN)),
-        deps=written.get("deps", {}),
-        newest=written.get("newest"),
+        seen=Seen(written.get("newest"), written.get("deps", {})),
     )
 
 
@@ -150,28 +164,33 @@ def write_down(
     context: dg.AssetExecutionContext,
     notes: Sequence[tuple[dg.AssetKey, Note]],
     deps: Mapping[dg.AssetKey, Sequence[dg.AssetKey]],
+    seen: dict[dg.AssetKey, Seen],
 ) -> None:
     """Record durably, as an observation of the first of these assets, what their syncs are about to do or have met.
 
     Args:
-        deps: what each of the assets depends on; which materializations of these it has seen is recorded as well.
+        deps: what each of the assets depends on.
+        seen: what Dagster had when the trigger went out that is followed up, where one is; others are added.
     """
-    wanted = {asset for key, _ in notes for asset in (key, *deps.get(key, ()))}
+    afresh = [
+        key for key, note in notes if key not in seen or not follows_up(note.origin, repeated=note.repeated)
+    ]
+    wanted = {asset for key in afresh for asset in (key, *deps.get(key, ()))}
     newest: dict[dg.AssetKey, int | None] = {}
-    for found in context.instance.get_asset_records(sorted(wanted)):
+    for found in context.instance.get_asset_records(sorted(wanted)) if wanted else ():
         newest[found.asset_entry.asset_key] = found.asset_entry.last_materialization_storage_id
+    for key in afresh:
+        seen[key] = Seen(
+            newest.get(key), {dep.to_user_string(): newest.get(dep) for dep in deps.get(key, ())}
+        )
     caches = {
         note.job.target.cache_id: {
             **_text_of(note.job, note.record),
             # Another step of the run may sync the same cache for an asset of its own.
             "asset": key.to_user_string(),
             "notices_within": note.job.rules.notices_within,
-            "newest": newest.get(key),
-            **(
-                {"deps": {dep.to_user_string(): newest.get(dep) for dep in deps[key]}}
-                if deps.get(key)
-                else {}
-            ),
+            "newest": seen[key].newest,
+            **({"deps": seen[key].deps} if seen[key].deps else {}),
             **({} if note.job.rules.follow else {"wait": False}),
             **({} if note.answer is None else {"answer": note.answer.value}),
             **({} if note.origin is Origin.TRIGGERED else {"origin": note.origin.value}),
@@ -186,6 +205,11 @@ def write_down(
             metadata={ATTEMPT_METADATA: dg.MetadataValue.json(caches)},
         )
     )
+
+
+def follows_up(origin: Origin, *, repeated: bool) -> bool:
+    """Whether a sync goes on with what an earlier trigger may have started, so that its rows may be as old as that."""
+    return origin is Origin.ADOPTED or repeated
 
 
 def write_down_deferred(
@@ -281,16 +305,18 @@ def left_by(
             if left is None or left.written.attached:
                 continue
             age = max(0.0, now - left.at)
-            seen = {dep: newest(dep) for dep in deps.get(place[2], ())}
+            now_seen = {dep: newest(dep) for dep in deps.get(place[2], ())}
             if age >= max_age:
                 outdated[place] = "that is longer ago than poll_timeout"
-            elif seen != left.written.deps:
-                updated = [dep for dep in seen if seen[dep] != left.written.deps.get(dep)]
+            elif now_seen != left.written.seen.deps:
+                updated = [dep for dep in now_seen if now_seen[dep] != left.written.seen.deps.get(dep)]
                 outdated[place] = f"{few(updated) or 'what the asset depends on'} has been updated since"
             else:
-                recorded = newest(place[2]) != left.written.newest
+                recorded = newest(place[2]) != left.written.seen.newest
                 deferred = left.answered and not left.written.waits
-                found[place] = Attempt(left.written.record, age, deferred, recorded, ours=generation == 0)
+                found[place] = Attempt(
+                    left.written.record, age, deferred, recorded, generation == 0, left.written.seen
+                )
         if not open_places:
             break
     return found, outdated

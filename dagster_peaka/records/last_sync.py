@@ -10,8 +10,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.declared import LAST_SYNC_CHECK
-from dagster_peaka.errors import PeakaError, sentence
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK
+from dagster_peaka.errors import PeakaSyncError, sentence
 from dagster_peaka.records.failures import error_metadata
 
 BEGIN_OF_TIME = datetime.min.replace(tzinfo=timezone.utc)
@@ -37,8 +37,8 @@ def passed(key: dg.AssetKey, cache_id: str, mode: SyncMode, execution: CacheExec
     )
 
 
-def failed(key: dg.AssetKey, error: PeakaError) -> dg.AssetCheckResult:
-    """The check of a sync that failed, or could not be begun; the description is the error's own text."""
+def failed(key: dg.AssetKey, error: PeakaSyncError) -> dg.AssetCheckResult:
+    """The check of a sync whose execution failed; the description is the error's own text."""
     return _not_passed(key, str(error), error_metadata(error))
 
 

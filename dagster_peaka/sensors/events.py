@@ -12,8 +12,8 @@ import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import SyncMode
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache
 from dagster_peaka.caches.names import SyncTarget
-from dagster_peaka.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache
 from dagster_peaka.errors import sentence
 from dagster_peaka.records.materializations import external_materialization, link, row_count, table_metadata
 from dagster_peaka.sensors.cursor import ADDRESS, short

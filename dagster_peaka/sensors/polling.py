@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
-from dagster_peaka.declared import (
+from dagster_peaka.caches.declared import (
     LAST_SYNC_CHECK,
     declared_cache,
     given_assets_or_specs,
@@ -61,7 +61,7 @@ def build_peaka_polling_sensor(
     Example:
         .. code-block:: python
 
-            orders = build_peaka_cache_asset(table="shop.public.orders", last_sync_check=True)
+            orders = build_peaka_cache_asset(table="shop.public.orders", checks={"last_sync_succeeded": True})
 
             defs = dg.Definitions(
                 assets=[orders],

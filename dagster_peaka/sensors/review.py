@@ -140,7 +140,9 @@ class Review:
             return self.history.whole
         if self.mark is None:
             return self._reaches_the_start()
-        moved = [mode for mode in SyncMode if self._has_moved(mode)]
+        # The history may be ahead of the status: what it lists of a mode is new down to what was seen of that.
+        listed = {self._entries.entry(execution).mode for execution in self.history.entries}
+        moved = [mode for mode in SyncMode if mode in listed or self._has_moved(mode)]
         if moved and not any(self.mark.newest.values()):
             return False  # nothing was seen before: all of it is new
         wanted = {self.mark.newest[mode] or self.mark.newest[mode.other] for mode in moved}

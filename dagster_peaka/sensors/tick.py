@@ -9,9 +9,9 @@ import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, CacheStatus
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.caches.lookup import list_caches
 from dagster_peaka.caches.names import TableName, few
-from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, PeakaConnectionError, PeakaError, PeakaNotFoundError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.claims import Logged

@@ -13,8 +13,8 @@ from typing import Any
 import dagster as dg
 from pydantic import ValidationError
 
+from dagster_peaka.caches.declared import given_assets, requested_assets, upstream_sensor_metadata
 from dagster_peaka.caches.names import few
-from dagster_peaka.declared import given_assets, requested_assets, upstream_sensor_metadata
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.sensors.overlap import left_to_others
 from dagster_peaka.sensors.updates import Newest, Rules, State, decide, run_key, short

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import dagster as dg
 
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.caches.names import SyncTarget, few
-from dagster_peaka.declared import LAST_SYNC_CHECK, polled_assets
 from dagster_peaka.errors import PeakaConfigError, sentence
 from dagster_peaka.records.attempts import write_down_deferred
 from dagster_peaka.sync.jobs import SyncJob

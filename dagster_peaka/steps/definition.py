@@ -15,7 +15,7 @@ class StepSettings:
 
     retry_policy: dg.RetryPolicy | None
     pool: str | None
-    op_tags: Mapping[str, object] | None
+    op_tags: Mapping[str, object] | None = None
 
     def definition(
         self,

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dagster_peaka.api.models import QueryResult
+from dagster_peaka.caches.declared import CHECKSUM
 from dagster_peaka.caches.names import TableName, quoted
-from dagster_peaka.declared import CHECKSUM
 from dagster_peaka.errors import PeakaConfigError, PeakaResponseError
 
 NO_HASH = re.compile(r"\b(hyperloglog|p4hyperloglog|qdigest|tdigest|setdigest|sphericalgeography|kdbtree)\b")

@@ -12,8 +12,8 @@ from typing import TypeVar
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
+from dagster_peaka.caches.declared import CHECKSUM, DeclaredCache, RowCount
 from dagster_peaka.caches.names import SyncTarget, TableName, few, table_of
-from dagster_peaka.declared import CHECKSUM, DeclaredCache, RowCount
 from dagster_peaka.errors import PeakaApiError, PeakaError, PeakaResponseError, sentence
 from dagster_peaka.steps.fingerprints import Measurement, hashable, measurement, statement
 

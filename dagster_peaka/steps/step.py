@@ -13,9 +13,9 @@ import dagster as dg
 from dagster_peaka.api import calls
 from dagster_peaka.api.client import FEW, NOT_LISTED, PeakaClient
 from dagster_peaka.api.models import CacheStatus, SyncMode
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK, DeclaredCache, OnSchedule, declared_cache
 from dagster_peaka.caches.lookup import find_caches
 from dagster_peaka.caches.names import CacheReference, SyncTarget, few
-from dagster_peaka.declared import LAST_SYNC_CHECK, DeclaredCache, OnSchedule, declared_cache
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.records import last_sync
 from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializations_of, write_down
@@ -27,6 +27,7 @@ from dagster_peaka.records.materializations import (
     row_count,
     table_metadata,
 )
+from dagster_peaka.steps.checks import CHECKS, evaluations
 from dagster_peaka.steps.deferred import Deferred, is_required
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
@@ -109,7 +110,8 @@ class _Step:
         declared = self._with_end({key: each for key, each in declared.items() if key not in recorded})
         checks = [check for check in self.context.selected_asset_check_keys if check.name == LAST_SYNC_CHECK]
         only_checked = self._declared({check.asset_key for check in checks} - synced)
-        if declared or only_checked:
+        others = self._other_checks()
+        if declared or only_checked or others:
             try:
                 client = get_client()
             except PeakaError as error:
@@ -118,6 +120,7 @@ class _Step:
                 with client:
                     yield from self._synced(client, declared)
                     yield from self._checked(client, only_checked)
+                    yield from self._evaluated(client, others)
         yield from self._checks_of_failures()
 
     def _synced(
@@ -129,9 +132,10 @@ class _Step:
         keys = {job.target.cache_id: key for key, job in jobs.items()}
         measurer = Measurer(client, self.context.log)
         deps = {key: each.declared.deps for key, each in wanted.items()}
+        seen = {key: each.earlier.seen for key, each in wanted.items() if each.earlier}
 
         def record(notes: Sequence[Note]) -> None:
-            write_down(self.context, [(keys[note.job.target.cache_id], note) for note in notes], deps)
+            write_down(self.context, [(keys[note.job.target.cache_id], note) for note in notes], deps, seen)
 
         measured: dict[dg.AssetKey, Future[Measurement]] = {}
 
@@ -229,6 +233,35 @@ class _Step:
                 self._fail_all([key], answer)
             else:
                 yield last_sync.shown(key, answer.value if answer else listed[target.cache_id])
+
+    def _other_checks(self) -> list[dg.AssetCheckSpec]:
+        """The checks to be evaluated besides that of the last sync: those of synced assets, and those asked for.
+
+        Those of synced assets also where the run leaves them out, as :meth:`_has_check` says.
+        """
+        synced, asked = self.context.selected_asset_keys, self.context.selected_asset_check_keys
+        return [
+            check
+            for check in self.context.assets_def.check_specs
+            if check.name in CHECKS and (check.asset_key in synced or check.key in asked)
+        ]
+
+    def _evaluated(
+        self, client: PeakaClient, checks: Sequence[dg.AssetCheckSpec]
+    ) -> Iterator[dg.AssetCheckResult]:
+        """How these checks came out, after the syncs and whatever became of them."""
+        about = {check.asset_key for check in checks}
+        caches: dict[dg.AssetKey, DeclaredCache] = {}
+        for spec in (spec for spec in self.context.assets_def.specs if spec.key in about):
+            try:
+                caches[spec.key] = declared_cache(spec)
+            except PeakaConfigError as error:
+                if spec.key not in self.failures:
+                    self._fail(spec.key, error)
+        for result, error in evaluations(client, self.context.instance, caches, checks):
+            # Where a sync has failed because Peaka cannot be read, the step's failure says it once.
+            if error is None or result.asset_key not in self.failures:
+                yield result
 
     # What is to be done
 
@@ -336,13 +369,27 @@ class _Step:
         self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted], schedules: Schedules
     ) -> None:
         """Note those as failed whose table does not support the mode."""
+        had = self._modes_had(key for key, each in wanted.items() if each.declared.supported_modes is None)
         wishes = [
-            Wish(each.target, each.declared.mode, each.declared.supported_modes) for each in wanted.values()
+            Wish(each.target, each.declared.mode, each.declared.supported_modes or had.get(key))
+            for key, each in wanted.items()
         ]
         errors = unsupported(client, wishes, self.context.log, schedules.learned)
         for key, each in wanted.items():
             if each.target.cache_id in errors:
                 self._fail(key, errors[each.target.cache_id])
+
+    def _modes_had(self, keys: Iterable[dg.AssetKey]) -> dict[dg.AssetKey, frozenset[SyncMode]]:
+        """The mode of each asset's newest materialization: its table supports that."""
+        had: dict[dg.AssetKey, frozenset[SyncMode]] = {}
+        doubtful = list(keys)
+        for record in self.context.instance.get_asset_records(doubtful) if doubtful else ():
+            entry = record.asset_entry.last_materialization
+            materialization = entry.asset_materialization if entry else None
+            mode = materialization.metadata.get("peaka/mode") if materialization else None
+            if mode is not None and (recognized := SyncMode.recognize(str(mode.value))) is not None:
+                had[record.asset_entry.asset_key] = frozenset({recognized})
+        return had
 
     def _see_to_schedules(self, wanted: Mapping[dg.AssetKey, _Wanted], schedules: Schedules) -> None:
         """Switch off Peaka's own schedules, or say that there are some, as each asset declares."""
@@ -367,7 +414,8 @@ class _Step:
         """Note one reason for all of these; the step's failure tells it."""
         for key in keys:
             self.failures[key] = error
-            if self._has_check(key):
+            # The check tells of executions: where none was seen, the step's failure says all that is known.
+            if isinstance(error, PeakaSyncError) and error.execution_id and self._has_check(key):
                 self._failed_checks.append(last_sync.failed(key, error))
 
     def _has_check(self, key: dg.AssetKey) -> bool:

@@ -31,13 +31,15 @@ class SyncJob:
 class Note:
     """What has to be written down about a job: before its trigger goes out, or how that was answered.
 
-    ``answer`` is None as long as the trigger may be taken; ``origin`` tells one that attaches or adopts.
+    ``answer`` is None as long as the trigger may be taken; ``origin`` tells one that attaches or adopts; ``repeated``
+    is True where an earlier trigger of the job may have been taken.
     """
 
     job: SyncJob
     record: Record
     origin: Origin = Origin.TRIGGERED
     answer: Posted | None = None
+    repeated: bool = False
 
 
 @dataclass(eq=False)

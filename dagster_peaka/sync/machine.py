@@ -163,6 +163,7 @@ class Sync:
         self._refusal: str | None = None
         self._history_problem = "The history does not hold what the status shows."
         self._newest: CacheExecution | None = None
+        self._first_poll: datetime | None = None
         self._other_runs = False
         self._older: frozenset[str] = frozenset()
         self._modes: dict[str, SyncMode] = {}
@@ -268,6 +269,8 @@ class Sync:
             return self._end(Trouble.NOT_ALLOWED, reason)
         if answer is Posted.NOT_TAKEN:
             self.triggers -= 1
+            # Nothing was triggered once more: what is late is so by the first trigger's poll, as before.
+            self.record = replace(self.record, polled_at=self._first_poll)
             if self.not_taken.seen(now) >= self.rules.outage_tolerance or now >= self._deadline:
                 return self._end(Trouble.NOT_TAKEN, reason)
             return self._poll_again(now + self.rules.wait(self.not_taken.seconds))
@@ -314,6 +317,7 @@ class Sync:
 
     def _begin(self, reading: Reading, now: float) -> None:
         newest = reading.newest
+        self._first_poll = reading.server_time
         self.record = Record(newest.id if newest else None, reading.server_time, modes=dict(self._modes))
         self.origin = Origin.TRIGGERED
         if newest is not None and not newest.ended and self.rules.on_running != "queue":

@@ -15,16 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dagster_peaka import (
-    CacheRequest,
-    CacheSchedule,
-    PeakaApiError,
-    PeakaClient,
-    PeakaConfigError,
-    PeakaError,
-    PeakaNotFoundError,
-    SyncMode,
-)
+from dagster_peaka import PeakaApiError, PeakaClient, PeakaConfigError, PeakaError, PeakaNotFoundError
+from dagster_peaka.api import CacheRequest, CacheSchedule, SyncMode
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.materializing import peaka_for
 from tests.raw_server import RawServer, reply

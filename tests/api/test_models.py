@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ValidationError
 
-from dagster_peaka import (
+from dagster_peaka import PeakaConfigError
+from dagster_peaka.api import (
     CacheCreation,
     CacheExecution,
     CacheRequest,
@@ -21,7 +22,6 @@ from dagster_peaka import (
     Catalog,
     Column,
     ExecutionProgress,
-    PeakaConfigError,
     QueryResult,
     Schema,
     SyncMode,

@@ -93,7 +93,7 @@ def test_a_failed_executions_error_reaches_no_event_with_the_key(
             "poll_interval": 0.05,
         }
     )
-    asset: Any = build_peaka_cache_asset(table="ops.public.t", last_sync_check=True)
+    asset: Any = build_peaka_cache_asset(table="ops.public.t", checks={"last_sync_succeeded": True})
     with dg.DagsterInstance.ephemeral() as instance:
         result = dg.materialize([asset], resources={"peaka": peaka}, instance=instance, raise_on_error=False)
         events = [str(entry.to_json()) for entry in instance.all_logs(result.run_id)]

@@ -6,7 +6,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_peaka import PeakaCacheEntry, PeakaClient, PeakaOpSettings, PeakaProjectComponent, PeakaResource
+from dagster_peaka import PeakaClient, PeakaProjectComponent, PeakaResource
+from dagster_peaka.component import PeakaCacheEntry, PeakaOpSettings
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.component.projects import Project, connection_to, keys, run_of, spec_of, steps
 
@@ -77,6 +78,7 @@ def test_every_setting_of_the_connection_reaches_the_resource(
         "max_response_bytes": 1_000_000,
         "on_running": "attach",
         "cancel_on_termination": False,
+        "read_only": True,
     }
     project.declare({"connection": connection_to(sandbox, **settings)})
 
@@ -308,27 +310,23 @@ def test_the_checks_of_every_asset_are_those_that_were_chosen(
             "columns_unchanged": True,
             "max_age": "PT6H",
             "blocking": True,
-            "op": {"pool": "checks"},
+            "severity": "ERROR",
         },
+        last_sync_check=True,
     )
 
-    for step in definitions.asset_checks or ():
-        assert {check.name for check in step.check_specs} == {
-            "rows_not_dropped",
-            "columns_unchanged",
-            "not_stale",
-        }
-        assert all(check.blocking for check in step.check_specs)
-        assert step.node_def.pool == "checks"  # pyright: ignore[reportAttributeAccessIssue]
-    assert run_of(definitions).success
-
-
-def test_checks_of_one_step_do_not_wait_for_another_step(project: Project, sandbox: PeakaSandbox) -> None:
-    """There is a step of checks for each step of syncs."""
-    definitions = loaded(project, sandbox, checks={"max_age": 60})
-
-    checked = [{key.asset_key for key in step.check_keys} for step in definitions.asset_checks or ()]
-    assert checked == [{dg.AssetKey(["ops", "public", "t"])}, {dg.AssetKey(["ops", "public", "u"])}]
+    ((name, step),) = steps(definitions).items()
+    blocking = {check.name: check.blocking for check in step.check_specs}
+    assert blocking == {
+        "last_sync_succeeded": False,
+        "rows_not_dropped": True,
+        "columns_unchanged": True,
+        "not_stale": True,
+    }
+    result = run_of(definitions)
+    assert result.success
+    assert {each.check_name for each in result.get_asset_check_evaluations()} == set(blocking)
+    assert {event.step_key for event in result.all_events if event.is_step_event} == {name}
 
 
 def test_sensors_are_switched_on_by_true_or_by_their_settings(

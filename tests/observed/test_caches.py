@@ -14,8 +14,8 @@ from dagster_peaka import (
     PeakaResponseError,
     PeakaSyncError,
     PeakaUnknownOutcomeError,
-    SyncMode,
 )
+from dagster_peaka.api import SyncMode
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.graphql import until
 from tests.materializing import TRIGGERS, peaka_for

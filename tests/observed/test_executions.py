@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_peaka import CacheExecution, PeakaClient, PeakaSyncError, build_peaka_cache_asset
+from dagster_peaka import PeakaClient, PeakaSyncError, build_peaka_cache_asset
+from dagster_peaka.api import CacheExecution
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.graphql import until
 from tests.materializing import (

@@ -38,13 +38,11 @@ def test_python_3_10_to_3_14_everywhere() -> None:
     readme, contributing = (ROOT / "README.md").read_text(), (ROOT / "CONTRIBUTING.md").read_text()
 
     assert re.findall(r"Programming Language :: Python :: (3\.\d+)", project) == VERSIONS
-    (matrix,) = re.findall(r"PYTHONS = \[(.*)\]", nox)
-    assert re.findall(r"3\.\d+", matrix) == VERSIONS
+    assert [version for version in VERSIONS if f'"{version}"' not in nox] == []
     for text in (project, example):
         assert 'requires-python = ">=3.10,<3.15"' in text
     for text in (readme, contributing):
         assert set(re.findall(r"Python (3\.\d+ to 3\.\d+)", text)) == {"3.10 to 3.14"}
-    assert "`python3.10` to `python3.14`" in contributing
 
 
 def test_links_of_the_readme_work_from_an_index(source: Path) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_peaka import Column, PeakaCache, PeakaProject, PeakaQuery, build_peaka_query_assets
+from dagster_peaka import PeakaCache, PeakaProject, PeakaQuery, build_peaka_query_assets
+from dagster_peaka.api import Column
 from dagster_peaka.caches.names import TableName
 from dagster_peaka.queries.lineage import column_lineage
 

@@ -88,13 +88,12 @@ def test_the_translator_says_what_caches_and_queries_are_called() -> None:
             return spec.replace_attributes(key=spec.key.with_prefix("lake"))
 
         def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
-            return (
-                super().get_query_spec(props).replace_attributes(key=["lake", props.name], group_name="lake")
-            )
+            spec = super().get_query_spec(props).merge_attributes(deps=["clock"])
+            return spec.replace_attributes(key=["lake", props.name], group_name="lake")
 
     snapshot = project(daily="SELECT * FROM shop.public.orders", report="SELECT * FROM peaka.mtquery.daily")
     caches = build_peaka_cache_assets(snapshot, translator=Lake())
-    queries = build_peaka_query_assets(snapshot, translator=Lake(), deps=["clock"])
+    queries = build_peaka_query_assets(snapshot, translator=Lake())
 
     assert deps(queries) == {"daily": {"lake/shop/public/orders", "clock"}, "report": {"lake/daily", "clock"}}
     peaka = PeakaResource(api_key="k", project_id="p", base_url="http://127.0.0.1:9/api/v1")
@@ -140,11 +139,9 @@ def test_sql_that_cannot_be_read_is_a_warning_and_an_asset_all_the_same(
 ) -> None:
     """Without dependencies and without a check; the others are as they would be."""
     with caplog.at_level(logging.WARNING):
-        assets = build_peaka_query_assets(
-            project(bad="SELEC 1", good="SELECT * FROM shop.public.orders"), deps=["clock"]
-        )
+        assets = build_peaka_query_assets(project(bad="SELEC 1", good="SELECT * FROM shop.public.orders"))
 
-    assert deps(assets) == {"bad": {"clock"}, "good": {"shop/public/orders", "clock"}}
+    assert deps(assets) == {"bad": set(), "good": {"shop/public/orders"}}
     assert "The SQL of query bad cannot be read" in caplog.text
     assert [len(list(each.check_keys)) for each in assets] == [0, 1]
 

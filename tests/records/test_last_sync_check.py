@@ -84,29 +84,38 @@ def test_a_sync_that_fails_does_not_pass_before_the_step_fails(sandbox: PeakaSan
         ({}, "names no Peaka cache"),
     ],
 )
-def test_a_sync_that_cannot_begin_does_not_pass(
+def test_a_sync_that_cannot_begin_is_not_told_of(
     sandbox: PeakaSandbox, metadata: dict[str, Any], words: str
 ) -> None:
-    """A cache that is not found, or not even named: the check says so, and the others are synced."""
+    """A cache that is not found, or not even named, has no execution to tell of: the step's failure says why."""
     assets = fleet({"bad": metadata, "u": BOTH["u"]}, checks=True)
 
     result = run_of(assets, peaka_for(sandbox))
 
-    assert verdicts(result) == {"bad": [False], "u": [True]}
-    assert words in (evaluations(result)["bad"][0].description or "")
+    assert verdicts(result) == {"u": [True]}
+    assert words in failure_of(result).description
     assert recorded(result) == ["u"]
 
 
 @pytest.mark.parametrize("settings", [{"api_key": "wrong"}, {"api_key": " "}])
-def test_what_is_wrong_with_the_connection_fails_the_check_of_each(
+def test_where_peaka_cannot_be_asked_the_check_says_nothing(
     sandbox: PeakaSandbox, settings: dict[str, Any]
 ) -> None:
-    """Where Peaka cannot be asked at all, no sync of the step has succeeded."""
+    """No execution was seen, so nothing is known of the last sync: the step fails, and its check is not evaluated."""
     result = run_of(fleet(BOTH, checks=True), peaka_for(sandbox, **settings))
 
-    assert verdicts(result) == {"t": [False], "u": [False]}
-    reasons = {each.description for (each,) in evaluations(result).values()}
-    assert reasons == {failure_of(result).description}
+    assert not result.success
+    assert verdicts(result) == {}
+
+
+def test_an_outage_before_the_trigger_is_no_verdict_on_the_last_sync(sandbox: PeakaSandbox) -> None:
+    """Nothing was triggered and nothing seen, whatever the last sync was."""
+    sandbox.fault(times=None, status=503)
+
+    result = run_of(fleet(BOTH, checks=True), peaka_for(sandbox, outage_tolerance=0.2))
+
+    assert not result.success
+    assert verdicts(result) == {}
 
 
 def test_a_result_is_recorded_while_others_are_still_awaited(sandbox: PeakaSandbox) -> None:
@@ -190,11 +199,11 @@ def test_the_check_of_a_cache_that_was_never_synced_does_not_pass(sandbox: Peaka
     assert "has ended yet" in (evaluation.description or "")
 
 
-def test_the_check_alone_fails_where_peaka_does_not_answer(sandbox: PeakaSandbox) -> None:
-    """An outage fails the step and its check, and names the reason."""
+def test_the_check_alone_says_nothing_where_peaka_does_not_answer(sandbox: PeakaSandbox) -> None:
+    """An outage fails the step, which names the reason."""
     sandbox.fault("getCacheStatus", times=None, status=500)
 
     result = selected(sandbox, T_ALONE)
 
-    assert verdicts(result) == {"t": [False]}
+    assert verdicts(result) == {}
     assert "was answered with 500" in failure_of(result).description

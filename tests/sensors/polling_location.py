@@ -5,7 +5,7 @@ import dagster as dg
 from dagster_peaka import PeakaResource, build_peaka_cache_asset
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 
-watched = build_peaka_cache_asset(table="ops.public.t", key="watched", last_sync_check=True)
+watched = build_peaka_cache_asset(table="ops.public.t", key="watched", checks={"last_sync_succeeded": True})
 deferred = build_peaka_cache_asset(table="ops.public.u", key="deferred", wait=False)
 
 defs = dg.Definitions(

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from dagster_peaka import PeakaConfigError, build_peaka_cache_asset
-from dagster_peaka.declared import polled_assets
+from dagster_peaka.caches.declared import polled_assets
 from dagster_peaka.errors import PeakaAuthenticationError
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sensors import tick as tick_module
@@ -35,7 +35,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def assets() -> list[dg.AssetsDefinition]:
     """The two caches as assets; only that of `t` declares the last-sync check."""
-    return [build_peaka_cache_asset(table=T, last_sync_check=True), build_peaka_cache_asset(table=U)]
+    return [
+        build_peaka_cache_asset(table=T, checks={"last_sync_succeeded": True}),
+        build_peaka_cache_asset(table=U),
+    ]
 
 
 @pytest.fixture

@@ -108,7 +108,7 @@ class Traffic:
 
 
 ASSETS: Sequence[dg.AssetsDefinition] = [
-    build_peaka_cache_asset(table=cache, last_sync_check=number % 2 == 0)
+    build_peaka_cache_asset(table=cache, checks={"last_sync_succeeded": number % 2 == 0})
     for number, cache in enumerate([*CACHES, SCHEDULED])
 ]
 

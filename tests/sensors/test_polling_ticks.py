@@ -28,7 +28,10 @@ def instance() -> Iterator[dg.DagsterInstance]:
 @pytest.fixture
 def watch(sandbox: PeakaSandbox, instance: dg.DagsterInstance) -> Watch:
     """A sensor for two caches, one with the last-sync check, before its first tick."""
-    assets = [build_peaka_cache_asset(table=T, last_sync_check=True), build_peaka_cache_asset(table=U)]
+    assets = [
+        build_peaka_cache_asset(table=T, checks={"last_sync_succeeded": True}),
+        build_peaka_cache_asset(table=U),
+    ]
     return Watch(build_peaka_polling_sensor(assets), peaka_for(sandbox, outage_tolerance=300.0), instance)
 
 

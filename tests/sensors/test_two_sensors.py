@@ -118,7 +118,7 @@ def two_polling_sensors(
     sandbox: PeakaSandbox, instance: dg.DagsterInstance, *, one_location: bool
 ) -> tuple[Watch, Watch]:
     """Two polling sensors over one asset, which have had their first tick."""
-    asset = build_peaka_cache_asset(table=T, last_sync_check=True)
+    asset = build_peaka_cache_asset(table=T, checks={"last_sync_succeeded": True})
     peaka = peaka_for(sandbox)
     first, second = (
         Watch(build_peaka_polling_sensor([asset], name=name), peaka, instance) for name in ("one", "other")
@@ -158,7 +158,7 @@ def test_what_a_run_records_is_left_to_it_by_two_polling_sensors(
 ) -> None:
     """While the run is in flight and after its end, neither of them records what it records."""
     first, second = watches
-    asset = build_peaka_cache_asset(table=T, last_sync_check=True)
+    asset = build_peaka_cache_asset(table=T, checks={"last_sync_succeeded": True})
     before = completed(sandbox, T)
     sandbox.plan(T, times=1, hold=True)
     sandbox.clear_requests()

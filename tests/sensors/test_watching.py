@@ -24,7 +24,10 @@ def tick(
 
 def test_an_external_asset_shows_what_peaka_has_synced(sandbox: PeakaSandbox) -> None:
     """The specs have no step, and each sync becomes one materialization with its execution's metadata."""
-    specs = load_peaka_cache_specs(peaka_for(sandbox).fetch_project(), group_name="watched", deps=["landed"])
+    specs = [
+        spec.replace_attributes(group_name="watched").merge_attributes(deps=["landed"])
+        for spec in load_peaka_cache_specs(peaka_for(sandbox).fetch_project())
+    ]
     sensor = build_peaka_polling_sensor(specs)
     defs = dg.Definitions(assets=specs, sensors=[sensor], resources={"peaka": peaka_for(sandbox)})
 

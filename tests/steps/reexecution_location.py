@@ -8,7 +8,9 @@ from dagster_peaka import PeakaProject, PeakaResource, build_peaka_cache_assets
 
 defs = dg.Definitions(
     assets=build_peaka_cache_assets(
-        PeakaProject.load(os.environ["PEAKA_SNAPSHOT"]), step_per="catalog", last_sync_check=True
+        PeakaProject.load(os.environ["PEAKA_SNAPSHOT"]),
+        step_per="catalog",
+        checks={"last_sync_succeeded": True},
     ),
     resources={
         "peaka": PeakaResource(

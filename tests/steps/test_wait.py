@@ -151,7 +151,7 @@ def test_a_trigger_of_unknown_outcome_is_not_repeated(
 
 @pytest.mark.parametrize("status", [400, 409, 422])
 def test_a_refused_trigger_fails_the_step(sandbox: PeakaSandbox, status: int) -> None:
-    """A 4xx is told at once, in the failure and in the check; other caches of the step are triggered."""
+    """A 4xx is told at once, in the failure; other caches of the step are triggered."""
     sandbox.fault(
         "incrementalUpdateCache", cache=TABLE, times=None, status=status, body={"message": "not now"}
     )
@@ -164,8 +164,7 @@ def test_a_refused_trigger_fails_the_step(sandbox: PeakaSandbox, status: int) ->
         in description
     )
     assert "Peaka says: not now" in description
-    (evaluation,) = result.get_asset_check_evaluations()
-    assert (evaluation.asset_key, evaluation.passed) == (T, False)
+    assert result.get_asset_check_evaluations() == []  # no execution was seen
     assert sum(operation in TRIGGERS for operation in operations(sandbox)) == 2
 
 

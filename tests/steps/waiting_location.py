@@ -5,7 +5,7 @@ import os
 import dagster as dg
 
 from dagster_peaka import PeakaResource, build_peaka_cache_asset
-from dagster_peaka.declared import polling_sensor_metadata
+from dagster_peaka.caches.declared import polling_sensor_metadata
 
 polled = build_peaka_cache_asset(table="ops.public.t", key="polled", wait=False)
 forgotten = build_peaka_cache_asset(table="ops.public.u", key="forgotten", wait=False)

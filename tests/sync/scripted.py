@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from dagster_peaka import CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.api import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.api.calls import Answer, Call
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)

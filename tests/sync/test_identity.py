@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from dagster_peaka import CacheExecution, SyncMode
+from dagster_peaka.api import CacheExecution, SyncMode
 from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import ANSWER_WINDOW, LATE_TOLERANCE, Record, started_by
 

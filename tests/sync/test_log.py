@@ -12,7 +12,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from dagster_peaka import CacheExecution, PeakaResource, SyncMode, build_peaka_cache_asset
+from dagster_peaka import PeakaResource, build_peaka_cache_asset
+from dagster_peaka.api import CacheExecution, SyncMode
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.log import PROGRESS_INTERVAL, Progress
 from dagster_peaka.sync.machine import Reading, Sync, Task

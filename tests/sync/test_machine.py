@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from dagster_peaka import CacheExecution, SyncMode
+from dagster_peaka.api import CacheExecution, SyncMode
 from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Posted, Trouble
 from dagster_peaka.sync.rules import SyncRules

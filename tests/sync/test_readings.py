@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dagster_peaka import CacheExecution, PeakaResource, PeakaSyncError
+from dagster_peaka import PeakaResource, PeakaSyncError
+from dagster_peaka.api import CacheExecution
 from dagster_peaka.sandbox import ExecutionRecord, PeakaSandbox
 from tests.materializing import TRIGGERS, acting_when, is_followed
 from tests.sync.readings import Readings, answered

@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 from dagster_peaka import (
-    CacheExecution,
     PeakaConnectionError,
     PeakaError,
     PeakaPermissionError,
     PeakaRateLimitError,
     PeakaServerError,
     PeakaUnknownOutcomeError,
-    SyncMode,
 )
+from dagster_peaka.api import CacheExecution, SyncMode
 from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sync.identity import Record

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dagster_peaka import SyncMode
+from dagster_peaka.api import SyncMode
 from dagster_peaka.sync import machine
 from dagster_peaka.sync.machine import FRESH_POLL, Reading, State, Sync
 from dagster_peaka.sync.outcome import Posted

@@ -8,35 +8,21 @@ from datetime import timedelta
 import dagster as dg
 
 from dagster_peaka import (
-    CacheCreation,
-    CacheExecution,
-    CacheRequest,
-    CacheSchedule,
-    CacheSettings,
-    CacheStatus,
-    Catalog,
-    Column,
     DagsterPeakaTranslator,
-    ExecutionProgress,
     PeakaApiError,
     PeakaAuthenticationError,
     PeakaCache,
-    PeakaCacheEntry,
-    PeakaCacheOverride,
+    PeakaCacheChecks,
     PeakaCacheSelector,
-    PeakaCheckSettings,
     PeakaClient,
     PeakaConfigError,
     PeakaConnectionError,
     PeakaError,
     PeakaNotFoundError,
-    PeakaOpSettings,
     PeakaPermissionError,
-    PeakaPollingSensorSettings,
     PeakaProject,
     PeakaProjectComponent,
     PeakaQuery,
-    PeakaQuerySettings,
     PeakaRateLimitError,
     PeakaResource,
     PeakaResponseError,
@@ -44,11 +30,6 @@ from dagster_peaka import (
     PeakaSyncConfig,
     PeakaSyncError,
     PeakaUnknownOutcomeError,
-    PeakaUpstreamSensorSettings,
-    QueryResult,
-    Schema,
-    SyncMode,
-    Table,
     build_peaka_cache_asset,
     build_peaka_cache_assets,
     build_peaka_cache_checks,
@@ -58,6 +39,30 @@ from dagster_peaka import (
     build_peaka_upstream_sensor,
     load_peaka_cache_specs,
     peaka_cache_assets,
+)
+from dagster_peaka.api import (
+    CacheCreation,
+    CacheExecution,
+    CacheRequest,
+    CacheSchedule,
+    CacheSettings,
+    CacheStatus,
+    Catalog,
+    Column,
+    ExecutionProgress,
+    QueryResult,
+    Schema,
+    SyncMode,
+    Table,
+)
+from dagster_peaka.component import (
+    PeakaCacheEntry,
+    PeakaCacheOverride,
+    PeakaCheckSettings,
+    PeakaOpSettings,
+    PeakaPollingSensorSettings,
+    PeakaQuerySettings,
+    PeakaUpstreamSensorSettings,
 )
 from dagster_peaka.sandbox import (
     Behaviour,
@@ -101,12 +106,17 @@ orders: dg.AssetsDefinition = build_peaka_cache_asset(
     metadata={"owner": "shop"},
     op_tags={"size": 1},
 )
+chosen: PeakaCacheChecks = {
+    "last_sync_succeeded": True,
+    "max_rows_dropped": 10,
+    "max_age": timedelta(hours=6),
+}
 caches: list[dg.AssetsDefinition] = build_peaka_cache_assets(
     project,
     step_per="catalog",
     selector=selector,
     translator=Tiered(source_asset_key=lambda cache: ["landed", cache.table_name]),
-    last_sync_check=True,
+    checks=chosen,
 )
 
 

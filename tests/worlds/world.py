@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import heapq
 import random
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeAlias
 
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.records.attempts import RunEvent, RunStory, Written, left_by
+from dagster_peaka.records.attempts import RunEvent, RunStory, Seen, Written, follows_up, left_by
 from dagster_peaka.sensors.claims import Logged, Trigger
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import triggers_of
@@ -81,6 +82,7 @@ class Attempt:
     """The newest materialization of the dependency when it began."""
     sync: Sync | None = None
     noted: Record | None = None
+    seen: Seen | None = None
     polls: list[float] = field(default_factory=list[float])
     posts: list[float] = field(default_factory=list[float])
     started: list[Truth] = field(default_factory=list[Truth])
@@ -129,6 +131,10 @@ class Story:
     deaths: int = 0
     resets: int = 0
     dropped: int = 0
+    read: Counter[str] = field(default_factory=Counter[str])
+    """How many ticks that stored their cursor had an execution in the history that they read."""
+    adrift: set[str] = field(default_factory=set[str])
+    """Executions that a tick has read in a history that had lost what the tick before had seen."""
     at_rest: int = 0
     """Ticks in a row that left nothing new to the next one."""
     _queue: list[tuple[float, int, Process, Attempt | None]] = field(
@@ -211,6 +217,7 @@ class Story:
                 self.rules.poll_timeout,
             )
             left = adopted.get(place)
+            attempt.seen = left.seen if left else None
             if not (left and left.ours and left.deferred and not attempt.waits):
                 attempt.sync = Sync(
                     attempt.mode,
@@ -302,7 +309,9 @@ class Story:
         self, attempt: Attempt, record: Record, origin: Origin, *, taken: bool = True, answered: bool = False
     ) -> None:
         lag = self.pick.choice([0.0, 0.0, 0.02])
-        upstream = self.newest(UPSTREAM, lag=lag)
+        repeated = attempt.sync is not None and attempt.sync.triggers > 0
+        if attempt.seen is None or not follows_up(origin, repeated=repeated):
+            attempt.seen = Seen(self.newest(ASSET, lag=lag), {UPSTREAM: self.newest(UPSTREAM, lag=lag)})
         written = Written(
             CACHE_ID,
             attempt.mode,
@@ -313,8 +322,7 @@ class Story:
             taken=taken,
             attached=origin is Origin.ATTACHED,
             notices_within=self.rules.notices_within,
-            deps={UPSTREAM: upstream},
-            newest=self.newest(ASSET, lag=lag),
+            seen=attempt.seen,
         )
         self._log(attempt, RunEvent(0.0, written=(written,)))
 
@@ -421,6 +429,11 @@ class Story:
         kept = [each for each in self.world.visible(None, at) if not self._is_forgotten(each, at)]
         return [self.world._shown(found, at, self.world.open.shows_mode) for found in kept[offset:][:limit]]
 
+    @property
+    def forgets(self) -> bool:
+        """Whether the history loses executions in time."""
+        return self.kept_for < float("inf")
+
     def _is_forgotten(self, execution: Truth, at: float) -> bool:
         return execution.finished is not None and execution.finished + self.kept_for <= at
 
@@ -445,7 +458,7 @@ class Story:
             yield self.now + 30.0
             yield from self._tick()
         self.at_rest = 0
-        for _ in range(5 + 2 * len(self.world.executions)):
+        for _ in range(50 + 4 * len(self.world.executions)):
             yield from self._tick()
             yield self.now + 5.0
             # What a dead run holds back is told later.
@@ -495,6 +508,7 @@ class Story:
             self.cursor = PollingCursor(int(looked_at), 0, last.marks if last else {}).encode()
             self.at_rest += 1
             return
+        read = {entry.id for entry in review.history.entries}
         asked = review.choose(self.pick.choice(self.most))
         yield from self._requested()
         told = self._told(asked)
@@ -508,6 +522,9 @@ class Story:
         marks = dict(last.marks) if last else {}
         if verdict.mark is not None:
             marks[ADDRESS] = verdict.mark
+        self.read.update(read)
+        if not review.reaches_back:
+            self.adrift |= read
         behind = {} if verdict.complete or last is None else {ADDRESS: last.reported_until(ADDRESS)}
         self.cursor = PollingCursor(int(looked_at), 0, marks, behind).encode()
         self.at_rest = self.at_rest + 1 if last is not None and marks == last.marks else 0

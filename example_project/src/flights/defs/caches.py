@@ -30,7 +30,8 @@ def cache_assets() -> list[dg.AssetsDefinition]:
             metadata={"dagster/column_schema": known[table]["dagster/column_schema"]},
             # So that the report is made anew when rows have changed, and not after every sync; counts rows, too.
             fingerprint="checksum",
-            last_sync_check=True,  # so that a sync fails visibly too that somebody else started
+            # So that a sync fails visibly too that somebody else started.
+            checks={"last_sync_succeeded": True},
         )
         for table in TABLES
     ]
@@ -42,7 +43,7 @@ def broken_cache(table: str) -> dg.AssetsDefinition:
         table=".".join(cache_key(table)),
         group_name=BROKEN,
         description="Fails on purpose: see what its run, its step's failure and its check say.",
-        last_sync_check=True,
+        checks={"last_sync_succeeded": True},
     )
 
 

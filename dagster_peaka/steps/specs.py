@@ -1,16 +1,13 @@
 """From caches to the specs of their assets: what the translator says, what the caller adds, what the step needs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar, cast
 
 import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
-from dagster_peaka.caches.names import TableName, checked_cache_id, few
-from dagster_peaka.caches.project import PeakaCache, PeakaProject
-from dagster_peaka.caches.selection import PeakaSelection, select
-from dagster_peaka.declared import (
+from dagster_peaka.caches.declared import (
     CACHE_ID_METADATA,
     CATALOG_ID_METADATA,
     FINGERPRINT_METADATA,
@@ -26,7 +23,11 @@ from dagster_peaka.declared import (
     RowCount,
     checked_fingerprint,
 )
+from dagster_peaka.caches.names import TableName, checked_cache_id, few
+from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.selection import PeakaSelection, select
 from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.steps.arguments import instead
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 AssetCondition: TypeAlias = (
@@ -43,18 +44,12 @@ KIND_TAG = "dagster/kind/"
 """How Dagster keeps an asset's kinds among its tags."""
 
 
+@instead()
 def load_peaka_cache_specs(
     caches_or_project: PeakaProject | Iterable[PeakaCache],
     *,
     selector: PeakaSelection | None = None,
     translator: DagsterPeakaTranslator | None = None,
-    deps: Iterable[AssetDependency] | None = None,
-    metadata: Mapping[str, object] | None = None,
-    tags: Mapping[str, str] | None = None,
-    owners: Sequence[str] | None = None,
-    kinds: Iterable[str] | None = None,
-    group_name: str | None = None,
-    freshness_policy: dg.FreshnessPolicy | None = None,
     row_count: str = "off",
     fingerprint: str | None = None,
 ) -> list[dg.AssetSpec]:
@@ -71,8 +66,7 @@ def load_peaka_cache_specs(
         row_count: ``query`` has the polling sensor count the table's rows after each sync that it records.
         fingerprint: what the data version of a materialization is made of, as for :func:`build_peaka_cache_asset`.
 
-    The other arguments mean what they mean for ``dg.AssetSpec``. ``deps``, ``metadata`` and ``tags`` come on top of
-    what the translator says; the others replace it.
+    What an asset is called and shows is the translator's to say; ``dg.map_asset_specs`` changes it afterwards.
 
     Raises:
         PeakaConfigError: when two caches would be one asset, when a selector matches nothing, or when an argument
@@ -86,17 +80,8 @@ def load_peaka_cache_specs(
                 assets=specs, sensors=[build_peaka_polling_sensor(specs)], resources={"peaka": peaka}
             )
     """
-    attributes = Attributes(
-        deps,
-        metadata,
-        tags,
-        owners=owners,
-        kinds=None if kinds is None else set(several("kinds", kinds)),
-        group_name=group_name,
-        freshness_policy=freshness_policy,
-    )
     sync = SyncSettings(None, row_count, fingerprint)
-    return specs_of(selected(caches_or_project, selector), translator, sync, attributes)
+    return specs_of(selected(caches_or_project, selector), translator, sync)
 
 
 @dataclass(frozen=True)
@@ -136,38 +121,13 @@ class SyncSettings:
         return metadata
 
 
-class Attributes:
-    """What a factory's arguments say about all of its assets, on top of what the translator says of each."""
-
-    def __init__(
-        self,
-        deps: Iterable[AssetDependency] | None,
-        metadata: Mapping[str, object] | None,
-        tags: Mapping[str, str] | None,
-        **replaced: Any,
-    ) -> None:
-        self._deps = list(several("deps", deps) or ())
-        self._metadata = dict(metadata or {})
-        self._tags = dict(tags or {})
-        self._replaced = {name: value for name, value in replaced.items() if value is not None}
-
-    def added_to(self, spec: dg.AssetSpec, cache: PeakaCache, sync: SyncSettings) -> dg.AssetSpec:
-        """The spec with these attributes, and with the metadata by which the step finds the cache."""
-        changed = dict(self._replaced)
-        if self._deps:
-            changed["deps"] = [*spec.deps, *self._deps]
-        if self._tags:
-            shown = {name: value for name, value in spec.tags.items() if not name.startswith(KIND_TAG)}
-            changed["tags"] = {**shown, **self._tags}
-        changed["metadata"] = {
-            TABLE_NAME_METADATA: cache.name,
-            **sync.as_metadata(cache.supported_modes),
-            **spec.metadata,
-            **self._metadata,
-            **_place(cache),
-        }
-        # Its signature has types that Dagster leaves open.
-        return cast("Any", spec).replace_attributes(skippable=True, **changed)
+def _with_settings(
+    spec: dg.AssetSpec, cache: PeakaCache, sync: SyncSettings, place: Mapping[str, str]
+) -> dg.AssetSpec:
+    """The spec with the metadata by which the step finds the cache, and knows how to sync it."""
+    metadata = {**shown(place), **sync.as_metadata(cache.supported_modes), **spec.metadata, **place}
+    # Its signature has types that Dagster leaves open.
+    return cast("Any", spec).replace_attributes(skippable=True, metadata=metadata)
 
 
 def _place(cache: PeakaCache) -> dict[str, str]:
@@ -227,9 +187,12 @@ def specs_of(
     caches: Sequence[PeakaCache],
     translator: DagsterPeakaTranslator | None,
     sync: SyncSettings,
-    attributes: Attributes,
+    place: Callable[[PeakaCache], dict[str, str]] | None = None,
 ) -> list[dg.AssetSpec]:
     """The spec of each cache, in the same order.
+
+    Args:
+        place: the metadata by which the step finds a cache; by default all that a snapshot tells.
 
     Raises:
         PeakaConfigError: when two caches would be one asset.
@@ -254,7 +217,7 @@ def specs_of(
                 f"{type(translator).__name__}.get_asset_spec answered {translated!r} for cache {cache.id} "
                 f"({cache.name}): it must return a dagster.AssetSpec."
             )
-        spec = attributes.added_to(translated, cache, sync)
+        spec = _with_settings(translated, cache, sync, (place or _place)(cache))
         if spec.partitions_def is not None:
             raise PeakaConfigError(
                 f"The asset of cache {cache.id} ({cache.name}) has a partitions_def: a Peaka cache is synced as a "
