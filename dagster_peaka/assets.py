@@ -9,7 +9,7 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.declared import WAIT_METADATA
-from dagster_peaka.caches.names import op_name
+from dagster_peaka.caches.names import op_name, op_names
 from dagster_peaka.caches.project import PeakaCache, PeakaProject
 from dagster_peaka.caches.selection import PeakaSelection
 from dagster_peaka.errors import PeakaConfigError
@@ -319,25 +319,23 @@ def steps_of(
     if not specs:
         return {}
     if step_per == "project":
-        return {name or _joined("peaka", project_id or "project"): list(specs)}
+        wanted = ("peaka", project_id or "project")
+        return {name or op_names([wanted])[wanted]: list(specs)}
     if step_per == "cache":
         prefix = () if name is None else (name,)
         single: dict[str, list[dg.AssetSpec]] = {}
         for spec in specs:
             single.setdefault(op_name(dg.AssetKey([*prefix, *spec.key.path])), []).append(spec)
         return single
-    names = {cache.catalog_id: cache.catalog_name for cache in caches}
-    shared = Counter(names.values())
-    steps: dict[str, list[dg.AssetSpec]] = {}
+    catalogs = {cache.catalog_id: cache.catalog_name for cache in caches}
+    shared = Counter(catalogs.values())
+    steps: dict[tuple[str, ...], list[dg.AssetSpec]] = {}
     for cache, spec in zip(caches, specs, strict=True):
         # Peaka lists catalogs of its own that share a name.
         catalog = [cache.catalog_name, *([cache.catalog_id] if shared[cache.catalog_name] > 1 else [])]
-        steps.setdefault(_joined(name or "peaka", *catalog), []).append(spec)
-    return steps
-
-
-def _joined(*parts: str) -> str:
-    return op_name(dg.AssetKey(parts))
+        steps.setdefault((*(name or "peaka").split("__"), *catalog), []).append(spec)
+    names = op_names(steps)
+    return {names[parts]: members for parts, members in steps.items()}
 
 
 def checks_of(specs: Sequence[dg.AssetSpec], chosen: PeakaCacheChecks | None) -> dict[str, dg.AssetCheckSpec]:

@@ -21,6 +21,8 @@ that it was raised from.
 
 from __future__ import annotations
 
+from typing import Any
+
 MAX_REASON_LENGTH = 4096
 """Characters of Peaka's own words that an error repeats at most."""
 
@@ -53,6 +55,10 @@ class PeakaError(Exception):
 
     advice: str = ""
     """The end of the message that says what to do, where the same is to be done about others that failed so."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled without a call of the constructor, whose keywords Python's own way leaves out."""
+        return Exception.__new__, (type(self), *self.args), self.__dict__
 
 
 class PeakaConfigError(PeakaError, ValueError):

@@ -1,5 +1,6 @@
 """PeakaResource: the connection to Peaka as Dagster configures it, and the syncs that a step does through it."""
 
+import functools
 import warnings
 from collections.abc import Iterator
 from enum import Enum
@@ -440,6 +441,16 @@ class PeakaResourceOfVariable(PeakaResource):
     """What a :class:`PeakaResource` is when its key is an ``EnvVar``: the same, with nothing to mask."""
 
     api_key: Given = Field(description=KEY_DESCRIPTION, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it is called."""
+        fields = {name: getattr(self, name) for name in PeakaResource.model_fields}
+        return functools.partial(PeakaResource, **fields), ()
+
+
+# The page of a resource in Dagster's UI shows the name and the docstring of its class.
+PeakaResourceOfVariable.__name__ = PeakaResourceOfVariable.__qualname__ = PeakaResource.__name__
+PeakaResourceOfVariable.__doc__ = PeakaResource.__doc__
 
 
 def _reference(cache_id_or_table: str) -> CacheReference:

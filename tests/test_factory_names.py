@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dagster_peaka import PeakaCache, PeakaConfigError, PeakaResource, build_peaka_cache_assets
+from dagster_peaka import PeakaCache, PeakaConfigError, PeakaProject, PeakaResource, build_peaka_cache_assets
 
 NAMES = int(os.environ.get("PEAKA_NAMES", "500"))
 NOWHERE = PeakaResource(api_key=dg.EnvVar("PEAKA_API_KEY"), project_id="p")
@@ -80,3 +80,24 @@ def test_names_depend_on_no_order(tables: list[tuple[str, str, str]], step_per: 
     other = build_peaka_cache_assets(reversed(caches), step_per=step_per)
 
     assert {asset.op.name: asset.keys for asset in one} == {asset.op.name: asset.keys for asset in other}
+
+
+@pytest.mark.parametrize("prefix", [None, "my__own"])
+def test_steps_of_catalogs_have_readable_names(prefix: str | None) -> None:
+    """A catalog with blanks, dots or hyphens in its name needs no hash, unless another one reads the same."""
+    caches = caches_of([(name, "s", "t") for name in ("my-shop", "v1.2 of it", "a-b", "a_b", "\u8868")])
+    project = PeakaProject(project_id="8f14e45f-ceea-467a", caches=tuple(caches))
+
+    by_catalog = [
+        asset.op.name for asset in build_peaka_cache_assets(caches, step_per="catalog", name=prefix)
+    ]
+    (whole,) = build_peaka_cache_assets(project, step_per="project")
+
+    begin = prefix or "peaka"
+    assert by_catalog[0] == f"{begin}__my_shop"
+    assert by_catalog[1] == f"{begin}__v1_2_of_it"
+    assert by_catalog[2].startswith(f"{begin}__a_b_")
+    assert by_catalog[3] == f"{begin}__a_b"
+    assert by_catalog[4].startswith(f"{begin}____")
+    assert len(set(by_catalog)) == 5
+    assert whole.op.name == "peaka__8f14e45f_ceea_467a"

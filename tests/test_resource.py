@@ -319,6 +319,25 @@ def test_a_resource_shows_its_key_to_nobody(monkeypatch: pytest.MonkeyPatch) -> 
     assert KEY.encode() not in pickle.dumps(by_variable)
 
 
+def test_a_resource_is_called_the_same_with_a_variable() -> None:
+    """Dagster's page of it shows the name and the docstring of its class; and what is pickled comes back."""
+    plain = resource(api_key="k", base_url="http://127.0.0.1:1/api/v1")
+    by_variable = resource(zone="eu", poll_interval=3.0)
+
+    definitions = [each.get_resource_definition() for each in (plain, by_variable)]
+
+    assert definitions[0].description == definitions[1].description
+    assert (definitions[1].description or "").startswith("A connection to one project of Peaka.")
+    assert (
+        f"{type(by_variable).__module__}.{type(by_variable).__qualname__}"
+        == "dagster_peaka.resource.PeakaResource"
+    )
+    assert repr(by_variable).startswith("PeakaResource(")
+    again = pickle.loads(pickle.dumps(by_variable))
+    assert again == by_variable
+    assert type(again) is type(by_variable)
+
+
 @pytest.mark.parametrize("settings", [{"api_key": [KEY]}, {"api_key": KEY, "zone": "mars"}, {"apikey": KEY}])
 def test_no_error_about_a_setting_repeats_the_key(settings: dict[str, Any]) -> None:
     """A key of a wrong type or under a misspelt name is not quoted back."""

@@ -357,7 +357,7 @@ class CacheSchedule(PeakaModel):
         """Whether both have Peaka sync equally often, however that is written: ``P1D`` is ``PT24H``."""
         if other is None or "NONE" in (self.type, other.type):
             return self.type == "NONE" and (other is None or other.type == "NONE")
-        mine, its = _seconds(self.expression), _seconds(other.expression)
+        mine, its = duration_seconds(self.expression), duration_seconds(other.expression)
         return self.expression == other.expression or (mine is not None and mine == its)
 
     def as_json(self) -> dict[str, str]:
@@ -373,7 +373,7 @@ _DURATION = re.compile(
 )
 
 
-def _seconds(duration: str | None) -> float | None:
+def duration_seconds(duration: str | None) -> float | None:
     """The seconds of an ISO-8601 duration without months and years; None for anything else."""
     match = _DURATION.fullmatch(duration or "")
     parts = {name: float(number) for name, number in match.groupdict().items() if number} if match else {}

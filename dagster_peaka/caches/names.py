@@ -6,7 +6,8 @@ import difflib
 import hashlib
 import keyword
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -148,6 +149,16 @@ def op_name(key: dg.AssetKey) -> str:
     return _distinct(
         "__".join(key.path), as_it_is=lambda name: name.split("__") == list(key.path), of=key.path
     )
+
+
+def op_names(wanted: Collection[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """A valid name for each of several steps: its parts with ``__`` between them, ``_`` for what is between words.
+
+    Those of which two would have the same name are told apart by a hash.
+    """
+    plain = {parts: op_name(dg.AssetKey([re.sub(r"[-. ]", "_", part) for part in parts])) for parts in wanted}
+    alike = Counter(plain.values())
+    return {parts: name if alike[name] == 1 else op_name(dg.AssetKey(parts)) for parts, name in plain.items()}
 
 
 def group_name(text: str) -> str:

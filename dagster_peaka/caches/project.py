@@ -10,10 +10,11 @@ import secrets
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
 
+import dagster as dg
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -24,7 +25,7 @@ from pydantic import (
     field_validator,
 )
 
-from dagster_peaka.api.models import Column, Id, SyncMode
+from dagster_peaka.api.models import Column, Id, SyncMode, duration_seconds
 from dagster_peaka.caches.names import TableName
 from dagster_peaka.errors import PeakaConfigError, shortened
 
@@ -83,6 +84,11 @@ class PeakaCache(BaseModel):
         """The table as ``catalog.schema.table``; a part that holds a dot is quoted."""
         return str(self.table)
 
+    @property
+    def scheduled_freshness(self) -> dg.FreshnessPolicy | None:
+        """The policy that fails after twice the shorter of the schedules' intervals; None without a schedule."""
+        return _scheduled_freshness(self.incremental_schedule, self.full_refresh_schedule)
+
     @field_serializer("supported_modes")
     def _modes_in_order(self, modes: frozenset[SyncMode] | None) -> list[str] | None:
         return None if modes is None else sorted(mode.value for mode in modes)
@@ -117,6 +123,19 @@ class PeakaQuery(BaseModel):
     def table(self) -> TableName:
         """What stands for the query in SQL, its snapshot or, where it has none, its result."""
         return TableName("peaka", "mtquery" if self.materialized else "query", self.name)
+
+    @property
+    def scheduled_freshness(self) -> dg.FreshnessPolicy | None:
+        """The policy that fails after twice the schedule's interval; None without a schedule."""
+        return _scheduled_freshness(self.schedule)
+
+
+def _scheduled_freshness(*schedules: str | None) -> dg.FreshnessPolicy | None:
+    intervals = [seconds for schedule in schedules if (seconds := duration_seconds(schedule))]
+    if not intervals:
+        return None
+    window = timedelta(seconds=2 * min(intervals))
+    return dg.FreshnessPolicy.time_window(fail_window=max(window, timedelta(minutes=1)))  # Dagster's least
 
 
 class PeakaProject(BaseModel):

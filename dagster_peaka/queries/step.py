@@ -31,7 +31,7 @@ from dagster_peaka.records.failures import step_failure, sync_error
 from dagster_peaka.records.materializations import row_count, table_metadata
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.fingerprints import Measurement
-from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
+from dagster_peaka.steps.retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer
 from dagster_peaka.steps.step import end_if_terminated, is_terminated
 from dagster_peaka.sync.jobs import Note, SyncJob
@@ -78,7 +78,7 @@ def refresh_step(
         problem = error
     settle_run_retries(context, permanent=problem.permanent)
     # Raised outside of any handler, so that the failure carries no other exception along.
-    raise step_failure({step.spec.key: problem})
+    raise step_failure({step.spec.key: problem}, last_try=is_last_try(context))
 
 
 class _Step:

@@ -296,7 +296,8 @@ def left_by(
     outdated: dict[Place, str] = {}
     open_places = set(places)
     for generation, story in enumerate(lineage):
-        for place in sorted(open_places, key=str):
+        undecided: list[Place] = sorted(open_places, key=str)
+        for place in undecided:
             left = story.left.get(place)
             if left is None and place[2] not in story.materialized:
                 continue

@@ -130,13 +130,18 @@ def sync_error(
     )
 
 
-def step_failure(failures: Mapping[dg.AssetKey, PeakaError]) -> dg.Failure:
+def step_failure(failures: Mapping[dg.AssetKey, PeakaError], *, last_try: bool = False) -> dg.Failure:
     """One failure for all that went wrong in a step, by the key of the asset.
 
     The step's retry policy stays on unless every reason is permanent; then the metadata says so as well.
+
+    Args:
+        last_try: whether the policy has no retry left. Dagster would raise "Exceeded max_retries" instead of a failure
+            that allows retries, and show this one's words below two stack traces.
     """
-    retry = not all(error.permanent for error in failures.values())
-    metadata: dict[str, Any] = {} if retry else {PERMANENT_METADATA: True}
+    permanent = all(error.permanent for error in failures.values())
+    metadata: dict[str, Any] = {PERMANENT_METADATA: True} if permanent else {}
+    retry = not (permanent or last_try)
     errors = list(dict.fromkeys(failures.values()))
     if len(errors) == 1:
         metadata = {**error_metadata(errors[0]), **metadata}

@@ -25,6 +25,12 @@ DEFAULT = "default"
 """The value of the latter where the run had no such tag."""
 
 
+def is_last_try(context: dg.AssetExecutionContext) -> bool:
+    """Whether the step has a retry policy, its own or its job's, and no retry left."""
+    policy = context.job_def.get_retry_policy_for_handle(context.op_execution_context.node_handle)
+    return policy is not None and context.op_execution_context.retry_number >= policy.max_retries
+
+
 def free_inherited_retries(context: dg.AssetExecutionContext) -> None:
     """At the begin of a step: what stopped the retries of the run before this one does not stop this one's."""
     run_id = context.run.run_id

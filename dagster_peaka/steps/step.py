@@ -31,7 +31,7 @@ from dagster_peaka.steps.checks import CHECKS, evaluations
 from dagster_peaka.steps.deferred import Deferred, is_required
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.modes import Wish, unsupported
-from dagster_peaka.steps.retries import free_inherited_retries, settle_run_retries
+from dagster_peaka.steps.retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer, is_measured
 from dagster_peaka.steps.schedules import Schedules
 from dagster_peaka.sync.jobs import Note, SyncJob
@@ -83,7 +83,7 @@ def sync_step(
         permanent = all(error.permanent for error in step.failures.values())
         settle_run_retries(context, permanent=permanent)
         # Raised outside of any handler, so that the failure carries no other exception along.
-        raise step_failure(step.failures)
+        raise step_failure(step.failures, last_try=is_last_try(context))
 
 
 @dataclass

@@ -10,13 +10,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dagster_peaka.api.models import Column, SyncMode
-from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.project import PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.errors import PeakaConfigError
 
 TAKEN_AT = datetime(2026, 7, 1, 12, 30, tzinfo=timezone.utc)
@@ -418,3 +419,42 @@ def test_a_link_stays_one(path: Path, tmp_path: Path) -> None:
     OTHER.save(link)
     assert link.is_symlink()
     assert PeakaProject.load(path) == OTHER
+
+
+# Freshness by Peaka's schedules
+
+
+@pytest.mark.parametrize(
+    ("incremental", "full_refresh", "hours"),
+    [
+        ("PT6H", None, 12),
+        ("P1D", "PT6H", 12),
+        ("PT6H", "P1D", 12),
+        (None, "P1W", 336),
+        ("PT10S", None, 1 / 60),
+        (None, None, None),
+        ("PT0S", None, None),
+        ("every morning", None, None),
+    ],
+)
+def test_a_cache_says_how_old_it_may_be_by_its_schedules(
+    incremental: str | None, full_refresh: str | None, hours: float | None
+) -> None:
+    """Twice the interval of whichever schedule is the shorter, a minute at least; nothing where there is none."""
+    orders = cache("c1", "orders", incremental_schedule=incremental, full_refresh_schedule=full_refresh)
+
+    policy = orders.scheduled_freshness
+
+    assert policy == (
+        None if hours is None else dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=hours))
+    )
+
+
+def test_a_query_says_how_old_it_may_be_by_its_schedule() -> None:
+    """Twice the interval; nothing where Peaka does not refresh it by itself."""
+    query = PeakaQuery(id="1", name="report", sql="SELECT 1", schedule="PT1H")
+
+    policy = query.scheduled_freshness
+
+    assert policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=2))
+    assert query.model_copy(update={"schedule": None}).scheduled_freshness is None

@@ -1,11 +1,12 @@
 """What the component's YAML says reaches its assets, steps, checks and sensors."""
 
+from datetime import timedelta
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from dagster_peaka import PeakaProjectComponent, PeakaResource
+from dagster_peaka import PeakaClient, PeakaProjectComponent, PeakaResource
 from dagster_peaka.component import PeakaCacheEntry, PeakaOpSettings
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.component.projects import Project, connection_to, keys, run_of, spec_of, steps
@@ -123,6 +124,25 @@ def test_step_per_groups_caches_into_steps(
 ) -> None:
     """Caches have a step each, or share one; the steps of many caches are named after the component's folder."""
     assert set(steps(loaded(project, sandbox, step_per=step_per))) == names
+
+
+def test_assets_may_be_as_old_as_twice_their_schedules(project: Project, sandbox: PeakaSandbox) -> None:
+    """Freshness comes from Peaka's schedules on request; a cache without one has none."""
+    with PeakaClient(sandbox.api_key, sandbox.project_id, sandbox.base_url) as client:
+        client.update_cache(
+            sandbox.caches["ops.public.t"], incremental_schedule="PT6H", full_refresh_schedule=None
+        )
+
+    definitions = loaded(
+        project,
+        sandbox,
+        translation={"freshness_policy": "{{ props.scheduled_freshness }}"},
+        polling_sensor=True,
+    )
+
+    policy = dg.FreshnessPolicy.time_window(fail_window=timedelta(hours=12))
+    assert spec_of(definitions, "ops/public/t").freshness_policy == policy
+    assert spec_of(definitions, "ops/public/u").freshness_policy is None
 
 
 def test_mode_row_count_and_group_are_those_of_every_asset(project: Project, sandbox: PeakaSandbox) -> None:

@@ -218,6 +218,14 @@ def test_a_cache_materialized_by_the_button_shows_what_its_execution_did(
         expect(row(page, key)).to_contain_text(value)
 
 
+def test_the_page_of_the_resource_says_what_it_is(dagster_dev: Served, page: Page, pictures: Path) -> None:
+    """Its class and its description, although the key is a variable, whose name is shown."""
+    page.goto(dagster_dev.example.url + "/locations/flights/resources/peaka")
+    expect(page.get_by_text("PeakaResource", exact=True)).to_be_visible()
+    expect(page.get_by_text("A connection to one project of Peaka.")).to_be_visible()
+    expect(page.get_by_text("PEAKA_API_KEY", exact=True)).to_have_count(1)
+
+
 def test_the_launchpad_offers_the_mode(dagster_dev: Served, page: Page, pictures: Path) -> None:
     """The launchpad completes and explains `mode`; a run with `mode: full_refresh` rebuilds the cache."""
     page.goto(dagster_dev.example.url + "/assets/ops/public/airports")

@@ -102,6 +102,26 @@ def test_a_step_of_permanent_failures_says_so(sandbox: PeakaSandbox, instance: d
     assert failure.tries == 1
 
 
+@pytest.mark.parametrize("of_job", [False, True])
+def test_the_failure_after_the_last_retry_begins_with_the_reason(sandbox: PeakaSandbox, of_job: bool) -> None:
+    """What Dagster shows first is why the sync failed, and not that the retries of a policy are used up."""
+    policy = dg.RetryPolicy(max_retries=2)
+    asset = fleet({"a": LOCKED}, retry_policy=None if of_job else policy)
+    job = dg.define_asset_job("syncs", op_retry_policy=policy if of_job else None)
+    defs = dg.Definitions(assets=[asset], jobs=[job], resources={"peaka": peaka_for(sandbox)})
+
+    result = defs.resolve_job_def("syncs").execute_in_process(raise_on_error=False)
+
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
+    error = failed.step_failure_data.error
+    assert error is not None
+    assert error.message.startswith("dagster._core.definitions.events.Failure: Peaka cache ops.public.t (")
+    assert "the source is locked" in error.message
+    assert error.cause is None
+    assert failure_of(result).tries == 3
+    assert "Exceeded max_retries" not in str(failed.event_specific_data)
+
+
 # A run of many steps
 
 

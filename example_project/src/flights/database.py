@@ -1,4 +1,4 @@
-"""The operational database: five tables in one SQLite file, the kind of source that Peaka caches.
+"""The operational database: five tables, and an empty one, in one SQLite file, the kind of source that Peaka caches.
 
 Landing a table (or a part of it) again leaves rows alone that have not changed, so that what Peaka finds
 afterwards is exactly what really changed.
@@ -82,7 +82,15 @@ CREATE TABLE IF NOT EXISTS flights (
     time_hour TIMESTAMP NOT NULL,
     PRIMARY KEY (year, month, day, carrier, flight, origin)
 );
+CREATE TABLE IF NOT EXISTS gates (
+    faa TEXT NOT NULL,
+    gate TEXT NOT NULL,
+    PRIMARY KEY (faa, gate)
+);
 """
+BROKEN_TABLE = "gates"
+"""The table that nothing lands and whose cache fails on purpose."""
+
 TABLES = ("airlines", "airports", "planes", "weather", "flights")
 
 
@@ -106,7 +114,7 @@ def database_path() -> Path:
 
 
 def create_tables(path: Path) -> None:
-    """Create the database and its five empty tables where they do not exist yet.
+    """Create the database and its empty tables where they do not exist yet.
 
     Raises DatabaseError where the file cannot be created or is no SQLite database.
     """

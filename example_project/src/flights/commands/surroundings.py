@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from flights.commands.processes import Processes
-from flights.database import create_tables
+from flights.database import BROKEN_TABLE, create_tables
 from flights.peaka_names import cache_key
 
 _DAGSTER_YAML = """\
@@ -124,6 +124,7 @@ def _start_sandbox(processes: Processes, state: State, port: int) -> tuple[dict[
         *(sys.executable, "-m", "dagster_peaka.sandbox"),
         *("--source", f"{catalog}={state.operational}"),
         *("--cache", f"{catalog}.*"),
+        *("--fail", f"{catalog}.{BROKEN_TABLE}=the source refuses every connection"),
         *("--store", str(state.sandbox_store)),
         *("--port", str(port)),
     ]
@@ -136,7 +137,7 @@ def _start_sandbox(processes: Processes, state: State, port: int) -> tuple[dict[
         return dict(re.findall(r"\b(PEAKA_BASE_URL|PEAKA_PROJECT_ID)=(\S+)", said))
 
     processes.wait_until(sandbox, lambda: len(address()) == 2, seconds=60)
-    environment = {**address(), "PEAKA_API_KEY": key}
+    environment = {**address(), "PEAKA_API_KEY": key, "FLIGHTS_BROKEN": BROKEN_TABLE}
     description = f"Peaka: the sandbox, a local stand-in at {environment['PEAKA_BASE_URL']}."
     if os.environ.get("PEAKA_API_KEY"):
         description += " Your account, whose key is set, is used with PEAKA_DEMO_ACCOUNT=1 only."
