@@ -10,6 +10,7 @@ import dagster as dg
 from dagster_peaka.caches.names import TableName, few
 from dagster_peaka.caches.project import PeakaProject, PeakaQuery
 from dagster_peaka.declared import (
+    COLUMN_LINEAGE_METADATA,
     COLUMN_SCHEMA_METADATA,
     QUERY_ID_METADATA,
     QUERY_METADATA,
@@ -19,9 +20,6 @@ from dagster_peaka.queries.lineage import Lineage, column_lineage
 from dagster_peaka.queries.sources import folded, is_query
 from dagster_peaka.queries.sql import UnreadableSqlError, tables_of
 from dagster_peaka.translator import DagsterPeakaTranslator
-
-COLUMN_LINEAGE_METADATA = "dagster/column_lineage"
-"""Dagster's own key for the columns of which an asset's columns are made."""
 
 
 @dataclass(frozen=True)
