@@ -56,6 +56,9 @@ ON_SCHEDULE_METADATA = "peaka/on_schedule"
 QUERY_METADATA = "peaka/query"
 """The key under which an asset's spec names its materialized query, by id or name."""
 
+COLUMN_LINEAGE_METADATA = "dagster/column_lineage"
+"""Dagster's own key for column lineage, which it shows by an asset's materializations."""
+
 QUERY_ID_METADATA = "peaka/query_id"
 """The key of the query's id, where it is known when definitions load."""
 

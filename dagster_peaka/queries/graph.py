@@ -8,6 +8,7 @@ from typing import Any, cast
 import dagster as dg
 
 from dagster_peaka.caches.declared import (
+    COLUMN_LINEAGE_METADATA,
     COLUMN_SCHEMA_METADATA,
     QUERY_ID_METADATA,
     QUERY_METADATA,
@@ -19,9 +20,6 @@ from dagster_peaka.queries.lineage import Lineage, column_lineage
 from dagster_peaka.queries.sources import folded, is_query
 from dagster_peaka.queries.sql import UnreadableSqlError, tables_of
 from dagster_peaka.translator import DagsterPeakaTranslator
-
-COLUMN_LINEAGE_METADATA = "dagster/column_lineage"
-"""Dagster's own key for the columns of which an asset's columns are made."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from dagster_peaka.queries.refreshes import MODE, Refreshes
 from dagster_peaka.queries.sources import check_result, look_at
 from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializations_of, write_down
 from dagster_peaka.records.failures import step_failure, sync_error
-from dagster_peaka.records.materializations import row_count, table_metadata
+from dagster_peaka.records.materializations import row_count
+from dagster_peaka.records.refreshes import refresh_metadata, refresh_version
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.retries import free_inherited_retries, is_last_try, settle_run_retries
@@ -38,9 +39,6 @@ from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.runner import Runner
-
-LINEAGE = "dagster/column_lineage"
-"""Dagster's own key for column lineage, which it shows by an asset's materializations."""
 
 
 @dataclass(frozen=True)
@@ -203,26 +201,14 @@ class _Step:
     ) -> dg.MaterializeResult[Any]:
         refresh = result.execution
         assert refresh is not None
-        times = {"peaka/started_at": refresh.created_at, "peaka/finished_at": refresh.finished_at}
-        metadata: dict[str, Any] = {
-            **table_metadata(self.spec.metadata),
-            **({LINEAGE: self.spec.metadata[LINEAGE]} if LINEAGE in self.spec.metadata else {}),
-            "peaka/query_id": dg.MetadataValue.text(target.cache_id),
-            "peaka/origin": dg.MetadataValue.text(result.origin.value),
-            **{name: dg.MetadataValue.timestamp(time) for name, time in times.items() if time is not None},
+        metadata = {
+            **refresh_metadata(target.cache_id, refresh, self.spec.metadata, origin=result.origin.value),
             **row_count(measured.rows),
         }
-        if refresh.duration_seconds is not None:
-            metadata["peaka/duration_seconds"] = dg.MetadataValue.float(refresh.duration_seconds)
-        version = measured.fingerprint or data_version(target.cache_id, refresh.id)
+        version = measured.fingerprint or refresh_version(target.cache_id, refresh.id)
         return dg.MaterializeResult(
             asset_key=self.spec.key, metadata=metadata, data_version=dg.DataVersion(version)
         )
-
-
-def data_version(query_id: str, start: str) -> str:
-    """One refresh, one version: the query and its start, which is all that Peaka tells of it."""
-    return f"{query_id}@{start}"
 
 
 def _job(target: SyncTarget, rules: SyncRules, earlier: Attempt | None) -> SyncJob:

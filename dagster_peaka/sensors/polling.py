@@ -5,12 +5,13 @@ history, and only about executions that have ended it asks Dagster's event log. 
 :mod:`dagster_peaka.sensors.review`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 
 from dagster_peaka.caches.declared import (
     LAST_SYNC_CHECK,
+    QUERY_METADATA,
     declared_cache,
     given_assets_or_specs,
     polling_sensor_metadata,
@@ -19,6 +20,7 @@ from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.events import PolledAsset
 from dagster_peaka.sensors.reading import CatalogNames
+from dagster_peaka.sensors.refreshes import PolledQuery, refresh_events
 from dagster_peaka.sensors.tick import Tick
 
 
@@ -41,14 +43,17 @@ def build_peaka_polling_sensor(
     (``peaka/run_id``, origin ``triggered``). A failed or cancelled execution becomes a failed evaluation of the check
     ``last_sync_succeeded`` where the asset declares it, and a warning in the tick's log otherwise.
 
+    Of a materialized query each tick records the newest refresh, if that has completed and is not recorded yet, the
+    first tick too: Peaka keeps no history of refreshes, so one that another has replaced between two ticks is lost.
+
     A tick with nothing new makes one request, whatever the number of caches, and asks no database. The first tick
     reports nothing: it remembers what there is. Peaka keeps executions for 14 days; a sensor that was off for longer
     says so in its log. Dagster shows ticks that request no runs as skipped; the reason beside them says what was
     recorded. While Peaka is away there is nothing to record, and after the resource's ``outage_tolerance`` ticks fail.
 
     Args:
-        assets: the caches' assets, as the factories of this package make them, or their specs, where Dagster only
-            watches (:func:`load_peaka_cache_specs`).
+        assets: the assets of caches and materialized queries, as the factories of this package make them, or their
+            specs, where Dagster only watches (:func:`load_peaka_cache_specs`).
         resource_key: the key of the :class:`PeakaResource` in the definitions.
         minimum_interval_seconds: seconds between two ticks at least.
         default_status: whether it runs without being switched on in Dagster's UI.
@@ -69,14 +74,18 @@ def build_peaka_polling_sensor(
                 resources={"peaka": peaka},
             )
     """
-    polled = _polled(given_assets_or_specs(assets, "build_peaka_polling_sensor"))
+    polled, queries = _polled(given_assets_or_specs(assets, "build_peaka_polling_sensor"))
     catalogs = CatalogNames()
 
     def peaka_polling_sensor(context: dg.SensorEvaluationContext, **_: object) -> dg.SensorResult:
         # Called directly, as tests do, a sensor gets its resources as arguments besides.
         peaka: PeakaResource = getattr(context.resources, resource_key)
         with peaka.get_client() as client:
-            return Tick(context, name, client, peaka, polled, backfill, catalogs).result()
+            result = (
+                Tick(context, name, client, peaka, polled, backfill, catalogs).result() if polled else None
+            )
+            refreshed = refresh_events(context, client, queries)
+        return _with_queries(result, refreshed, len(queries)) if queries or result is None else result
 
     return dg.SensorDefinition(
         name,
@@ -86,17 +95,37 @@ def build_peaka_polling_sensor(
         description=description or f"Records what Peaka and others have synced of {len(polled)} caches.",
         required_resource_keys={resource_key},
         tags=tags,
-        metadata=polling_sensor_metadata(asset.key for asset in polled),
+        metadata=polling_sensor_metadata(asset.key for asset in (*polled, *queries)),
     )
 
 
-def _polled(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> list[PolledAsset]:
+def _with_queries(
+    result: dg.SensorResult | None, refreshed: Sequence[dg.AssetMaterialization], queries: int
+) -> dg.SensorResult:
+    """A tick's result, with what has become of materialized queries."""
+    reason = f"Recorded {len(refreshed)} of {queries} materialized queries."
+    if result is None:
+        return dg.SensorResult(asset_events=refreshed, skip_reason=reason)
+    return dg.SensorResult(
+        asset_events=[*result.asset_events, *refreshed],
+        skip_reason=f"{result.skip_reason.skip_message} {reason}" if result.skip_reason else reason,
+        cursor=result.cursor,
+    )
+
+
+def _polled(
+    assets: Iterable[dg.AssetsDefinition | dg.AssetSpec],
+) -> tuple[list[PolledAsset], list[PolledQuery]]:
     polled: dict[bytes, PolledAsset] = {}
+    queries: list[PolledQuery] = []
     for each in assets:
         alone = isinstance(each, dg.AssetSpec)
         checks = () if alone else each.check_keys
         checked = {check.asset_key for check in checks if check.name == LAST_SYNC_CHECK}
         for spec in [each] if alone else each.specs:
+            if QUERY_METADATA in spec.metadata:
+                queries.append(PolledQuery(spec.key, spec.metadata))
+                continue
             asset = PolledAsset(spec.key, declared_cache(spec), spec.metadata, spec.key in checked)
             other = polled.setdefault(asset.address, asset)
             if other is not asset:
@@ -104,6 +133,6 @@ def _polled(assets: Iterable[dg.AssetsDefinition | dg.AssetSpec]) -> list[Polled
                     f"Assets {other.key.to_user_string()} and {asset.key.to_user_string()} mean the same Peaka cache "
                     f"{asset}: give the polling sensor one of them."
                 )
-    if not polled:
+    if not polled and not queries:
         raise PeakaConfigError("The polling sensor was given no asset: there would be nothing to poll.")
-    return list(polled.values())
+    return list(polled.values()), queries
