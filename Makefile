@@ -14,7 +14,7 @@ PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-c
 
 # Recipes of commands that serve say exec, so that a signal to make reaches the command and not a shell around it.
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test test-matrix lint docs bench mutations nightly clean
+.PHONY: help demo dev test test-matrix lint docs bench mutations nightly production production-smoke clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -46,6 +46,7 @@ bench: $(VENV)/.dev ## measure requests, times and memory; prints the tables of 
 	@$(VENV)/bin/python -m benchmarks.fleet
 	@$(VENV)/bin/python -m benchmarks.notice
 	@$(VENV)/bin/python -m benchmarks.loading
+	@$(VENV)/bin/python -m benchmarks.processes
 
 mutations: $(VENV)/.dev ## take each rule of the engine away, one at a time: a test has to notice
 	@$(VENV)/bin/python -m tests.mutations
@@ -53,9 +54,16 @@ mutations: $(VENV)/.dev ## take each rule of the engine away, one at a time: a t
 nightly: $(VENV)/.dev ## the generated tests at length, and the large ones: a hundred thousand worlds, a million rows, fifty kills
 	@PEAKA_WORLDS=100000 PEAKA_CAMPAIGNS=40 $(VENV)/bin/python -m pytest -n 2 -s --timeout 3600 \
 		tests/sync/test_worlds.py tests/worlds/test_whole_worlds.py tests/sync/test_campaign.py
-	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 PEAKA_KILLS=50 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 \
+	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 PEAKA_KILLS=50 PEAKA_EXAMPLES=400 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 \
 		tests/sensors/test_polling_soak.py tests/test_factory_names.py tests/steps/test_reexecution.py \
-		tests/sandbox/test_command.py tests/sandbox/test_durability.py
+		tests/sandbox/test_command.py tests/sandbox/test_durability.py tests/sandbox/test_sql_properties.py \
+		tests/sandbox/test_contract.py tests/sandbox/test_copying.py
+
+production: $(VENV)/.production ## kill workers, runs and the database of a deployment (PostgreSQL, Redis, Celery): it takes a quarter of an hour
+	@PEAKA_PRODUCTION=all $(VENV)/bin/python -m pytest -n 0 tests/production
+
+production-smoke: $(VENV)/.production ## the shortest of these tests
+	@PEAKA_PRODUCTION=smoke $(VENV)/bin/python -m pytest -n 0 tests/production
 
 clean: ## forget the demo's state and everything built; the virtual environment stays
 	rm -rf "$(STATE)" build dist .pytest_cache .ruff_cache .hypothesis
@@ -72,4 +80,9 @@ $(VENV)/.example: $(PINS)
 $(VENV)/.dev: $(VENV)/.example
 	@echo "Adding what tests and lint need ..."
 	@$(PIP_INSTALL) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.production: $(VENV)/.dev tests/production/requirements.txt
+	@echo "Adding what a deployment needs ..."
+	@$(PIP_INSTALL) --requirement tests/production/requirements.txt
 	@touch $@

@@ -172,7 +172,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
         description="Bytes that an answer may have, unpacked; by default 64 MiB, and 256 MiB for listings of caches.",
     )
     poll_interval: Seconds = Field(
-        default=0.5,
+        default=1.0,
         description="Seconds between two polls of a status at least; the wait grows to a tenth of the time since the "
         "trigger.",
     )
@@ -206,6 +206,11 @@ class PeakaResource(dg.ConfigurableResource[None]):
         default=True,
         description="Whether terminating a run cancels the execution that it triggered. An interrupt of a run that "
         "nobody has terminated, such as an evicted pod's, cancels nothing.",
+    )
+    read_only: bool = Field(
+        default=False,
+        description="Whether everything that would change something in Peaka is refused: triggers, refreshes of "
+        "queries, cancels, schedules. Polls, queries and sensors that record go on.",
     )
 
     if not TYPE_CHECKING:  # a checker knows the constructor by the fields, and the definition from Dagster
@@ -267,6 +272,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
             request_max_retries=settings.request_max_retries,
             max_concurrent_requests=settings.max_concurrent_requests,
             max_response_bytes=settings.max_response_bytes,
+            read_only=settings.read_only,
         )
 
     def cache_url(self, cache_id: str) -> str | None:

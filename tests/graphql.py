@@ -31,6 +31,16 @@ mutation LaunchRunReexecution($reexecutionParams: ReexecutionParams!) {
   }
 }
 """
+# What the button "Terminate" of a run sends; with the box "Force termination" ticked by the second policy.
+TERMINATE = """
+mutation Terminate($runId: String!, $terminatePolicy: TerminateRunPolicy) {
+  terminateRun(runId: $runId, terminatePolicy: $terminatePolicy) {
+    __typename
+    ... on TerminateRunFailure { message }
+    ... on PythonError { message stack }
+  }
+}
+"""
 # What the switch beside a sensor sends.
 START_SENSOR = """
 mutation StartSensor($sensor: SensorSelector!) {
@@ -39,6 +49,14 @@ mutation StartSensor($sensor: SensorSelector!) {
     ... on PythonError { message stack }
   }
 }
+"""
+STOP_SENSOR = """
+mutation StopSensor($id: String) {
+  stopSensor(id: $id) { __typename ... on PythonError { message stack } }
+}
+"""
+SENSOR_ID = """
+query SensorId($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }
 """
 TICKS = """
 query Ticks($sensor: SensorSelector!) {
@@ -149,6 +167,12 @@ class GraphQL:
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["id"]
 
+    def terminate(self, run_id: str, *, force: bool = False) -> None:
+        """Terminate a run; with ``force`` it is CANCELED at once, whatever its processes do."""
+        policy = "MARK_AS_CANCELED_IMMEDIATELY" if force else "SAFE_TERMINATE"
+        answer = self.ask(TERMINATE, runId=run_id, terminatePolicy=policy)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+
     def run(self, run_id: str) -> Run:
         """A run as it is now."""
         run = self.ask(RUN, id=run_id)["runOrError"]
@@ -183,6 +207,12 @@ class GraphQL:
         answer = self.ask(START_SENSOR, sensor=self._sensor(sensor))["startSensor"]
         assert answer["__typename"] == "Sensor", answer
         until(lambda: self.ticks(sensor), what=f"tick of {sensor}")
+
+    def switch_off(self, sensor: str) -> None:
+        """Switch a sensor off."""
+        found = self.ask(SENSOR_ID, sensor=self._sensor(sensor))["sensorOrError"]["id"]
+        answer = self.ask(STOP_SENSOR, id=found)["stopSensor"]
+        assert answer["__typename"] == "StopSensorMutationResult", answer
 
     def ticks(self, sensor: str) -> list[Tick]:
         """The ticks that have ended of a sensor, the newest first. None may have failed."""

@@ -41,7 +41,23 @@ CATALOGUE = {
     "substr before the first": ("t_substr({0}, {1}, {2})", "substring({0}, {1}, {2})"),
     "split_part behind the last": ("t_split_part({0}, {1}, {2})", "split_part({0}, {1}, {2})"),
     "replace of nothing": ("t_replace({0}, {1}, {2})", "replace({0}, {1}, {2})"),
+    "a text that only DuckDB reads": (
+        "CASE WHEN regexp_full_match(text, form) AND value IS NOT NULL THEN value",
+        "CASE WHEN value IS NOT NULL THEN value",
+    ),
+    "a text that Trino may read": ("OR NOT regexp_full_match(text, more)", "OR true"),
+    "an empty text to pad with": ("WHEN pad = '' THEN error(", "WHEN false THEN error("),
+    "an escape before nothing": ("|| '_', ''), e) THEN error(", "|| '_', ''), e) AND false THEN error("),
+    "the rest of a split": (
+        "WHEN len(t_parts(t, d)) <= most THEN t_parts(t, d)",
+        "WHEN true THEN t_parts(t, d)",
+    ),
+    "what is a space": ("varchar: ltrim({0}, t_spaces())", "varchar: ltrim({0}, ' ')"),
     "capitals of sharp s": ("varchar: t_upper({0})", "varchar: upper({0})"),
+    "regexp_extract of nothing": (
+        "CASE WHEN regexp_matches({0}, {1}) THEN regexp_extract({0}, {1}) END",
+        "regexp_extract({0}, {1})",
+    ),
     "reverse by characters": ("varchar: t_reverse({0})", "varchar: reverse({0})"),
     "round with digits": ("t_round({0}, {1})", "round({0}, CAST({1} AS INTEGER))"),
     "last_day_of_month": (
@@ -98,11 +114,6 @@ CODE = {
         "functions",
         "CASE WHEN {some} THEN NULL ELSE",
         "CASE WHEN false THEN NULL ELSE",
-    ),
-    "regexp_extract of nothing": (
-        "functions",
-        "CASE WHEN regexp_matches({text}, {pattern}) THEN {whole} END",
-        "{whole}",
     ),
     "whole units between dates": ("moments", "date_sub('{unit}'", "date_diff('{unit}'"),
     "dates that become timestamps": (

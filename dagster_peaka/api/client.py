@@ -86,6 +86,7 @@ class PeakaClient:
         max_concurrent_requests: requests under way at once at most.
         max_response_bytes: bytes that an answer may have, decoded; by default 64 MiB, and 256 MiB for listings of
             caches, which may carry logs.
+        read_only: refuse whatever changes something, by a :class:`PeakaConfigError`, before it is sent.
 
     Raises:
         PeakaConfigError: for an argument that cannot work. Methods raise other kinds of :class:`PeakaError`.
@@ -112,6 +113,7 @@ class PeakaClient:
         request_max_retries: int = 4,
         max_concurrent_requests: int = 16,
         max_response_bytes: int | None = None,
+        read_only: bool = False,
     ) -> None:
         project_id = checked_project_id(project_id)
         zone = checked_zone(zone)
@@ -136,6 +138,7 @@ class PeakaClient:
             request_max_retries=request_max_retries,
             max_concurrent_requests=max_concurrent_requests,
             max_response_bytes=max_response_bytes,
+            read_only=read_only,
         )
         self._project_id = project_id
         self.queries = PeakaQueries(self._answer)

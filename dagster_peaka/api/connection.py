@@ -2,7 +2,9 @@
 
 Requests run on an event loop in one background thread, so that a caller may start many, wait for some, and drop the
 rest at once: a cancelled request closes its socket instead of holding its thread until a timeout. The thread starts
-with the first request and ends in :meth:`Connection.close`.
+with the first request and ends in :meth:`Connection.close`, or with the last reference to the connection. A process
+that was forked has a thread and sockets of its own. (anyio's blocking portal is such a thread, too; but it cannot be
+stopped from its own thread, where a last reference may go, nor without waiting for it.)
 
 What is sent again: a read, be it posted, on connection errors, timeouts, 429, 502, 503 and 504; a changing request
 only when it surely was not taken (connection refused, connect timeout, 429). What no further try mends (a certificate
@@ -14,11 +16,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import math
+import os
 import random
 import re
+import sys
 import threading
 import time
+import weakref
 import zlib
+from collections.abc import Coroutine
 from concurrent.futures import Future
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -239,6 +245,57 @@ class _Retries(httpx.AsyncBaseTransport):
         await self._attempt.aclose()
 
 
+class _Engine:
+    """What one process needs to send requests: an event loop in a thread, and the sockets that it reads.
+
+    It knows nothing of its connection, so that the connection can go while the thread waits.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, most_at_once: int) -> None:
+        self.http = http
+        self.slots = asyncio.Semaphore(most_at_once)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="dagster-peaka requests", daemon=True)
+
+    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin to run ``coroutine`` in the thread; callers take turns."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread.start()
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def stop(self) -> None:
+        """Let what is under way be dropped and the thread end; may be called from everywhere, and does not wait."""
+        if self._loop is not None and not self._loop.is_closed():
+            asyncio.run_coroutine_threadsafe(self._shut_down(), self._loop)
+
+    def join(self) -> None:
+        """Wait until the thread has ended."""
+        if self._loop is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        assert self._loop is not None
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+    async def _shut_down(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                for task in others:
+                    task.cancel()
+                # Again after a moment: before Python 3.12, wait_for may swallow a cancellation.
+                await asyncio.wait(others, timeout=0.5)
+            await self.http.aclose()
+            await loop.shutdown_asyncgens()
+        finally:
+            loop.stop()
+
+
 class Connection:
     """Sends calls to one project of one Peaka, with one key. Safe to use from several threads.
 
@@ -250,6 +307,7 @@ class Connection:
         request_max_retries: how often a request is repeated at most, under the rules above.
         max_concurrent_requests: requests under way at once at most.
         max_response_bytes: bytes that an answer may have, decoded; by default each call's own limit.
+        read_only: whether calls that change something are refused.
 
     Raises:
         PeakaConfigError: for a key, an address, or certificates or a proxy of the environment that cannot be used.
@@ -265,6 +323,7 @@ class Connection:
         request_max_retries: int,
         max_concurrent_requests: int,
         max_response_bytes: int | None = None,
+        read_only: bool = False,
     ) -> None:
         key = checked_key(api_key)
         self._project_id = project_id
@@ -273,11 +332,15 @@ class Connection:
         self._reader = Reader(key, project_id, self._base_url, self._proxy)
         self._request_timeout = request_timeout
         self._max_response_bytes = max_response_bytes
-        self._http = self._new_http(key, request_max_retries)
-        self._slots = asyncio.Semaphore(max_concurrent_requests)
+        self._read_only = read_only
+        # It holds the key where no repr looks, and not this object, which would then wait for the garbage collector.
+        base_url, proxy = self._base_url, self._proxy
+        self._new_http = lambda: _new_http(key, base_url, proxy, request_timeout, request_max_retries)
+        self._max_concurrent_requests = max_concurrent_requests
         self._lock = threading.Lock()
         self._closed = False
-        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
+        self._use(self._new_engine())
+        _CONNECTIONS.add(self)
 
     def __repr__(self) -> str:
         return f"<Connection to project {self._project_id!r} at {self._base_url}>"
@@ -286,20 +349,24 @@ class Connection:
         """Begin to send ``call``; the future holds the answer or a :class:`PeakaError`. Cancelling it drops it.
 
         Raises:
-            PeakaConfigError: at once, when an id, name or value cannot be part of a request.
+            PeakaConfigError: at once, when an id, name or value cannot be part of a request, or a change is refused.
             RuntimeError: after :meth:`close`.
         """
         path = call.path(self._project_id)
-        request = self._request(call, path)
+        if call.changes and self._read_only:
+            raise PeakaConfigError(
+                f"This connection is read_only: {call.method} for {call.subject} was not sent. Set read_only to False "
+                f"where project {self._project_id} may be changed."
+            )
         # Begun under the lock, a call is either dropped by close or refused after it, and never left waiting.
         with self._lock:
             if self._closed:
                 raise RuntimeError(
                     "This PeakaClient is closed: make a new one, or use it inside its `with` block."
                 )
-            if self._running is None:
-                self._running = _start_loop()
-            return asyncio.run_coroutine_threadsafe(self._send(call, path, request), self._running[0])
+            engine = self._engine or self._use(self._new_engine())
+            request = self._request(engine.http, call, path)
+            return engine.start(self._send(engine, call, path, request))
 
     def answer(self, call: Call[T]) -> Answer[T]:
         """Send ``call`` and wait for its answer.
@@ -323,48 +390,33 @@ class Connection:
         """Drop what is under way, close the connections and end the thread."""
         with self._lock:
             self._closed = True
-            running, self._running = self._running, None
-        if running is not None:
-            loop, thread = running
-            asyncio.run_coroutine_threadsafe(self._shut_down(), loop)
-            thread.join()
+            engine = self._engine
+        if engine is not None:
+            self._end()
+            engine.join()
 
-    async def _shut_down(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while others := asyncio.all_tasks() - {asyncio.current_task()}:
-                for task in others:
-                    task.cancel()
-                # Again after a moment: before Python 3.12, wait_for may swallow a cancellation.
-                await asyncio.wait(others, timeout=0.5)
-            await self._http.aclose()
-            await loop.shutdown_asyncgens()
-        finally:
-            loop.stop()
+    def forget_parent(self) -> None:
+        """In a process that was just forked: leave the loop and the sockets to the parent, whose they are."""
+        if self._engine is not None:
+            self._end.detach()
+            _OF_THE_PARENT.append(self._engine)
+        self._engine, self._lock = None, threading.Lock()
 
-    def _new_http(self, key: str, max_retries: int) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            transport=_Retries(_Attempt(transport(self._base_url, self._proxy), self._proxy), max_retries),
-            # wait_for in _Attempt bounds the whole attempt; only connecting has a bound of its own, because
-            # a connect timeout is the one kind that surely had no effect.
-            timeout=httpx.Timeout(None, connect=min(CONNECT_TIMEOUT, self._request_timeout / 2)),
-            follow_redirects=False,
-            trust_env=False,
-            headers={
-                "Authorization": f"Bearer {key}",
-                "Accept": "application/json",
-                "Accept-Encoding": "gzip",  # what can be unpacked piece by piece
-                "Cache-Control": "no-cache",
-                "User-Agent": f"dagster-peaka/{version('dagster-peaka')} dagster/{version('dagster')}",
-            },
-        )
+    def _new_engine(self) -> _Engine:
+        return _Engine(self._new_http(), self._max_concurrent_requests)
 
-    def _request(self, call: Call[Any], path: str) -> httpx.Request:
+    def _use(self, engine: _Engine) -> _Engine:
+        self._engine: _Engine | None = engine
+        self._end = weakref.finalize(self, engine.stop)
+        self._end.atexit = False  # the thread ends with the process
+        return engine
+
+    def _request(self, http: httpx.AsyncClient, call: Call[Any], path: str) -> httpx.Request:
         extensions = {"changes": call.changes, "attempt_seconds": self._request_timeout + call.takes}
         extensions["resent"] = call.resent
         extensions["most_bytes"] = self._max_response_bytes or call.most
         try:
-            return self._http.build_request(
+            return http.build_request(
                 call.method,
                 self._base_url + path,
                 params=call.query or None,
@@ -377,12 +429,12 @@ class Connection:
                 "and values."
             ) from None
 
-    async def _send(self, call: Call[T], path: str, request: httpx.Request) -> Answer[T]:
+    async def _send(self, engine: _Engine, call: Call[T], path: str, request: httpx.Request) -> Answer[T]:
         failure: PeakaError | None = None
         response: httpx.Response | None = None
-        async with self._slots:
+        async with engine.slots:
             try:
-                response = await self._http.send(request)
+                response = await engine.http.send(request)
             except Exception as error:  # also what httpx lets through of the libraries that it stands on
                 failure = self._reader.no_answer(call, error)
         # Raised out here: an exception raised inside the handler would carry httpx's, and with it the request's
@@ -393,16 +445,35 @@ class Connection:
         return self._reader.read(call, path, response)
 
 
-def _start_loop() -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-    loop = asyncio.new_event_loop()
+def _new_http(
+    key: str, base_url: str, proxy: Proxy | None, request_timeout: float, max_retries: int
+) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        transport=_Retries(_Attempt(transport(base_url, proxy), proxy), max_retries),
+        # wait_for in _Attempt bounds the whole attempt; only connecting has a bound of its own, because
+        # a connect timeout is the one kind that surely had no effect.
+        timeout=httpx.Timeout(None, connect=min(CONNECT_TIMEOUT, request_timeout / 2)),
+        follow_redirects=False,
+        trust_env=False,
+        headers={
+            "Authorization": f"Bearer {key}",
+            "Accept": "application/json",
+            "Accept-Encoding": "gzip",  # what can be unpacked piece by piece
+            "Cache-Control": "no-cache",
+            "User-Agent": f"dagster-peaka/{version('dagster-peaka')} dagster/{version('dagster')}",
+        },
+    )
 
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            loop.close()
 
-    thread = threading.Thread(target=run, name="dagster-peaka requests", daemon=True)
-    thread.start()
-    return loop, thread
+_CONNECTIONS: weakref.WeakSet[Connection] = weakref.WeakSet()
+_OF_THE_PARENT: list[_Engine] = []
+"""Kept, because what Python does to a loop and its sockets when they go would reach those of the parent."""
+
+
+def _forget_parent() -> None:
+    for connection in list(_CONNECTIONS):
+        connection.forget_parent()
+
+
+if sys.platform != "win32":  # where no process is forked
+    os.register_at_fork(after_in_child=_forget_parent)

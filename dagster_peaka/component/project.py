@@ -223,6 +223,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
     _context: dg.ResolutionContext | None = PrivateAttr(default=None)
     _refreshes: bool = PrivateAttr(default=True)
+    _reads_older: bool = PrivateAttr(default=False)
     _loads: bool = PrivateAttr(default=False)
     _patience: dict[str, object] = PrivateAttr(default={})
     _failure: Exception | None = PrivateAttr(default=None)
@@ -300,10 +301,13 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
-        """Where and how the state is kept, under a key of class, project and selection."""
+        """Where and how the state is kept, under a key of class, project and selection.
+
+        A layout that older releases cannot read has a key of its own, so that they may share the store.
+        """
+        key = self._given_key() or state_key(type(self).__name__, self.connection.project_id, self.selection)
         return DefsStateConfig(
-            key=self._given_key()
-            or state_key(type(self).__name__, self.connection.project_id, self.selection),
+            key=f"{key}.v2" if self.queries and not self._reads_older else key,
             management_type=self.defs_state.management_type,
             refresh_if_dev=self.defs_state.refresh_if_dev and self._refreshes,
         )
@@ -379,6 +383,8 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         Raises:
             PeakaConfigError: naming file, line and field; and the state's file when that cannot be used.
         """
+        if state_path is None and self.queries and not self._reads_older:
+            return self._from_older_state(context)
         failure, self._failure = self._failure, None
         why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
         if state_path is None or self._is_nothing(state_path):
@@ -407,6 +413,14 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                 REFRESH,
             )
         return self._definitions_of_caches(caches, project, context)
+
+    def _from_older_state(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The definitions from the state that a release without queries has left, or that was kept before them."""
+        refreshes, self._refreshes, self._reads_older = self._refreshes, False, True
+        try:
+            return super().build_defs(context)
+        finally:
+            self._refreshes, self._reads_older = refreshes, False
 
     def _was_tried(self) -> bool:
         """Whether Peaka has been asked already when these definitions were loaded for the first time.

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -23,26 +24,20 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from dagster_peaka.sandbox import bodies
-from dagster_peaka.sandbox.behaviour import Behaviour, Fault, Mode
+from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Fault, Mode
 from dagster_peaka.sandbox.caches import Cache
 from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found, server_error
-from dagster_peaka.sandbox.executions import (
-    MODES,
-    AlreadyCached,
-    Engine,
-    NoSuchTable,
-    NotCacheable,
-    NotShown,
-    NotSupported,
-    Refused,
-    set_within,
-)
+from dagster_peaka.sandbox.executions import AlreadyCached, Engine
 from dagster_peaka.sandbox.requests import RequestLog
 from dagster_peaka.sandbox.sources import Table, TableName
 from dagster_peaka.sandbox.store import StoreFailed
+from dagster_peaka.sandbox.waiting import set_within
 from dagster_peaka.sandbox.wire import Json, Wire
 
 PREFIX = "/api/v1"
+CACHE = "/cache/{cacheId}"
+TABLES = "/catalogs/{catalogId}/schemas/{schemaName}/tables"
+IN_SCHEMA = "/catalog/{catalogId}/schema/{schemaName}"
 BUILT_IN = {"1": ("peaka", "internal"), "2": ("peaka", "query")}
 """The catalogs that every project has, says Peaka's document; here they are empty."""
 
@@ -77,6 +72,14 @@ class Call:
 
 
 Operation = Callable[[Call], Awaitable[Response]]
+Row = tuple[str, str, str, Operation]
+"""An operation's method, path in the project and operationId, and what answers it."""
+
+
+def routes_of(operations: Sequence[Row]) -> list[Route]:
+    """One route an operation."""
+    project = f"{PREFIX}/data/projects/{{projectId}}"
+    return [Route(project + path, act, methods=[method], name=name) for method, path, name, act in operations]
 
 
 def answer(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -93,54 +96,47 @@ class Operations:
         self._behaviour = behaviour
         self._queries = ThreadPoolExecutor(2, "peaka-sandbox-query")
 
-    async def written(self) -> None:
-        """Returns once what was changed will outlive this process. Raises `StoreFailed`."""
-        await self._engine.written()
-
     def close(self) -> None:
         """End the threads of queries."""
         self._queries.shutdown()
 
     def routes(self) -> list[Route]:
         """One route an operation."""
-        project = f"{PREFIX}/data/projects/{{projectId}}"
-        cache, tables = (
-            f"{project}/cache/{{cacheId}}",
-            f"{project}/catalogs/{{catalogId}}/schemas/{{schemaName}}/tables",
-        )
-        in_catalog = f"{project}/catalog/{{catalogId}}"
-        operations: list[tuple[str, str, str, Operation]] = [
-            ("GET", f"{PREFIX}/info", "getInfo", self.info),
-            ("GET", f"{project}/catalogs", "listCatalogs", self.list_catalogs),
-            ("GET", f"{project}/catalogs/{{catalogId}}/schemas", "listSchemas", self.list_schemas),
-            ("GET", tables, "listTables_1", self.list_tables),
-            ("GET", f"{tables}/{{tableName}}/columns", "listColumns_1", self.list_columns),
-            ("GET", f"{tables}/{{tableName}}/isCached", "isCached", self.is_cached),
-            ("POST", f"{project}/queries/execute", "executeQuery", self.execute_query),
-            ("POST", f"{project}/cache", "createCache", self.create_cache),
-            ("POST", f"{project}/cache/batch", "createBatchCache", self.create_batch),
-            ("GET", f"{project}/cache/status", "getCacheStatusByProject", self.statuses),
-            ("GET", cache, "getCacheSettings", self.settings),
-            ("PUT", cache, "updateCacheSettings", self.update),
-            ("DELETE", cache, "deleteCache", self.delete),
-            ("POST", f"{cache}/cancelFullRefreshUpdate", "cancelFullRefreshCache", self.cancel_full_refresh),
-            ("POST", f"{cache}/cancelIncrementalUpdate", "cancelIncrementalCache", self.cancel_incremental),
-            ("GET", f"{cache}/executionHistory", "getCacheExecutionHistory", self.history),
-            ("POST", f"{cache}/fullRefreshUpdate", "fullRefreshCache", self.full_refresh),
-            ("POST", f"{cache}/incrementalUpdate", "incrementalUpdateCache", self.incremental),
-            ("GET", f"{cache}/status", "getCacheStatus", self.status),
-            ("GET", f"{in_catalog}/cache/status", "getCacheStatusByCatalog", self.statuses),
+        trigger, cancel = self._trigger, self._cancel
+        operations: list[Row] = [
+            ("GET", "/catalogs", "listCatalogs", self.list_catalogs),
+            ("GET", "/catalogs/{catalogId}/schemas", "listSchemas", self.list_schemas),
+            ("GET", TABLES, "listTables_1", self.list_tables),
+            ("GET", f"{TABLES}/{{tableName}}/columns", "listColumns_1", self.list_columns),
+            ("GET", f"{TABLES}/{{tableName}}/isCached", "isCached", self.is_cached),
+            ("POST", "/queries/execute", "executeQuery", self.execute_query),
+            ("POST", "/cache", "createCache", self.create_cache),
+            ("POST", "/cache/batch", "createBatchCache", self.create_batch),
+            ("GET", "/cache/status", "getCacheStatusByProject", self.statuses),
+            ("GET", CACHE, "getCacheSettings", self.settings),
+            ("PUT", CACHE, "updateCacheSettings", self.update),
+            ("DELETE", CACHE, "deleteCache", self.delete),
             (
-                "GET",
-                f"{in_catalog}/schema/{{schemaName}}/cache/status",
-                "getCacheStatusBySchema",
-                self.statuses,
+                "POST",
+                f"{CACHE}/cancelFullRefreshUpdate",
+                "cancelFullRefreshCache",
+                partial(cancel, "FULL_REFRESH"),
             ),
+            (
+                "POST",
+                f"{CACHE}/cancelIncrementalUpdate",
+                "cancelIncrementalCache",
+                partial(cancel, "INCREMENTAL"),
+            ),
+            ("GET", f"{CACHE}/executionHistory", "getCacheExecutionHistory", self.history),
+            ("POST", f"{CACHE}/fullRefreshUpdate", "fullRefreshCache", partial(trigger, "FULL_REFRESH")),
+            ("POST", f"{CACHE}/incrementalUpdate", "incrementalUpdateCache", partial(trigger, "INCREMENTAL")),
+            ("GET", f"{CACHE}/status", "getCacheStatus", self.status),
+            ("GET", "/catalog/{catalogId}/cache/status", "getCacheStatusByCatalog", self.statuses),
+            ("GET", f"{IN_SCHEMA}/cache/status", "getCacheStatusBySchema", self.statuses),
         ]
-        return [
-            Route(path, operation, methods=[method], name=name)
-            for method, path, name, operation in operations
-        ]
+        info = Route(f"{PREFIX}/info", self.info, methods=["GET"], name="getInfo")
+        return [info, *routes_of(operations)]
 
     # Catalogs
 
@@ -240,10 +236,7 @@ class Operations:
         if self._behaviour.schedule_update == "replace":
             for mode in set(MODES) - kept:
                 wanted.setdefault(mode, None)
-        try:
-            self._engine.reschedule(self._cache(call), wanted)
-        except NotSupported as error:
-            raise bad_request(f"incrementalCacheSchedule: {error}") from None
+        self._engine.reschedule(self._cache(call), wanted)
         return answer(self._wire.cache(cache))
 
     async def delete(self, call: Call) -> Response:
@@ -253,27 +246,11 @@ class Operations:
 
     # Executions
 
-    async def incremental(self, call: Call) -> Response:
-        """An incremental update asked for."""
-        return self._trigger(call, "INCREMENTAL")
-
-    async def full_refresh(self, call: Call) -> Response:
-        """A full refresh asked for."""
-        return self._trigger(call, "FULL_REFRESH")
-
-    async def cancel_incremental(self, call: Call) -> Response:
-        """The running incremental update asked to stop."""
-        return self._cancel(call, "INCREMENTAL")
-
-    async def cancel_full_refresh(self, call: Call) -> Response:
-        """The running full refresh asked to stop."""
-        return self._cancel(call, "FULL_REFRESH")
-
     async def status(self, call: Call) -> Response:
         """A cache's last executions."""
         cache = self._cache(call)
         without_logs = bodies.flag_parameter(call.query.get("excludeLogs"), "excludeLogs")
-        return answer(self._wire.status(cache, self._engine.visible(cache), not without_logs))
+        return answer(self._wire.status(cache, not without_logs))
 
     async def statuses(self, call: Call) -> Response:
         """The statuses of all caches of the project, of one catalog, or of one of its schemas."""
@@ -288,39 +265,31 @@ class Operations:
             answers = behaviour.project_statuses
         if answers == "fail":
             raise server_error("The statuses of these caches cannot be listed.")
-        return answer([self._wire.status(cache, self._engine.visible(cache)) for cache in caches])
+        return answer([self._wire.status(cache) for cache in caches])
 
     async def history(self, call: Call) -> Response:
         """A page of a cache's executions, newest first."""
         cache = self._cache(call)
         limit = bodies.number_parameter(call.query.get("limit"), "limit", 10, 1)
         offset = bodies.number_parameter(call.query.get("offset"), "offset", 0, 0)
-        page = self._engine.history(cache)[offset : offset + limit]
-        return answer([self._wire.execution(execution) for execution in page])
+        return answer(self._wire.history(cache, limit, offset))
 
     # What operations have in common
 
-    def _trigger(self, call: Call, mode: Mode) -> Response:
+    async def _trigger(self, mode: Mode, call: Call) -> Response:
+        """An execution asked for."""
         missing = call.parameters["cacheId"] not in self._engine.caches
         if missing and self._behaviour.missing_cache_trigger == "400":
             raise bad_request("Cache settings not found")
-        try:
-            self._engine.trigger(self._cache(call), mode, "api", call.number)
-        except NotSupported as error:
-            raise bad_request(str(error)) from None
-        except Refused as error:
-            raise ApiError(409, str(error), "CONFLICT") from None
+        self._engine.trigger(self._cache(call), mode, "api", call.number)
         if self._behaviour.trigger_answer == "object":
             return answer(self._wire.triggered(mode))
         return Response("" if self._behaviour.trigger_answer == "empty" else "OK", media_type="text/plain")
 
-    def _cancel(self, call: Call, mode: Mode) -> Response:
+    async def _cancel(self, mode: Mode, call: Call) -> Response:
+        """The running execution asked to stop."""
         cache = self._cache(call)
-        try:
-            cancelled = self._engine.cancel(cache, mode)
-        except NotShown:
-            raise server_error("The execution to cancel has no record yet.") from None
-        if not cancelled:
+        if not self._engine.cancel(cache, mode):
             raise not_found(f"No {mode} execution of cache {cache.id} is running.")
         return Response()
 
@@ -340,21 +309,14 @@ class Operations:
             raise server_error(f"The cache of {name} cannot be created.")
         try:
             return self._wire.cache(await self._engine.create(name, schedules, call.number))
-        except NoSuchTable as error:
-            raise bad_request(f"tableName: {error}") from None
         except AlreadyCached as error:
             if self._behaviour.create_at_once == "both" and call.arrived_at <= error.cache.created_at:
                 return self._wire.cache(error.cache)
             if self._behaviour.create_existing == "refuse":
-                raise ApiError(409, str(error), "CONFLICT") from None
+                raise
             if error.cache.in_first_sync:
                 raise server_error(f"The cache of {name} cannot be created.") from None
             return self._wire.cache(error.cache)
-        except NotCacheable as error:
-            code = "TABLE_NOT_CACHEABLE" if self._behaviour.uncacheable == "code" else None
-            raise ApiError(400, f"tableName: {error}", "BAD_REQUEST", code, with_code=True) from None
-        except NotSupported as error:
-            raise bad_request(f"incrementalCacheSchedule: {error}") from None
 
     def _cache(self, call: Call) -> Cache:
         cache = self._engine.caches.get(call.parameters["cacheId"])
@@ -388,15 +350,16 @@ class Operations:
 
 
 class Front:
-    """The ASGI application. `drop` ends a connection, given its client's address, without an answer.
+    """The ASGI application. `written` returns once what was changed will outlive this process, `drop` ends a
+    connection, given its client's address, without an answer.
 
     `faults` may be added to at any time.
     """
 
     def __init__(
         self,
-        operations: Operations,
-        more: Sequence[Route],
+        routes: Sequence[Route],
+        written: Callable[[], Awaitable[None]],
         log: RequestLog,
         behaviour: Behaviour,
         *,
@@ -408,8 +371,7 @@ class Front:
         self.faults: list[Fault] = []
         self.away = asyncio.Event()
         """Set while the server is away: no answer is waited for any longer."""
-        self._operations = operations
-        self._routes = [*operations.routes(), *more]
+        self._routes, self._written = routes, written
         self._log = log
         self._behaviour = behaviour
         self._project_id = project_id
@@ -493,7 +455,7 @@ class Front:
             operation: Operation = route.endpoint
             found = await operation(call)
             if call.request.method != "GET" and route.name != "executeQuery":
-                await self._operations.written()
+                await self._written()
             return found
         except StoreFailed as error:
             return self._refused(server_error(str(error)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Mode = Literal["INCREMENTAL", "FULL_REFRESH"]
+MODES: tuple[Mode, Mode] = ("INCREMENTAL", "FULL_REFRESH")
 Profile = Literal["documented", "observed"]
 
 DEFAULT_PROFILE: Profile = "observed"
@@ -226,18 +227,7 @@ class Behaviour(_Given):
             self.given.add(name)
 
 
-_SECONDS = frozenset(
-    {
-        "execution_seconds",
-        "visible_after",
-        "deletion_seconds",
-        "full_refresh_gap",
-        "trigger_seconds",
-        "row_seconds",
-        "query_start_gap",
-        "query_word_lag",
-    }
-)
+_SECONDS = {one.name for one in fields(Behaviour) if type(one.default) is float} - {"clock_offset"}
 
 CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(hint) for name, hint in get_type_hints(Behaviour).items() if get_origin(hint) is Literal

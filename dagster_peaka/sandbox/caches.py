@@ -1,16 +1,30 @@
 """What the sandbox knows of caches and executions: plain state, and the form in which the store keeps it."""
 
 import asyncio
+import time
+from collections import ChainMap
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from dagster_peaka.sandbox.behaviour import Mode, Plan
+from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan
 from dagster_peaka.sandbox.copying import Copier
 from dagster_peaka.sandbox.durations import parse_duration
 from dagster_peaka.sandbox.sources import TableName, trino_type
 from dagster_peaka.sandbox.store import Counts, SavedExecution
+from dagster_peaka.sandbox.waiting import first_of, set_within
 
+RETENTION = 14 * 86_400
+"""Seconds for which an execution stays in the history after its end (Peaka's document: 14 days)."""
 Origin = Literal["api", "schedule", "stranger", "creation"]
+
+
+R = TypeVar("R")
+
+
+def recorded(kind: type[R], *states: object) -> R:
+    """A record of states as they now are: each of its fields from the first of them that has it."""
+    known = ChainMap(*map(vars, states))
+    return kind(**{name: known[name] for name in kind.__annotations__})
 
 
 @dataclass
@@ -70,22 +84,31 @@ class Execution:
 
     def record(self) -> ExecutionRecord:
         """A copy of the truth about it."""
-        return ExecutionRecord(
-            self.id,
-            self.cache_id,
-            self.mode,
-            self.status,
-            self.origin,
-            self.request_number,
-            self.created_at,
-            self.started_at,
-            self.finished_at,
-            self.counts.inserted,
-            self.counts.updated,
-            self.counts.deleted,
-            self.counts.cached,
-            self.error,
-        )
+        return recorded(ExecutionRecord, self, self.counts)
+
+    def stop(self) -> None:
+        """Let it end early, whatever it does."""
+        self.leave.set()
+        if self.copier is not None:
+            self.copier.interrupt()
+
+    async def last(self, behaviour: Behaviour) -> bool:
+        """Wait until it has lasted as long as it shall. False where it has to stop before."""
+        lasting = self.duration + self.counts.cached * behaviour.row_seconds
+        until = (self.started_at or 0.0) + lasting
+        if self.mode == "FULL_REFRESH" and behaviour.full_refresh_gap:
+            until = max(until, self.visible_at)  # no sync is so short that its record shows it as ended only
+        left = until - time.time()
+        if left > 0 and await set_within(self.leave, left):
+            return False
+        if self.plan.hold:
+            await self.let_go()
+        return not self.leave.is_set()
+
+    async def let_go(self) -> bool:
+        """Wait until it is released. False where it has to stop before."""
+        await first_of(self.released, self.leave)
+        return not self.leave.is_set()
 
     def saved(self) -> SavedExecution:
         """What the store keeps of it."""
@@ -137,6 +160,11 @@ class Cache:
     def __post_init__(self) -> None:
         self.copying = asyncio.Lock()
         """Executions of both modes may run at once; their copying takes turns."""
+
+    def release(self) -> None:
+        """Let the executions that wait to be released go on."""
+        for execution in self.active:
+            execution.released.set()
 
     def running(self, mode: Mode) -> Execution | None:
         """The execution of a mode that has left the queue."""

@@ -13,55 +13,34 @@ waits for `written`: an execution before its first step, a request that changes 
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan, Plans
-from dagster_peaka.sandbox.caches import Cache, Execution, ExecutionRecord, Origin, Schedule
-from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
+from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Mode, Plan, Plans
+from dagster_peaka.sandbox.caches import RETENTION, Cache, Execution, Origin, Schedule
+from dagster_peaka.sandbox.copying import CopyError
+from dagster_peaka.sandbox.errors import ApiError, bad_request, server_error
 from dagster_peaka.sandbox.saving import Saver
+from dagster_peaka.sandbox.schedules import Timers
 from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
 from dagster_peaka.sandbox.sql import Place
 from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, copy_name
+from dagster_peaka.sandbox.syncing import Copying
 
 T = TypeVar("T")
 
-MODES: tuple[Mode, Mode] = ("INCREMENTAL", "FULL_REFRESH")
-RETENTION = 14 * 86_400
-"""Seconds for which an execution stays in the history after its end (Peaka's document: 14 days)."""
-_COPYING_AT_ONCE = 8
 _THREADS = 3
 
 
-class Refused(Exception):
-    """A trigger that Peaka would answer with a 4xx, because the other mode runs."""
-
-
-class NotSupported(Exception):
-    """The table cannot be synced in this mode."""
-
-
-class NoSuchTable(Exception):
-    """No source has the table."""
-
-
-class NotCacheable(Exception):
-    """The table cannot be cached in any mode."""
-
-
-class AlreadyCached(Exception):
+class AlreadyCached(ApiError):
     """The table has a cache already, which `cache` is."""
 
-    def __init__(self, message: str, cache: Cache) -> None:
-        super().__init__(message)
+    def __init__(self, cache: Cache) -> None:
+        super().__init__(409, f"The table {cache.name} is cached already, by cache {cache.id}.", "CONFLICT")
         self.cache = cache
-
-
-class NotShown(Exception):
-    """An execution to cancel has no record yet."""
 
 
 class Engine:
@@ -87,13 +66,13 @@ class Engine:
         self._sequence = 0
         self._unfinished = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._copiers: list[Copier] = []
         self._closing = False
         self._pool = ThreadPoolExecutor(_THREADS, "peaka-sandbox-copy")
-        self._seats = asyncio.Semaphore(_COPYING_AT_ONCE)
         self._idle = asyncio.Event()
         self._idle.set()
         self._saver = Saver(store, self.caches, self.in_thread)
+        self._copying = Copying(sources, store, behaviour, self._saver, self.in_thread)
+        self._timers = Timers(self._on_schedule)
 
     # Opening and closing
 
@@ -109,21 +88,20 @@ class Engine:
             for execution in [e for e in cache.active if e.started_at is not None]:
                 self._spawn(self._live(cache, execution))
             self._pump(cache)
-            self._set_timers(cache)
+            self._timers.set(cache)
         self._saver.start()
 
     async def close(self) -> None:
         """Stop copying and write down what the store has not seen. Unfinished executions stay unfinished."""
         self._closing = True
         for cache in self.caches.values():
-            self._stop_timers(cache)
+            self._timers.stop(cache)
             for execution in cache.active:
-                self._stop(execution)
+                execution.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(StoreFailed):
             await self._saver.stop()
-        for copier in self._copiers:
-            copier.close()
+        self._copying.close()
         self._pool.shutdown()
 
     async def idle(self, cache: Cache | None = None) -> None:
@@ -144,12 +122,11 @@ class Engine:
     ) -> Cache:
         """A new cache, its first sync triggered. A schedule of None is none, an id of None is made up.
 
-        Raises `NoSuchTable`, `NotCacheable`, `NotSupported` (for a schedule), `AlreadyCached` and, for an id that
-        cannot be, `SandboxError`.
+        Raises `ApiError`, `AlreadyCached` among them, and for an id that cannot be `SandboxError`.
         """
         table = await self.in_thread(self.sources.table, name)
         if table is None:
-            raise NoSuchTable(f"there is no table {ascii(str(name))[:200]}.")
+            raise bad_request(f"tableName: there is no table {ascii(str(name))[:200]}.")
         return self.create_of(name, table, schedules, request_number, cache_id)
 
     def create_of(
@@ -162,14 +139,17 @@ class Engine:
     ) -> Cache:
         """The same for a table that is described already."""
         if not table.modes:
-            raise NotCacheable(f"the table {name} cannot be cached: it is virtual or cannot be read.")
+            message = f"the table {name} cannot be cached: it is virtual or cannot be read."
+            code = "TABLE_NOT_CACHEABLE" if self.behaviour.uncacheable == "code" else None
+            raise ApiError(400, message, "BAD_REQUEST", code, with_code=True)
         given: dict[Mode, str] = {mode: text for mode, text in schedules.items() if text is not None}
         if not table.key and "INCREMENTAL" in given:
-            raise NotSupported(_no_key(name))
+            raise bad_request(f"incrementalCacheSchedule: {_no_key(name)}")
         if name in self.by_table:
-            known = self.by_table[name]
-            raise AlreadyCached(f"The table {name} is cached already, by cache {known.id}.", known)
-        cache = Cache(str(uuid.uuid4()) if cache_id is None else self._unused(cache_id), name, table.modes)
+            raise AlreadyCached(self.by_table[name])
+        if cache_id is not None:
+            _check_id(cache_id, self.names)
+        cache = Cache(str(uuid.uuid4()) if cache_id is None else cache_id, name, table.modes)
         cache.schedules = {mode: Schedule.of(text, time.time()) for mode, text in given.items()}
         self._admit(cache)
         self._saver.note(cache)
@@ -179,20 +159,20 @@ class Engine:
         if first not in cache.modes:
             first = "FULL_REFRESH"
         self.trigger(cache, first, "creation", request_number)
-        self._set_timers(cache)
+        self._timers.set(cache)
         return cache
 
     def reschedule(self, cache: Cache, schedules: dict[Mode, str | None]) -> None:
-        """Set the schedules of the modes named, None for none. Raises `NotSupported`."""
+        """Set the schedules of the modes named, None for none. Raises `ApiError`."""
         for mode, text in schedules.items():
             if text is not None and mode not in cache.modes:
-                raise NotSupported(_no_key(cache.name))
+                raise bad_request(f"incrementalCacheSchedule: {_no_key(cache.name)}")
         for mode, text in schedules.items():
             if text is None:
                 cache.schedules.pop(mode, None)
             else:
                 cache.schedules[mode] = Schedule.of(text, time.time())
-            self._set_timers(cache, mode)
+            self._timers.set(cache, mode)
         self._saver.note(cache)
 
     async def delete(self, cache: Cache) -> None:
@@ -210,9 +190,9 @@ class Engine:
         self.deleted_at[cache.name] = time.time()
         if cache.active and self.behaviour.left_behind:
             self.left_behind.add(cache.name)
-        self._stop_timers(cache)
+        self._timers.stop(cache)
         for execution in list(cache.active):
-            self._stop(execution)
+            execution.stop()
             if execution.started_at is None:
                 self._finish(cache, execution, "CANCELLED")
         self._spawn(self._drop(cache))
@@ -242,15 +222,16 @@ class Engine:
         """Start an execution, or queue it. None where the trigger is taken for one that is under way already.
 
         A stranger's always becomes an execution. A schedule skips its turn while one of its mode is unfinished.
-        Raises `Refused` and `NotSupported`.
+        Raises `ApiError`.
         """
         if mode not in cache.modes:
-            raise NotSupported(_no_key(cache.name))
+            raise bad_request(_no_key(cache.name))
         if origin in ("api", "schedule"):
             same = any(e.mode == mode for e in cache.active)
             other = any(e.mode != mode for e in cache.active)
             if other and self.behaviour.other_mode == "refuse":
-                raise Refused(f"The cache {cache.id} of {cache.name} is being synced in the other mode.")
+                message = f"The cache {cache.id} of {cache.name} is being synced in the other mode."
+                raise ApiError(409, message, "CONFLICT")
             if same and (self.behaviour.coalesce or origin == "schedule"):
                 return None
             if other and self.behaviour.other_mode == "coalesce":
@@ -284,39 +265,18 @@ class Engine:
     def cancel(self, cache: Cache, mode: Mode) -> bool:
         """Ask the running execution of a mode to stop. False where none runs.
 
-        Raises `NotShown` for one without a record, where the service is taken to trip over that.
+        Raises `ApiError` for one without a record, where the service is taken to trip over that.
         """
         execution = cache.running(mode)
         if execution is None:
             return False
         unseen = mode == "FULL_REFRESH" and execution.visible_at > time.time()
         if unseen and self.behaviour.cancel_in_gap == "fail":
-            raise NotShown
+            raise server_error("The execution to cancel has no record yet.")
         execution.stopping = True
         self._saver.note(execution)
-        self._stop(execution)
+        execution.stop()
         return True
-
-    def release(self, cache: Cache) -> None:
-        """Let the executions of a cache that wait to be released go on."""
-        for execution in cache.active:
-            execution.released.set()
-
-    def visible(self, cache: Cache) -> list[Execution]:
-        """What the API shows of a cache's executions now, oldest first."""
-        now, hide_queued = time.time(), self.behaviour.hide_queued
-        return [
-            e
-            for e in cache.executions
-            if e.visible_at <= now
-            and not (e.started_at is None and (hide_queued or e.finished))
-            and not (e.plan.vanish and e.finished)
-        ]
-
-    def history(self, cache: Cache) -> list[Execution]:
-        """What the API shows of a cache's executions of the last 14 days, newest first."""
-        old = time.time() - RETENTION
-        return [e for e in reversed(self.visible(cache)) if e.finished_at is None or e.finished_at >= old]
 
     async def written(self) -> None:
         """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
@@ -326,19 +286,15 @@ class Engine:
         """The result of something that blocks, from the pool of threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)
 
-    def _unused(self, cache_id: str) -> str:
-        """A wanted id, which a path of the API has to carry. One of a deleted cache still names its executions."""
-        if type(cache_id) is not str or not cache_id.isprintable() or cache_id.strip() in ("", ".", ".."):
-            raise SandboxError(f"cache_id {cache_id!r}: an id is a text that can be a part of an address.")
-        if cache_id in self.names:
-            raise SandboxError(f"cache_id {cache_id}: the cache of {self.names[cache_id]} has it, or had it.")
-        return cache_id
-
     # The life of an execution
 
     def _admit(self, cache: Cache) -> None:
         self.caches[cache.id] = self.by_table[cache.name] = cache
         self.names[cache.id] = cache.name
+
+    def _on_schedule(self, cache: Cache, mode: Mode) -> None:
+        with suppress(ApiError):
+            self.trigger(cache, mode, "schedule")
 
     def _enter(self, cache: Cache, execution: Execution) -> None:
         cache.executions.append(execution)
@@ -370,12 +326,12 @@ class Engine:
             await self.written()
             if execution.stopping:
                 execution.leave.set()
-            if plan.never_picked_up and not await self._released(execution):
+            if plan.never_picked_up and not await execution.let_go():
                 done = False
             elif plan.fail is None and not plan.scripted:
-                done = await self._sync(cache, execution)
+                done = await self._copying.sync(cache, execution)
             else:
-                done = await self._last(execution)
+                done = await execution.last(self.behaviour)
             if self._closing and not done:
                 return
             if done and plan.scripted:
@@ -401,99 +357,6 @@ class Engine:
             self._saver.note(execution)
             self._expire(cache)
             self._pump(cache)
-
-    async def _last(self, execution: Execution) -> bool:
-        """Wait until the execution has lasted as long as it shall. False where it has to stop before."""
-        lasting = execution.duration + execution.counts.cached * self.behaviour.row_seconds
-        until = (execution.started_at or 0.0) + lasting
-        if execution.mode == "FULL_REFRESH" and self.behaviour.full_refresh_gap:
-            until = max(
-                until, execution.visible_at
-            )  # no sync is so short that its record shows it as ended only
-        left = until - time.time()
-        if left > 0 and await set_within(execution.leave, left):
-            return False
-        if execution.plan.hold:
-            await self._released(execution)
-        return not execution.leave.is_set()
-
-    async def _released(self, execution: Execution) -> bool:
-        """Wait until the execution is released. False where it has to stop before."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (execution.released, execution.leave)]
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        for wait in waits:
-            wait.cancel()
-        return not execution.leave.is_set()
-
-    async def _sync(self, cache: Cache, execution: Execution) -> bool:
-        """Copy. False where it has to stop before its end: then an incremental keeps what it has applied."""
-        file = self.sources.file(cache.name)
-        if file is None:
-            raise CopyError(
-                f"The sandbox was started without the source {cache.name.catalog}.{cache.name.schema}."
-            )
-        job = Job(file, cache.name.table, cache.id, execution.id)
-        if execution.mode == "INCREMENTAL":
-            async with cache.copying:
-                await self._copy(
-                    cache, execution, job, lambda copier: copier.incremental(job, execution.counts)
-                )
-                cache.deltas += 1
-            return await self._last(execution)
-        deltas = cache.deltas
-        async with cache.copying:
-            await self._copy(cache, execution, job, lambda copier: copier.full_refresh(job))
-        done = await self._last(execution)
-        async with cache.copying, self._seats:
-            copier = self._take_copier()
-            try:
-                await self.in_thread(copier.swap if done else copier.discard, job)
-                if done and deltas != cache.deltas:  # an incremental beside it has read what this one has not
-                    await self.in_thread(_exhaust, copier.incremental(job, Counts()))
-            finally:
-                self._copiers.append(copier)
-        if done:
-            self._note_columns(cache, job.found)
-        return done
-
-    async def _copy(
-        self, cache: Cache, execution: Execution, job: Job, begin: Callable[[Copier], Steps[None]]
-    ) -> None:
-        async with self._seats:
-            if execution.leave.is_set():
-                return
-            copier = execution.copier = self._take_copier()
-            steps = begin(copier)
-            try:
-                while not execution.leave.is_set():
-                    counts = await self.in_thread(_step, steps)
-                    if execution.mode == "INCREMENTAL" and job.found is not None:
-                        self._note_columns(cache, job.found)
-                    if counts is None:
-                        return
-                    execution.counts, execution.updated_at = counts, time.time()
-            except CopyError:
-                if not execution.leave.is_set():  # interrupted, because it has to stop
-                    raise
-            finally:
-                execution.copier = None
-                await self.in_thread(steps.close)
-                self._copiers.append(copier)
-
-    def _note_columns(self, cache: Cache, table: Table | None) -> None:
-        if table is not None:
-            cache.copied = tuple((column.name, column.trino_type) for column in table.columns)
-            if cache.modes != table.modes:
-                cache.modes = table.modes
-                self._saver.note(cache)
-
-    def _take_copier(self) -> Copier:
-        return self._copiers.pop() if self._copiers else Copier(self._store)
-
-    def _stop(self, execution: Execution) -> None:
-        execution.leave.set()
-        if execution.copier is not None:
-            execution.copier.interrupt()
 
     def _spawn(self, life: Any) -> None:
         task = asyncio.create_task(life)
@@ -521,38 +384,6 @@ class Engine:
                 self.truth.remove(execution)
                 self._saver.note_expired(execution)
 
-    # Schedules
-
-    def _set_timers(self, cache: Cache, *modes: Mode) -> None:
-        for mode in modes or MODES:
-            if timer := cache.timers.pop(mode, None):
-                timer.cancel()
-            if schedule := cache.schedules.get(mode):
-                cache.timers[mode] = asyncio.create_task(self._follow(cache, mode, schedule))
-
-    def _stop_timers(self, cache: Cache) -> None:
-        for timer in cache.timers.values():
-            timer.cancel()
-        cache.timers.clear()
-
-    async def _follow(self, cache: Cache, mode: Mode, schedule: Schedule) -> None:
-        while True:
-            waited = time.time() - schedule.since
-            await asyncio.sleep(schedule.seconds - waited % schedule.seconds)
-            try:
-                self.trigger(cache, mode, "schedule")
-            except (Refused, NotSupported):
-                continue
-
-
-def _step(steps: Steps[None]) -> Counts | None:
-    return next(steps, None)
-
-
-def _exhaust(steps: Steps[None]) -> None:
-    for _ in steps:
-        pass
-
 
 def _scripted_counts(cache: Cache, execution: Execution) -> Counts:
     """The rows that a scripted execution reports. A full refresh holds what it inserted, an incremental goes on from
@@ -566,19 +397,13 @@ def _scripted_counts(cache: Cache, execution: Execution) -> Counts:
     return counts
 
 
-async def set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Whether an event is set before so many seconds have passed."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
-        return False
-    return True
-
-
 def _no_key(name: TableName) -> str:
     return f"The table {name} has no primary key, so it cannot be synced incrementally, only by FULL_REFRESH."
 
 
-def of_tables(executions: Iterable[Execution], ids: set[str]) -> list[ExecutionRecord]:
-    """The truth about the executions of the caches with these ids."""
-    return [execution.record() for execution in executions if execution.cache_id in ids]
+def _check_id(cache_id: object, names: Mapping[str, TableName]) -> None:
+    """A wanted id, which a path of the API has to carry. One of a deleted cache still names its executions."""
+    if type(cache_id) is not str or not cache_id.isprintable() or cache_id.strip() in ("", ".", ".."):
+        raise SandboxError(f"cache_id {cache_id!r}: an id is a text that can be a part of an address.")
+    if cache_id in names:
+        raise SandboxError(f"cache_id {cache_id}: the cache of {names[cache_id]} has it, or had it.")

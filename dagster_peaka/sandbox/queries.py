@@ -1,6 +1,7 @@
 """`queries/execute`: which SQL a request asks for, where its tables are, and the three formats of its result."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from dagster_peaka.sandbox import bodies, sql
@@ -13,7 +14,7 @@ from dagster_peaka.sandbox.wire import Json
 FORMATS = ("CELL_TYPED", "SIMPLE", "COMPACT")
 _CAP = 100
 """Rows of a table behind a paged API that a query sees, unless the table is cached."""
-_FORMS = ("statement", "qualifiedName", "from", "id")
+_FORMS = ("statement", "qualifiedName", "id")
 
 
 Request = tuple[str, list[str], int]
@@ -22,6 +23,8 @@ Request = tuple[str, list[str], int]
 
 def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Request:
     """What a body asks for, in any of its forms; `saved` has saved queries' SQL by their ids. Raises `ApiError`."""
+    if body.get("from") is not None:
+        raise bad_request("from: the sandbox does not offer the query builder, only SQL in statement.")
     forms = [form for form in _FORMS if body.get(form) is not None]
     if len(forms) != 1:
         raise bad_request(f"The body must have exactly one of {', '.join(_FORMS)}.")
@@ -38,11 +41,6 @@ def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Req
         if len(parts) != 3 or not all(parts):
             raise bad_request("qualifiedName must be catalog.schema.table.")
         return f"SELECT * FROM {'.'.join(quoted(part) for part in parts)}", [], seconds
-    if forms[0] == "from":
-        try:
-            return sql.query_builder_to_sql(body), [], seconds
-        except sql.SqlError as error:
-            raise bad_request(str(error)) from None
     return bodies.text(body, "statement"), bindings, seconds
 
 
@@ -53,12 +51,8 @@ def run(
 
     Raises `ApiError`.
     """
-
-    def resolve(table: sql.TableRef) -> sql.Place | None:
-        return place_of(engine, TableName(table.catalog, table.schema, table.table))
-
     try:
-        return sql.run(statement, resolve, bindings=bindings, timeout=seconds, texts=texts)
+        return sql.run(statement, partial(place_of, engine), bindings=bindings, timeout=seconds, texts=texts)
     except sql.SqlError as error:
         raise bad_request(str(error)) from None
 

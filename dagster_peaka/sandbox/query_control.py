@@ -1,13 +1,11 @@
 """What a test may see of saved queries, and do to them beside the API: `PeakaSandbox.queries`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Callable
 
 from dagster_peaka.sandbox.saved_queries import Query, RefreshPlan, RefreshRecord, SavedQueries
+from dagster_peaka.sandbox.serving import Loop
 from dagster_peaka.sandbox.wire import Json
-
-T = TypeVar("T")
 
 
 class SandboxQueries:
@@ -18,43 +16,37 @@ class SandboxQueries:
     Example: `sandbox.queries.create("report", 'SELECT count(*) AS n FROM "shop"."public"."orders"')`
     """
 
-    def __init__(
-        self,
-        queries: Callable[[], SavedQueries],
-        call: Callable[[Callable[[], Any]], Any],
-        wait: Callable[[Awaitable[Any]], Any],
-    ) -> None:
+    def __init__(self, queries: Callable[[], SavedQueries], loop: Loop) -> None:
         self._queries = queries
-        self._call = call
-        self._wait = wait
+        self._loop = loop
 
     def create(self, name: str, sql: str, *, materialized: bool = True, schedule: Json | None = None) -> str:
         """A new query, of which nothing is refreshed yet. `schedule` is Peaka's object. Returns its id.
 
         Raises `ValueError` for a name that is taken.
         """
-        made: Query = self._call(
+        made = self._loop.call(
             lambda: self._queries().create(name, sql, materialized=materialized, schedule=schedule)
         )
         return made.id
 
     def delete(self, query: str) -> None:
         """Delete a query beside the API."""
-        self._call(lambda: self._queries().delete(self._named(query)))
+        self._loop.call(lambda: self._queries().delete(self._named(query)))
 
     def refresh(self, query: str) -> None:
         """Start a refresh beside the API, as others and schedules do."""
-        self._call(lambda: self._queries().refresh(self._named(query), "stranger"))
+        self._loop.call(lambda: self._queries().refresh(self._named(query), "stranger"))
 
     def cancel(self, query: str) -> None:
         """Cancel what waits or runs, beside the API."""
-        self._call(lambda: self._queries().cancel(self._named(query)))
+        self._loop.call(lambda: self._queries().cancel(self._named(query)))
 
     def plan(
         self, query: str, *, duration: float | None = None, hold: bool = False, fail: str | None = None
     ) -> None:
         """Decide how the next refresh goes: its seconds, whether it waits for `release`, whether it fails."""
-        self._call(lambda: self._named(query).plans.append(RefreshPlan(duration, hold, fail)))
+        self._loop.call(lambda: self._named(query).plans.append(RefreshPlan(duration, hold, fail)))
 
     def release(self, query: str) -> None:
         """Let the held refreshes of a query go on."""
@@ -63,19 +55,16 @@ class SandboxQueries:
             for refresh in self._named(query).unfinished:
                 refresh.released.set()
 
-        self._call(release)
+        self._loop.call(release)
 
     def refreshes(self, query: str) -> list[RefreshRecord]:
         """The truth about all refreshes of a query, oldest first."""
-        found: list[RefreshRecord] = self._call(
-            lambda: [refresh.record() for refresh in self._named(query).refreshes]
-        )
-        return found
+        return self._loop.call(lambda: [refresh.record() for refresh in self._named(query).refreshes])
 
     def wait_idle(self, timeout: float = 30) -> None:
         """Wait until no refresh waits or runs. Raises `TimeoutError` after `timeout` seconds."""
         try:
-            self._wait(asyncio.wait_for(self._queries().idle(), timeout))
+            self._loop.wait(asyncio.wait_for(self._queries().idle(), timeout))
         except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
             raise TimeoutError(f"Refreshes of queries are not finished after {timeout} s.") from None
 

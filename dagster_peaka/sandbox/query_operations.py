@@ -4,7 +4,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dagster_peaka.sandbox import bodies
-from dagster_peaka.sandbox.app import PREFIX, Call, Operation, answer
+from dagster_peaka.sandbox.app import Call, Row, answer, routes_of
 from dagster_peaka.sandbox.behaviour import Behaviour
 from dagster_peaka.sandbox.errors import bad_request, not_found
 from dagster_peaka.sandbox.saved_queries import Query, SavedQueries
@@ -23,11 +23,10 @@ class QueryOperations:
 
     def routes(self) -> list[Route]:
         """One route an operation."""
-        project = f"{PREFIX}/data/projects/{{projectId}}"
-        query, of_all = f"{project}/queries/{{queryId}}", f"{project}/materialized-queries"
-        operations: list[tuple[str, str, str, Operation]] = [
-            ("GET", f"{project}/queries", "listQueries", self.list_queries),
-            ("POST", f"{project}/queries", "createQuery", self.create),
+        query, of_all = "/queries/{queryId}", "/materialized-queries"
+        operations: list[Row] = [
+            ("GET", "/queries", "listQueries", self.list_queries),
+            ("POST", "/queries", "createQuery", self.create),
             ("GET", query, "readQuery", self.read),
             ("PUT", query, "updateQuery", self.update),
             ("DELETE", query, "deleteQuery", self.delete),
@@ -36,7 +35,7 @@ class QueryOperations:
             ("POST", f"{of_all}/{{queryId}}/refresh", "refreshMaterializedQuery", self.refresh),
             ("POST", f"{of_all}/{{queryId}}/cancel", "cancelMaterializedQuery", self.cancel),
         ]
-        return [Route(path, act, methods=[method], name=name) for method, path, name, act in operations]
+        return routes_of(operations)
 
     async def list_queries(self, _: Call) -> Response:
         """All saved queries of the project."""

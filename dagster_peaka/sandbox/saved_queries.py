@@ -19,10 +19,12 @@ from typing import Any, Literal
 
 from dagster_peaka.sandbox import queries
 from dagster_peaka.sandbox.behaviour import Behaviour
+from dagster_peaka.sandbox.caches import recorded
 from dagster_peaka.sandbox.errors import ApiError
-from dagster_peaka.sandbox.executions import Engine, set_within
+from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
 from dagster_peaka.sandbox.sql import Place
+from dagster_peaka.sandbox.waiting import first_of, set_within
 from dagster_peaka.sandbox.wire import Json, written_time
 
 RefreshOrigin = Literal["api", "stranger"]
@@ -84,16 +86,7 @@ class Refresh:
 
     def record(self) -> RefreshRecord:
         """A copy of the truth about it."""
-        return RefreshRecord(
-            self.query_id,
-            self.origin,
-            self.status,
-            self.asked_at,
-            self.started_at,
-            self.finished_at,
-            self.rows,
-            self.error,
-        )
+        return recorded(RefreshRecord, self)
 
 
 @dataclass(eq=False)
@@ -131,16 +124,10 @@ class Query:
     def saved(self) -> Json:
         """What the file keeps of it: with the last refresh that ended, by which it is known afterwards."""
         ended = [refresh for refresh in self.started if refresh.finished_at is not None][-1:]
-        return {
-            "id": self.id,
-            "name": self.name,
-            "display_name": self.display_name,
-            "sql": self.sql,
-            "materialized": self.materialized,
-            "schedule": self.schedule,
-            "path": self.path,
-            "last": [vars(refresh.record()) for refresh in ended],
+        kept = {
+            name: value for name, value in vars(self).items() if name not in ("refreshes", "plans", "lane")
         }
+        return {**kept, "last": [vars(refresh.record()) for refresh in ended]}
 
 
 class SavedQueries:
@@ -295,10 +282,7 @@ class SavedQueries:
         if duration and await set_within(refresh.leave, duration):
             return False
         if plan.hold:
-            waits = [asyncio.ensure_future(event.wait()) for event in (refresh.released, refresh.leave)]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            await first_of(refresh.released, refresh.leave)
         if refresh.leave.is_set():
             return False
         if result is not None:

@@ -77,18 +77,8 @@ class PeakaScript:
             "Add it to the script, or find out why the cache is synced again.",
         )
         for each in script:
-            self._sandbox.plan(
-                found,
-                duration=each.seconds,
-                hold=each.hold,
-                fail=each.fail,
-                status=each.status,
-                vanish=each.vanish,
-                inserted=each.inserted,
-                updated=each.updated,
-                deleted=each.deleted,
-                total=each.total,
-            )
+            planned = dict(vars(each))
+            self._sandbox.plan(found, duration=planned.pop("seconds"), **planned)
         return found
 
     def _cache(self, name: TableName, wanted: str | None) -> str:

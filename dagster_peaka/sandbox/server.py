@@ -5,18 +5,12 @@ for the result, so they may be called from any thread, and what they return is e
 """
 
 import asyncio
-import ipaddress
-import socket
 import sqlite3
-import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
-
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dagster_peaka.sandbox.app import PREFIX, Front, Operations
 from dagster_peaka.sandbox.behaviour import (
@@ -28,12 +22,14 @@ from dagster_peaka.sandbox.behaviour import (
     Profile,
 )
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
-from dagster_peaka.sandbox.executions import Engine, NotCacheable, of_tables
+from dagster_peaka.sandbox.errors import ApiError
+from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.profiles import read_profile
 from dagster_peaka.sandbox.query_control import SandboxQueries
 from dagster_peaka.sandbox.query_operations import QueryOperations
 from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.saved_queries import SavedQueries
+from dagster_peaka.sandbox.serving import Loop, Server
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
 from dagster_peaka.sandbox.store import Store, StoreFailed
 from dagster_peaka.sandbox.wire import Wire
@@ -87,7 +83,7 @@ class PeakaSandbox:
         fail: Mapping[str, str] | None = None,
         on_request: Sink | None = None,
     ) -> None:
-        _check_loopback(host)
+        self._server = Server(host, port)
         self.profile: Profile
         self.profile, self._readings = read_profile(profile)
         self.project_id = project_id
@@ -102,13 +98,10 @@ class PeakaSandbox:
             if self._sources.file(table) is None:
                 raise SandboxError(f"fail {table}: no source could have this table.")
         self._store_path = store
-        self._host, self._port = host, port
         self._log = RequestLog(on_request)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._socket: socket.socket | None = None
-        self._server: _Server | None = None
+        self._loop = Loop()
         self._databases: list[sqlite3.Connection] = []
-        self.queries = SandboxQueries(lambda: self._saved_queries, self._call, self._wait)
+        self.queries = SandboxQueries(lambda: self._saved_queries, self._loop)
         """Saved queries: what a test may see of them, and do to them."""
 
     # Life
@@ -124,42 +117,37 @@ class PeakaSandbox:
 
     def start(self) -> None:
         """Begin to serve; after `stop()`, on the same port as before."""
-        if self._loop is None:
+        if not self._loop.running:
             self._open()
-        if self._server is None:
-            self._wait(self._serve())
+        self._loop.wait(self._server.start(self._front))
 
     def stop(self) -> None:
         """Take the server away: connections break, new ones are refused. Executions go on, the port stays ours."""
-        if self._server is not None:
-            self._wait(self._unserve())
+        if self._loop.running:
+            self._loop.wait(self._server.stop())
 
     def close(self) -> None:
         """End everything, and write down what the store has not seen. What is then not finished goes on at the next
         start with the same store. The records of requests and executions can still be read.
         """
-        if self._loop is None:
+        if not self._loop.running:
             return
         self.stop()
-        self._wait(self._saved_queries.close())
-        self._wait(self._engine.close())
+        self._loop.wait(self._saved_queries.close())
+        self._loop.wait(self._engine.close())
         self._operations.close()
-        loop, self._loop = self._loop, None
-        loop.call_soon_threadsafe(loop.stop)
-        self._thread.join()
+        self._loop.close()
         while self._databases:
             self._databases.pop().close()
         self._store.close()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        self._server.close()
 
     def _open(self) -> None:
-        self._socket = self._bind()
+        self._server.bind()
         try:
             self._store = Store(self._store_path)
         except SandboxError:
-            self._socket.close()
+            self._server.close()
             raise
         self._engine = Engine(self._sources, self._store, self.behaviour)
         for table, reason in self._failing.items():
@@ -168,100 +156,29 @@ class PeakaSandbox:
         self._operations = Operations(self._engine, wire, self.behaviour)
         self._saved_queries = SavedQueries(self._engine, self._store.path, self.behaviour)
         query_operations = QueryOperations(self._saved_queries, self.behaviour)
-        self._connections = _Connections()
         self._front = Front(
-            self._operations,
-            query_operations.routes(),
+            [*self._operations.routes(), *query_operations.routes()],
+            self._engine.written,
             self._log,
             self.behaviour,
             project_id=self.project_id,
             api_key=self.api_key,
             cache_named=self._id_of,
-            drop=self._connections.drop,
+            drop=self._server.drop,
         )
-        self._loop = asyncio.new_event_loop()
-        # A script that fails before its close() is to end all the same.
-        self._thread = threading.Thread(target=_run, args=(self._loop,), name="peaka-sandbox", daemon=True)
-        self._thread.start()
+        self._loop.start()
         try:
-            self._call(lambda: self._sources.take_up(self._store.sources))
-            self._wait(self._engine.open())
-            self._call(self._saved_queries.open)
+            self._loop.call(lambda: self._sources.take_up(self._store.sources))
+            self._loop.wait(self._engine.open())
+            self._loop.call(self._saved_queries.open)
             for pattern in self._wanted:
-                self._create_matching(pattern)
-            self._wait(self._engine.written())
+                self._loop.call(lambda pattern=pattern: _create_matching(self._engine, pattern))
+            self._loop.wait(self._engine.written())
         except BaseException as error:
             self.close()
             if isinstance(error, StoreFailed):
                 raise SandboxError(f"store {self._store_path}: {error}") from None
             raise
-
-    def _create_matching(self, pattern: str) -> None:
-        try:
-            found = self._sources.matching(pattern)
-        except sqlite3.Error as error:
-            raise SandboxError(f"cache {pattern}: the source cannot be read ({error}).") from None
-        if not found:
-            raise SandboxError(f"cache {pattern}: no table of the sources fits it.")
-
-        def create() -> None:
-            for name, table in found:
-                if name not in self._engine.by_table:
-                    self._engine.create_of(name, table, {})
-
-        try:
-            self._call(create)
-        except NotCacheable as error:
-            raise SandboxError(f"cache {pattern}: {error}") from None
-
-    def _bind(self) -> socket.socket:
-        if not 0 <= self._port <= 65535:
-            raise SandboxError(f"port {self._port}: a port is a number from 0 to 65535.")
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        # The protocol is named because asyncio turns off Nagle's delay only where it is TCP for sure.
-        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind((self._host, self._port))
-        except OSError as error:
-            bound.close()
-            raise SandboxError(
-                f"port {self._port}: it cannot be used ({error.strerror}), choose another one or 0 for a free one."
-            ) from None
-        self._port = bound.getsockname()[1]
-        return bound
-
-    async def _serve(self) -> None:
-        assert self._socket is not None, "opened before"
-        self._server = _Server(self._front, self._connections)
-        sock, self._socket = self._socket, None
-        self._front.away.clear()
-        await self._server.start(sock)
-
-    async def _unserve(self) -> None:
-        assert self._server is not None, "started before"
-        server, self._server = self._server, None
-        self._front.away.set()
-        await server.stop()
-        self._socket = self._bind()  # not listening: connections are refused, and nobody else gets the port
-
-    def _wait(self, doing: Awaitable[T]) -> T:
-        assert self._loop is not None, "opened before"
-
-        async def done() -> T:
-            return await doing
-
-        return asyncio.run_coroutine_threadsafe(done(), self._loop).result()
-
-    def _call(self, function: Callable[[], T]) -> T:
-        """The result of a function called in the loop; at once where there is none any more."""
-        if self._loop is None:
-            return function()
-
-        async def done() -> T:
-            return function()
-
-        return self._wait(done())
 
     # What can be seen
 
@@ -281,22 +198,21 @@ class PeakaSandbox:
     @property
     def base_url(self) -> str:
         """Where the API is, such as `http://127.0.0.1:8765/api/v1`."""
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}{PREFIX}"
+        return f"{self._server.address}{PREFIX}"
 
     @property
     def caches(self) -> dict[str, str]:
         """The id of every cache by its table, `catalog.schema.table`, as of now."""
-        return self._call(lambda: {str(cache.name): cache.id for cache in self._engine.caches.values()})
+        return self._loop.call(lambda: {str(cache.name): cache.id for cache in self._engine.caches.values()})
 
     @property
     def requests(self) -> list[RequestRecord]:
         """The requests since the start or `clear_requests()`, in the order of their arrival."""
-        return self._call(self._log.all)
+        return self._loop.call(self._log.all)
 
     def clear_requests(self) -> None:
         """Forget the requests so far. The numbering goes on."""
-        self._call(self._log.clear)
+        self._loop.call(self._log.clear)
 
     def executions(self, cache: str | None = None) -> list[ExecutionRecord]:
         """The truth about all executions, or those of one cache, oldest first: hidden ones and deleted caches' too."""
@@ -306,18 +222,18 @@ class PeakaSandbox:
             ids = {known for known, name in names.items() if cache is None or cache in (known, str(name))}
             if cache is not None and not ids:
                 raise KeyError(f"The sandbox has no cache {cache!r}.")
-            return of_tables(self._engine.truth, ids)
+            return [one.record() for one in self._engine.truth if one.cache_id in ids]
 
-        return self._call(read)
+        return self._loop.call(read)
 
     def wait_idle(self, timeout: float = 30, cache: str | None = None) -> None:
         """Wait until no execution runs or is queued, of a cache or of all.
 
         Raises `TimeoutError` after `timeout` seconds.
         """
-        waited_for = None if cache is None else self._call(lambda: self._cache(cache))
+        waited_for = None if cache is None else self._loop.call(lambda: self._cache(cache))
         try:
-            self._wait(asyncio.wait_for(self._engine.idle(waited_for), timeout))
+            self._loop.wait(asyncio.wait_for(self._engine.idle(waited_for), timeout))
         except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
             left = [e for e in self.executions(cache) if e.finished_at is None]
             said = ", ".join(f"{e.mode} {e.id} of cache {e.cache_id} ({e.status})" for e in left[:5])
@@ -339,10 +255,10 @@ class PeakaSandbox:
             shop.execute("CREATE TABLE orders (id INTEGER PRIMARY KEY, item TEXT)")
             sandbox.create_cache("shop.public.orders")
         """
-        if self._loop is None:
+        if not self._loop.running:
             raise SandboxError(f"database {schema}: the sandbox has to be started first.")
         catalog, _, name = schema.partition(".")
-        file = self._call(lambda: self._sources.make(self._store.sources, catalog, name))
+        file = self._loop.call(lambda: self._sources.make(self._store.sources, catalog, name))
         # The sandbox may be closed by another thread than the one that writes.
         connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         self._databases.append(connection)
@@ -367,12 +283,12 @@ class PeakaSandbox:
             "FULL_REFRESH": full_refresh_schedule,
         }
         name = TableName.parse(table)
-        return self._wait(self._engine.create(name, schedules, cache_id=cache_id)).id
+        return self._loop.wait(self._engine.create(name, schedules, cache_id=cache_id)).id
 
     def delete_cache(self, cache: str) -> None:
         """Delete a cache beside the API."""
-        found = self._call(lambda: self._cache(cache))
-        self._wait(self._engine.delete(found))
+        found = self._loop.call(lambda: self._cache(cache))
+        self._loop.wait(self._engine.delete(found))
 
     def start_execution(
         self, cache: str, mode: ModeName = "incremental", origin: Literal["stranger", "schedule"] = "stranger"
@@ -381,18 +297,18 @@ class PeakaSandbox:
 
         Raises `RuntimeError` where the sandbox's behaviour lets a schedule start nothing now.
         """
-        execution = self._call(lambda: self._engine.trigger(self._cache(cache), _mode(mode), origin))
+        execution = self._loop.call(lambda: self._engine.trigger(self._cache(cache), _mode(mode), origin))
         if execution is None:
             raise RuntimeError(f"An execution of {cache} is under way, so its schedule started none.")
         return execution.id
 
     def cancel(self, cache: str, mode: ModeName = "incremental") -> bool:
         """Cancel what runs, beside the API. False where nothing of that mode runs."""
-        return self._call(lambda: self._engine.cancel(self._cache(cache), _mode(mode)))
+        return self._loop.call(lambda: self._engine.cancel(self._cache(cache), _mode(mode)))
 
     def release(self, cache: str) -> None:
         """Let the held executions of a cache go on."""
-        self._call(lambda: self._engine.release(self._cache(cache)))
+        self._loop.call(lambda: self._cache(cache).release())
 
     def plan(
         self,
@@ -438,7 +354,7 @@ class PeakaSandbox:
                 )
             self._engine.plans.add(name, plan)
 
-        self._call(add)
+        self._loop.call(add)
 
     def fault(
         self,
@@ -462,7 +378,7 @@ class PeakaSandbox:
         that matches counts. Returns a handle with `hits` and `remove()`.
         """
         fault = Fault(operation, cache, times, status, body, dict(headers or {}), delay, lose_reply, refuse)
-        self._call(lambda: self._front.faults.append(fault))
+        self._loop.call(lambda: self._front.faults.append(fault))
         return fault
 
     def _cache(self, named: str) -> Cache:
@@ -479,81 +395,20 @@ class PeakaSandbox:
         return next((cache.id for name, cache in self._engine.by_table.items() if str(name) == named), None)
 
 
-class _Connections:
-    """The open connections by their client's address, to break them."""
-
-    def __init__(self) -> None:
-        self.open: dict[tuple[str, int], asyncio.Transport] = {}
-
-    def drop(self, client: tuple[str, int]) -> None:
-        """Break one connection, whatever is under way on it."""
-        transport = self.open.get((client[0], client[1]))
-        if transport is not None:
-            transport.abort()
-
-    def drop_all(self) -> None:
-        """Break all of them."""
-        for transport in list(self.open.values()):
-            transport.abort()
-
-    def protocol(self) -> type[asyncio.Protocol]:
-        """The HTTP protocol of uvicorn, which notes its connections here."""
-        connections = self.open
-
-        class Noted(H11Protocol):
-            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-                self.peer: tuple[str, int] = transport.get_extra_info("peername")[:2]
-                connections[self.peer] = transport
-                super().connection_made(transport)
-
-            def connection_lost(self, exc: Exception | None) -> None:
-                connections.pop(self.peer, None)
-                super().connection_lost(exc)
-
-        return Noted
-
-
-class _Server:
-    """uvicorn in a running loop, on a socket that is bound already."""
-
-    def __init__(self, front: Front, connections: _Connections) -> None:
-        self._connections = connections
-        self._uvicorn = uvicorn.Server(
-            uvicorn.Config(
-                front,
-                http=connections.protocol(),
-                ws="none",
-                lifespan="off",
-                interface="asgi3",
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                date_header=False,
-                timeout_graceful_shutdown=1,
-            )
-        )
-
-    async def start(self, sock: socket.socket) -> None:
-        """Returns when it listens."""
-        self._serving = asyncio.create_task(self._uvicorn.serve(sockets=[sock]))
-        while not self._uvicorn.started and not self._serving.done():
-            await asyncio.sleep(0.001)
-
-    async def stop(self) -> None:
-        """Returns when nothing of it is left."""
-        for server in self._uvicorn.servers:
-            server.close()
-        self._connections.drop_all()
-        self._uvicorn.should_exit = True
-        await self._serving
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
+def _create_matching(engine: Engine, pattern: str) -> None:
+    """The caches that a pattern names, but for those that there are. Raises `SandboxError`."""
+    try:
+        found = engine.sources.matching(pattern)
+    except sqlite3.Error as error:
+        raise SandboxError(f"cache {pattern}: the source cannot be read ({error}).") from None
+    if not found:
+        raise SandboxError(f"cache {pattern}: no table of the sources fits it.")
+    try:
+        for name, table in found:
+            if name not in engine.by_table:
+                engine.create_of(name, table, {})
+    except ApiError as error:
+        raise SandboxError(f"cache {pattern}: {error}") from None
 
 
 def _mode(name: ModeName) -> Mode:
@@ -561,12 +416,3 @@ def _mode(name: ModeName) -> Mode:
     if name.upper() not in mode:
         raise ValueError(f"{name!r} is no mode: incremental or full_refresh.")
     return mode[name.upper()]
-
-
-def _check_loopback(host: str) -> None:
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise SandboxError(f"host {host}: the sandbox listens on loopback only, such as 127.0.0.1.")

@@ -1,11 +1,12 @@
 """The JSON that Peaka speaks: the shapes of its OpenAPI document, bent as `Behaviour` says; absent values left out."""
 
+import time
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode
-from dagster_peaka.sandbox.caches import Cache, Execution
+from dagster_peaka.sandbox.caches import RETENTION, Cache, Execution
 from dagster_peaka.sandbox.sources import Column, Sources, Table, TableName, catalog_id
 
 Json = dict[str, Any]
@@ -101,8 +102,26 @@ class Wire:
             )
         return self._extended(answer)
 
-    def status(self, cache: Cache, visible: list[Execution], logs: bool = True) -> Json:
-        """A cache's status, from the executions that may be seen of it, oldest first."""
+    def visible(self, cache: Cache) -> list[Execution]:
+        """What may be seen of a cache's executions now, oldest first."""
+        now, hide_queued = time.time(), self._behaviour.hide_queued
+        return [
+            e
+            for e in cache.executions
+            if e.visible_at <= now
+            and not (e.started_at is None and (hide_queued or e.finished))
+            and not (e.plan.vanish and e.finished)
+        ]
+
+    def history(self, cache: Cache, limit: int, offset: int) -> list[Json]:
+        """A page of a cache's executions of the last 14 days, newest first."""
+        old = time.time() - RETENTION
+        lately = [e for e in reversed(self.visible(cache)) if e.finished_at is None or e.finished_at >= old]
+        return [self.execution(execution) for execution in lately[offset : offset + limit]]
+
+    def status(self, cache: Cache, logs: bool = True) -> Json:
+        """A cache's status, from the executions that may be seen of it."""
+        visible = self.visible(cache)
         overall = "RUNNING" if self._behaviour.status_ahead and cache.active else _overall(visible)
         answer: Json = {"id": cache.id, "status": self._status(overall), **self._table_of(cache)}
         last: dict[Mode, Execution] = {execution.mode: execution for execution in visible}

@@ -369,13 +369,27 @@ class _Step:
         self, client: PeakaClient, wanted: Mapping[dg.AssetKey, _Wanted], schedules: Schedules
     ) -> None:
         """Note those as failed whose table does not support the mode."""
+        had = self._modes_had(key for key, each in wanted.items() if each.declared.supported_modes is None)
         wishes = [
-            Wish(each.target, each.declared.mode, each.declared.supported_modes) for each in wanted.values()
+            Wish(each.target, each.declared.mode, each.declared.supported_modes or had.get(key))
+            for key, each in wanted.items()
         ]
         errors = unsupported(client, wishes, self.context.log, schedules.learned)
         for key, each in wanted.items():
             if each.target.cache_id in errors:
                 self._fail(key, errors[each.target.cache_id])
+
+    def _modes_had(self, keys: Iterable[dg.AssetKey]) -> dict[dg.AssetKey, frozenset[SyncMode]]:
+        """The mode of each asset's newest materialization: its table supports that."""
+        had: dict[dg.AssetKey, frozenset[SyncMode]] = {}
+        doubtful = list(keys)
+        for record in self.context.instance.get_asset_records(doubtful) if doubtful else ():
+            entry = record.asset_entry.last_materialization
+            materialization = entry.asset_materialization if entry else None
+            mode = materialization.metadata.get("peaka/mode") if materialization else None
+            if mode is not None and (recognized := SyncMode.recognize(str(mode.value))) is not None:
+                had[record.asset_entry.asset_key] = frozenset({recognized})
+        return had
 
     def _see_to_schedules(self, wanted: Mapping[dg.AssetKey, _Wanted], schedules: Schedules) -> None:
         """Switch off Peaka's own schedules, or say that there are some, as each asset declares."""

@@ -12,7 +12,7 @@ NOTICE_MARGIN = 15.0
 class SyncRules:
     """The times that a sync keeps, in seconds, and what it does about an execution that runs already."""
 
-    poll_interval: float = 0.5
+    poll_interval: float = 1.0
     poll_max_interval: float = 60.0
     start_timeout: float = 120.0
     poll_timeout: float = 86_400.0

@@ -24,6 +24,7 @@ from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,
+    PeakaConfigError,
     PeakaConnectionError,
     PeakaError,
     PeakaNotFoundError,
@@ -449,7 +450,9 @@ def _posted(error: PeakaError) -> Posted:
         return Posted.NOT_TAKEN
     if isinstance(error, PeakaNotFoundError):
         return Posted.NOT_FOUND
-    if isinstance(error, (PeakaAuthenticationError, PeakaPermissionError, PeakaResponseError)):
+    if isinstance(
+        error, (PeakaAuthenticationError, PeakaConfigError, PeakaPermissionError, PeakaResponseError)
+    ):
         return Posted.NOT_ALLOWED
     if isinstance(error, PeakaApiError):
         return Posted.REFUSED_FOR_GOOD if error.status_code in (400, 405, 422) else Posted.REFUSED

@@ -739,6 +739,46 @@ except KeyboardInterrupt:
     print("interrupted", threading.active_count())
 """
 
+FORKED = """
+import os, signal, sys
+from dagster_peaka import PeakaClient
+with PeakaClient(*sys.argv[1:]) as client:
+    client.list_catalogs()
+    child = os.fork()
+    if not child:
+        signal.alarm(15)
+        client.list_catalogs()
+        client.close()
+        os._exit(0)
+    print("child", os.waitpid(child, 0)[1])
+    client.list_catalogs()
+"""
+
+DROPPED = """
+import gc, os, sys, threading, time
+from dagster_peaka import PeakaClient
+
+def held():
+    return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+PeakaClient(*sys.argv[1:])  # imports what a client needs
+before = held()
+for _ in range(5):
+    PeakaClient(*sys.argv[1:]).list_catalogs()
+gc.collect()
+deadline = time.monotonic() + 15
+while held() != before and time.monotonic() < deadline:
+    time.sleep(0.05)
+print("left", *(now - then for now, then in zip(held(), before)))
+"""
+
+
+def said_by(script: str, sandbox: PeakaSandbox) -> list[str]:
+    """The words that a script prints, in a process of its own, which is given what names the sandbox."""
+    command = [sys.executable, "-c", script, sandbox.api_key, sandbox.project_id, sandbox.base_url]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    return done.stdout.split()
+
 
 class TestLeaving:
     """Ends that come before the answer."""
@@ -797,6 +837,14 @@ class TestLeaving:
             server.arrived.acquire()
             future.cancel()
             server.left.acquire()
+
+    def test_a_client_that_was_used_before_a_fork_works_on_both_sides(self, sandbox):
+        """As after a forkserver's preloading: neither process waits for the other's thread."""
+        assert said_by(FORKED, sandbox) == ["child", "0"]
+
+    def test_a_client_that_nobody_closes_ends_with_its_last_reference(self, sandbox):
+        """Its thread, its loop and its connections go with it."""
+        assert said_by(DROPPED, sandbox) == ["left", "0", "0"]
 
 
 def test_the_resource_shows_no_key():

@@ -68,3 +68,38 @@ def test_caches_that_are_written_out_come_without_queries(
     )
 
     assert "queries: are fetched with the caches" in project.refusal()
+
+
+def test_a_release_with_queries_leaves_the_state_of_one_without(
+    project: Project, sandbox_with_query: PeakaSandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a store that both share, the older finds what it can read, and the newer starts from that."""
+    connection = connection_to(sandbox_with_query)
+    project.declare({"connection": connection}, folder="older")
+    project.declare({"connection": connection, "queries": True}, folder="newer")
+    project.refresh("older")
+    (state,) = project.states
+    before = state.read_bytes()
+
+    assert keys(project.definitions("newer")) == {"ops/public/t", "ops/public/u"}
+    assert "holds none. `dg utils refresh-defs-state` renews it." in caplog.text
+
+    project.refresh("newer")
+    assert QUERY in keys(project.definitions("newer"))
+    assert state.read_bytes() == before
+    assert keys(project.definitions("older")) == {"ops/public/t", "ops/public/u"}
+
+
+def test_a_state_under_a_key_of_one_s_own_is_kept_apart_as_well(
+    project: Project, sandbox_with_query: PeakaSandbox
+) -> None:
+    """What a release without queries cannot read is not under the key that it reads."""
+    state = {"management_type": "LOCAL_FILESYSTEM", "key": "mine"}
+    connection = connection_to(sandbox_with_query)
+    project.declare({"connection": connection, "defs_state": state}, folder="older")
+    project.declare({"connection": connection, "defs_state": state, "queries": True}, folder="newer")
+    project.refresh("newer")
+
+    assert keys(project.definitions("older")) == set()
+    project.refresh("older")
+    assert len(project.states) == 2

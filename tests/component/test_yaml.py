@@ -77,6 +77,7 @@ def test_every_setting_of_the_connection_reaches_the_resource(
         "max_response_bytes": 1_000_000,
         "on_running": "attach",
         "cancel_on_termination": False,
+        "read_only": True,
     }
     project.declare({"connection": connection_to(sandbox, **settings)})
 

@@ -19,6 +19,9 @@ from flights.database import DatabaseError, create_tables
 from flights.defs.landing import FLIGHTS_DAYS, flights, next_day
 from tests.example.machine import free_port, soon, taken
 
+ACCOUNT = {"PEAKA_DEMO_ACCOUNT": "1"}
+"""What asks for the account that the environment names."""
+
 
 def demo(state: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """The demo's exit code and output."""
@@ -116,7 +119,7 @@ def test_an_interrupt_leaves_the_execution_alone_and_ends_quietly(
     with PeakaSandbox({"ops": {"public": str(operational)}}, caches=["ops.public.*"]) as server:
         server.wait_idle()
         server.plan("ops.public.airlines", hold=True)
-        account = {"PEAKA_API_KEY": server.api_key, "PEAKA_PROJECT_ID": server.project_id}
+        account = {**ACCOUNT, "PEAKA_API_KEY": server.api_key, "PEAKA_PROJECT_ID": server.project_id}
         command = subprocess.Popen(
             [sys.executable, "-m", "flights.commands.demo", "--state", str(tmp_path)],
             env={**environment, **account, "PEAKA_BASE_URL": server.base_url},
@@ -143,6 +146,7 @@ def test_a_wrong_key_is_one_sentence_without_the_key(tmp_path: Path, environment
     create_tables(source)
     with PeakaSandbox(sources={"ops": {"public": str(source)}}) as server:
         account = {
+            **ACCOUNT,
             "PEAKA_API_KEY": "mistyped-key",
             "PEAKA_PROJECT_ID": server.project_id,
             "PEAKA_BASE_URL": server.base_url,
@@ -156,7 +160,7 @@ def test_a_wrong_key_is_one_sentence_without_the_key(tmp_path: Path, environment
 def test_a_server_that_is_down_is_one_sentence(tmp_path: Path, environment: dict[str, str]) -> None:
     """The address that does not answer is named."""
     address = f"http://127.0.0.1:{free_port()}/api/v1"
-    account = {"PEAKA_API_KEY": "some-key", "PEAKA_PROJECT_ID": "p1", "PEAKA_BASE_URL": address}
+    account = {**ACCOUNT, "PEAKA_API_KEY": "some-key", "PEAKA_PROJECT_ID": "p1", "PEAKA_BASE_URL": address}
     done = demo(tmp_path, {**environment, **account})
     assert_one_sentence(done, "127.0.0.1")
     assert "some-key" not in done.stderr
@@ -165,22 +169,27 @@ def test_a_server_that_is_down_is_one_sentence(tmp_path: Path, environment: dict
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"PEAKA_API_KEY": "k1"}, "PEAKA_PROJECT_ID is not"),
-        ({"PEAKA_BASE_URL": "http://127.0.0.1:1/api/v1"}, "PEAKA_API_KEY is not"),
+        ({**ACCOUNT, "PEAKA_API_KEY": "k1"}, "PEAKA_PROJECT_ID is not"),
+        ({**ACCOUNT, "PEAKA_BASE_URL": "http://127.0.0.1:1/api/v1"}, "PEAKA_API_KEY is not"),
         ({"FLIGHTS_DATABASE": sys.executable}, "cannot be used .*not a database"),
         ({"FLIGHTS_SCHEMA": "ops"}, "FLIGHTS_SCHEMA is 'ops'"),
         (
-            {"PEAKA_API_KEY": "k1", "PEAKA_PROJECT_ID": "p1", "PEAKA_BASE_URL": "http://peaka.example"},
+            {
+                **ACCOUNT,
+                "PEAKA_API_KEY": "k1",
+                "PEAKA_PROJECT_ID": "p1",
+                "PEAKA_BASE_URL": "http://peaka.example",
+            },
             "https",
         ),
-        ({"PEAKA_API_KEY": "k1", "PEAKA_PROJECT_ID": "p1", "PEAKA_ZONE": "mars"}, "zone"),
+        ({**ACCOUNT, "PEAKA_API_KEY": "k1", "PEAKA_PROJECT_ID": "p1", "PEAKA_ZONE": "mars"}, "zone"),
     ],
 )
 def test_a_setting_that_cannot_work_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], expected: str
 ) -> None:
     """Before anything is started or landed, one sentence says which variable is at fault."""
-    for name in ("PEAKA_API_KEY", "PEAKA_PROJECT_ID", "PEAKA_ZONE", "PEAKA_BASE_URL"):
+    for name in (*ACCOUNT, "PEAKA_API_KEY", "PEAKA_PROJECT_ID", "PEAKA_ZONE", "PEAKA_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
@@ -188,6 +197,18 @@ def test_a_setting_that_cannot_work_is_named(
         with State(tmp_path).held() as state, Processes() as processes:
             peaka(processes, state)
     assert "\n" not in str(error.value)
+
+
+def test_a_key_that_is_exported_triggers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody syncs their account by a first try of the demo: the sandbox is taken, and says what asks for it."""
+    monkeypatch.delenv("PEAKA_DEMO_ACCOUNT", raising=False)
+    monkeypatch.setenv("PEAKA_API_KEY", "the-key-of-production")
+    monkeypatch.setenv("PEAKA_PROJECT_ID", "production")
+    with State(tmp_path).held() as state, Processes() as processes:
+        environment, description = peaka(processes, state)
+    assert environment["PEAKA_PROJECT_ID"] == "sandbox"
+    assert environment["PEAKA_API_KEY"] != "the-key-of-production"
+    assert "PEAKA_DEMO_ACCOUNT=1" in description
 
 
 def test_two_commands_do_not_share_a_state(tmp_path: Path) -> None:

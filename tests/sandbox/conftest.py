@@ -1,5 +1,6 @@
 """What the sandbox's tests share: a source that can be written to, a sandbox that serves it, a client for its API."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 from dagster_peaka.sandbox import PeakaSandbox, Profile
 
 FLIGHTS = "ops.public.flights"
+EXAMPLES = int(os.environ.get("PEAKA_EXAMPLES", "20"))
+"""How many of each kind the generated tests try; far more at night."""
 
 
 class Api:

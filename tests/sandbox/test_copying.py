@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dagster_peaka.sandbox import PeakaSandbox, copying
 from dagster_peaka.sandbox.sources import describe
 from dagster_peaka.sandbox.store import copy_name
-from tests.sandbox.conftest import FLIGHTS, Api
+from tests.sandbox.conftest import EXAMPLES, FLIGHTS, Api
 
 Row = tuple[Any, ...]
 Key = Callable[[Row], Row]
@@ -107,7 +107,7 @@ def test_an_incremental_finds_exactly_what_changed(
             source.execute("DELETE FROM edited")
 
     @settings(
-        max_examples=25,
+        max_examples=max(5, EXAMPLES // 2),
         deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dagster_peaka.sandbox.sql import Place, QueryResult, SqlError, TableRef, database, run
+from dagster_peaka.sandbox.sources import TableName
+from dagster_peaka.sandbox.sql import Place, QueryResult, SqlError, database, run
 from tests.sandbox.conftest import Api
 
 COLUMNS = (("n", "bigint"),)
@@ -175,15 +176,15 @@ def test_nothing_is_written(tmp_path: Path) -> None:
 
 def test_the_name_is_asked_for_as_written_and_then_in_lower_case() -> None:
     """A table is found by its written name, or folded as Trino folds it."""
-    asked: list[TableRef] = []
+    asked: list[TableName] = []
 
-    def resolve(table: TableRef) -> Place | None:
+    def resolve(table: TableName) -> Place | None:
         asked.append(table)
         return None
 
     with pytest.raises(SqlError, match=r"Table 'A\.b\.C' does not exist"):
         run("SELECT 1 FROM A.b.C", resolve)
-    assert asked == [TableRef("A", "b", "C"), TableRef("a", "b", "c")]
+    assert asked == [TableName("A", "b", "C"), TableName("a", "b", "c")]
 
 
 def test_the_whole_statement_reads_one_state(tmp_path: Path) -> None:
@@ -242,15 +243,19 @@ def test_long_chains_of_conditions_work() -> None:
     assert found.rows == [(1,)]
 
 
-def test_a_file_is_read_again_only_when_it_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The rows of a table that nobody has written to are still there for the next statement."""
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tables that were read from their files, in that order."""
     read: list[str] = []
     write = database._write
     monkeypatch.setattr(
         database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest))
     )
+    return read
+
+
+def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path, read: list[str]) -> None:
+    """The rows of a table that nobody has written to are still there for the next statement."""
     place = _file(tmp_path / "x.db", 1, 2)
     for _ in range(3):
         assert _ask("SELECT count(*) FROM a.b.c", a=place).rows == [(2,)]
@@ -262,15 +267,8 @@ def test_a_file_is_read_again_only_when_it_has_changed(
     assert read == ["t", "t"]
 
 
-def test_a_version_is_read_once_whatever_else_its_file_gets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_is_read_once_whatever_else_its_file_gets(tmp_path: Path, read: list[str]) -> None:
     """A copy says itself when it has changed: the store's other writes do not count."""
-    read: list[str] = []
-    write = database._write
-    monkeypatch.setattr(
-        database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest))
-    )
     place = _file(tmp_path / "x.db", 1)
     for version in ("one", "one", "two"):
         with closing(sqlite3.connect(place.path)) as writer, writer:
@@ -289,14 +287,9 @@ def test_a_file_in_anothers_place_is_read_anew(tmp_path: Path) -> None:
 
 
 def test_a_copy_is_read_once_until_a_sync_changes_it(
-    api: Api, source: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+    api: Api, source: sqlite3.Connection, read: list[str]
 ) -> None:
     """Executions that find nothing new, and whatever else the store gets, leave what was read as good as it was."""
-    read: list[str] = []
-    write = database._write
-    monkeypatch.setattr(
-        database, "_write", lambda place, *rest: (read.append(place.table), write(place, *rest))
-    )
     for rows in (3, 3, 4, 4):
         if rows == 4 and len(read) == 1:
             source.execute("INSERT INTO flights VALUES (4, 'UA', 1, NULL)")

@@ -8,7 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from dagster_peaka.sandbox.sql import Column, Place, QueryResult, SqlError, TableRef, run
+from dagster_peaka.sandbox.sources import TableName
+from dagster_peaka.sandbox.sql import Place, QueryResult, SqlError, run
 
 Ask = Callable[..., QueryResult]
 
@@ -50,7 +51,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Ask:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(_DDL)
 
-    def resolve(table: TableRef) -> Place | None:
+    def resolve(table: TableName) -> Place | None:
         if (table.catalog, table.schema) == ("ops", "public") and table.table in _TABLES:
             return Place(str(path), table.table, _TABLES[table.table])
         return None
@@ -244,12 +245,12 @@ def test_queries_answer_as_in_trino(ask: Ask, statement: str, rows: list[tuple[o
 def test_the_columns_say_name_type_and_origin(ask: Ask) -> None:
     """A table's own column keeps its written name and says its table; an unnamed one is called by its place."""
     found = ask(f"SELECT f.Carrier, price AS cost, count(*), 1.5 AS x FROM {F} f GROUP BY 1, 2").columns
-    ref = TableRef("ops", "public", "flights")
-    assert found == [
-        Column("Carrier", "varchar", ref),
-        Column("cost", "decimal(8,2)", ref),
-        Column("_col2", "bigint", None),
-        Column("x", "decimal(2,1)", None),
+    ref = TableName("ops", "public", "flights")
+    assert [(column.name, column.data_type, column.source) for column in found] == [
+        ("Carrier", "varchar", ref),
+        ("cost", "decimal(8,2)", ref),
+        ("_col2", "bigint", None),
+        ("x", "decimal(2,1)", None),
     ]
 
 

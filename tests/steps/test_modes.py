@@ -190,3 +190,18 @@ def test_an_answer_that_takes_long_is_not_waited_for(
     shop.fault(LISTING, times=None, status=None, delay=30.0)
 
     assert run_of(build_peaka_cache_asset(table="shop.public.a"), peaka_for(shop)).success
+
+
+def test_a_mode_in_which_the_asset_was_synced_is_not_looked_up_again(shop: PeakaSandbox) -> None:
+    """What an earlier run has recorded tells as much as Peaka would; of the other mode it tells nothing."""
+    orders = build_peaka_cache_asset(table="shop.public.a")
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run_of(orders, peaka_for(shop), instance=instance).success
+        shop.clear_requests()
+
+        assert run_of(orders, peaka_for(shop), instance=instance).success
+        assert counts(shop)[LISTING] == 0
+
+        other = {"mode": "full_refresh"}
+        assert run_of(orders, peaka_for(shop), instance=instance, config=other).success
+        assert counts(shop)[LISTING] == 1

@@ -74,7 +74,7 @@ def change(sandbox: PeakaSandbox, execution_id: str, *, later: float = 0.0, show
         execution.visible_at = 0.0 if shown else float("inf")
         execution.created_at += later
 
-    sandbox._call(do)
+    sandbox._loop.call(do)
 
 
 def start_later(sandbox: PeakaSandbox) -> str:

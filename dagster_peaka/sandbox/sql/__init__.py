@@ -43,18 +43,18 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any, cast
 
+from dagster_peaka.sandbox.sources import TableName
 from dagster_peaka.sandbox.sql import calls, leaves, predicates
-from dagster_peaka.sandbox.sql.builder import query_builder_to_sql
 from dagster_peaka.sandbox.sql.database import Database
 from dagster_peaka.sandbox.sql.expressions import Statement
 from dagster_peaka.sandbox.sql.formats import timestamp_text, zone_of
 from dagster_peaka.sandbox.sql.kinds import SqlError, Type
 from dagster_peaka.sandbox.sql.parsing import parse, placeholders
 from dagster_peaka.sandbox.sql.queries import Queries, Resolve
-from dagster_peaka.sandbox.sql.scope import Column, Place, TableRef
+from dagster_peaka.sandbox.sql.scope import Column, Place
 from dagster_peaka.sandbox.sql.udfs import java_double
 
-__all__ = ["Cell", "Column", "Place", "QueryResult", "SqlError", "TableRef", "query_builder_to_sql", "run"]
+__all__ = ["Cell", "Column", "Place", "QueryResult", "SqlError", "TableName", "run"]
 
 Cell = Any
 """A value as JSON carries it."""
@@ -122,7 +122,7 @@ def run(
         found = session.execute(query.sql, bindings, kinds, whole.columns, deadline, max_rows)
     shown = _show_text if texts else _show
     return QueryResult(
-        [Column(output.name, str(output.type), output.source) for output in query.outputs],
+        list(query.outputs),
         [tuple(shown(cell, kind) for cell, kind in zip(row, kinds, strict=True)) for row in found],
     )
 

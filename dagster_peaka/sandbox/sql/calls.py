@@ -34,13 +34,17 @@ _BINARY = frozenset({"this", "expression"})
 _LISTED = frozenset({"this", "expressions"})
 
 
+_TRIMS = {"": "trim", "BOTH": "trim", "LEADING": "ltrim", "TRAILING": "rtrim"}
+
+
 def _trim(here: Expressions, node: exp.Expr) -> Value:
     text, gone = here.value(node.this), node.args.get("expression")
-    side = node.text("position").upper() or "BOTH"
-    characters = "''" if gone is None else here.value(gone).sql
-    if text.type not in (VARCHAR, UNKNOWN) or side not in ("BOTH", "LEADING", "TRAILING"):
+    side = node.text("position").upper()
+    if text.type not in (VARCHAR, UNKNOWN) or side not in _TRIMS:
         raise wrong("trim", [text], "(varchar)")
-    return Value(f"t_trim({text.sql}, '{side}', {characters})", VARCHAR)
+    return Value(
+        f"{_TRIMS[side]}({text.sql}, {'t_spaces()' if gone is None else here.value(gone).sql})", VARCHAR
+    )
 
 
 def _substring(here: Expressions, node: exp.Expr) -> Value:

@@ -20,7 +20,24 @@ from dagster_peaka.sandbox.sql.kinds import (
 )
 from dagster_peaka.sandbox.sql.moments import local, timestamp_literal
 
-BITS = {"tinyint": 7, "smallint": 15, "integer": 31, "bigint": 63}
+DAY = r"\d{4}-\d\d-\d\d"
+CLOCK = r"([01]\d|2[0-3]):\d\d(:\d\d(\.\d{1,6})?)?"
+_DATELIKE = r"(?s)\s*[+-]?\d+-\d+-\d+.*"
+_FORMS = {
+    "integer": (r"[+-]?[0-9]+", r"(?s).*[^\P{Nd}0-9].*", "digits"),
+    "decimal": (r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)", "(?s).*[0-9].*", "plain digits and a point"),
+    "double": (
+        r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?",
+        r"(?is)[\x00-\x20]*[+-]?(nan|infinity|0x.*|[0-9.]+(e[+-]?[0-9]+)?[fd]?)[\x00-\x20]*",
+        "plain digits, a point and an exponent",
+    ),
+    "boolean": ("(?i)t|true|1|f|false|0", r"\b\B", "t, true, 1 and f, false, 0"),
+    "date": (DAY, _DATELIKE, "real dates as YYYY-MM-DD"),
+    "timestamp": (f"{DAY}( {CLOCK})?", _DATELIKE, "YYYY-MM-DD HH:MM:SS and up to 6 digits of a second"),
+}
+"""Texts that are cast: those that DuckDB reads as Trino does, others that Trino may read, and the first in words.
+TRY_CAST gives NULL only for what Trino surely refuses.
+"""
 
 
 def cast(value: Value, target: Type, lenient: bool, length: int | None = None) -> Value:
@@ -104,30 +121,30 @@ def to_text(value: Value) -> str:
 
 
 def _from_text(value: Value, target: Type, lenient: bool) -> Value:
-    flag = "true" if lenient else "false"
-    if target.is_timestamp and value.text is not None and target.zone:
+    if target.is_timestamp and target.zone and value.text is not None:
         return timestamp_literal(value.text)
-    if target.is_integer:
-        return Value(
-            f"CAST(t_text_to_integer({value.sql}, {BITS[target.name]}, {flag}) AS {target.stored})", target
-        )
-    if target.name == "decimal":
-        text = f"t_text_to_decimal({value.sql}, {target.precision}, {target.scale}, {flag})"
-        return Value(f"CAST({text} AS {target.stored})", target)
-    if target.is_timestamp and not target.zone:
-        return Value(f"t_text_to_timestamp({value.sql}, {target.precision}, {flag})", target)
-    if target in (DOUBLE, BOOLEAN, DATE):
-        return Value(f"t_text_to_{target}({value.sql}, {flag})", target)
     if target == VARBINARY:
         return Value(f"encode({value.sql})", target)
-    raise SqlError(f"Cannot cast varchar to {target} in this sandbox")
+    form = _FORMS.get("integer" if target.is_integer else target.name)
+    if form is None or target.zone:
+        raise SqlError(f"Cannot cast varchar to {target} in this sandbox")
+    read = {
+        "date": f"t_day({value.sql})",
+        "timestamp": f"t_moment({value.sql}, {10 ** (6 - target.precision)})",
+    }
+    typed = read.get(target.name, f"TRY_CAST({value.sql} AS {target.stored})")
+    good, more, said = (
+        text_literal(text) for text in (*form[:2], f"{target} (this sandbox reads {form[2]})")
+    )
+    sql = f"t_read({value.sql}, {typed}, {good}, {more}, {str(lenient).lower()}, {said})"
+    return Value(f"t_finite({sql})" if target == DOUBLE else sql, target)
 
 
 def _json_cast(value: Value, target: Type) -> Value:
     source = value.type
     if target == JSON:
         if source in (VARCHAR, DATE) or source.is_timestamp:
-            return Value(f"t_text_to_json({to_text(value)})", JSON)
+            return Value(f"CAST(to_json({to_text(value)}) AS VARCHAR)", JSON)
         if source.is_integer or source == BOOLEAN:
             return Value(f"CAST({value.sql} AS VARCHAR)", JSON)
         if source.name == "array":

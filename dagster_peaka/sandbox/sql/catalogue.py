@@ -24,37 +24,44 @@ radians(double) double: radians({0})
 sin(double) double: sin({0})
 cos(double) double: cos({0})
 tan(double) double: tan({0})
-round(double) double: round({0})
 round(double, bigint) double: t_round({0}, {1})
-truncate(double) double: trunc({0})
 width_bucket(double, double, double, bigint) bigint: CASE WHEN {0} < {1} THEN 0 WHEN {0} >= {2} THEN {3} + 1 ELSE CAST(floor(({0} - {1}) * {3} / ({2} - {1})) AS BIGINT) + 1 END
 bitwise_and(bigint, bigint) bigint: ({0} & {1})
 bitwise_or(bigint, bigint) bigint: ({0} | {1})
 bitwise_xor(bigint, bigint) bigint: xor({0}, {1})
 bitwise_not(bigint) bigint: (-{0} - 1)
 is_nan(double) boolean: isnan({0})
-lower(varchar) varchar: t_lower({0})
+lower(varchar) varchar: lower({0})
 upper(varchar) varchar: t_upper({0})
 length(varchar) bigint: length({0})
 length(varbinary) bigint: octet_length({0})
-ltrim(varchar) varchar: t_trim({0}, 'LEADING', '')
-ltrim(varchar, varchar) varchar: t_trim({0}, 'LEADING', {1})
-rtrim(varchar) varchar: t_trim({0}, 'TRAILING', '')
-rtrim(varchar, varchar) varchar: t_trim({0}, 'TRAILING', {1})
-substr(varchar, bigint) varchar: t_substr({0}, {1}, 1099511627776)
+ltrim(varchar) varchar: ltrim({0}, t_spaces())
+ltrim(varchar, varchar) varchar: ltrim({0}, {1})
+rtrim(varchar) varchar: rtrim({0}, t_spaces())
+rtrim(varchar, varchar) varchar: rtrim({0}, {1})
+substr(varchar, bigint) varchar: t_substr({0}, {1}, length({0}))
 substr(varchar, bigint, bigint) varchar: t_substr({0}, {1}, {2})
 strpos(varchar, varchar) bigint: strpos({0}, {1})
 replace(varchar, varchar) varchar: t_replace({0}, {1}, '')
 replace(varchar, varchar, varchar) varchar: t_replace({0}, {1}, {2})
-lpad(varchar, bigint, varchar) varchar: t_lpad({0}, {1}, {2})
-rpad(varchar, bigint, varchar) varchar: t_rpad({0}, {1}, {2})
+lpad(varchar, bigint, varchar) varchar: lpad({0}, t_padded({1}, {2}), {2})
+rpad(varchar, bigint, varchar) varchar: rpad({0}, t_padded({1}, {2}), {2})
 reverse(varchar) varchar: t_reverse({0})
 reverse(array(T)) array(T): list_reverse({0})
 split_part(varchar, varchar, bigint) varchar: t_split_part({0}, {1}, {2})
 split(varchar, varchar) array(varchar): t_split({0}, {1}, 1000000)
 split(varchar, varchar, bigint) array(varchar): t_split({0}, {1}, {2})
+regexp_like(varchar, varchar) boolean: regexp_matches({0}, {1})
+regexp_count(varchar, varchar) bigint: len(regexp_extract_all({0}, {1}))
+regexp_split(varchar, varchar) array(varchar): regexp_split_to_array({0}, {1})
+regexp_replace(varchar, varchar) varchar: regexp_replace({0}, {1}, '', 'g')
+regexp_replace(varchar, varchar, varchar) varchar: regexp_replace({0}, {1}, {2}, 'g')
+regexp_extract(varchar, varchar) varchar: CASE WHEN regexp_matches({0}, {1}) THEN regexp_extract({0}, {1}) END
+regexp_extract(varchar, varchar, integer) varchar: CASE WHEN regexp_matches({0}, {1}) THEN regexp_extract({0}, {1}, {2}) END
+regexp_extract_all(varchar, varchar) array(varchar): regexp_extract_all({0}, {1})
+regexp_extract_all(varchar, varchar, integer) array(varchar): regexp_extract_all({0}, {1}, {2})
 starts_with(varchar, varchar) boolean: starts_with({0}, {1})
-translate(varchar, varchar, varchar) varchar: t_translate({0}, {1}, {2})
+translate(varchar, varchar, varchar) varchar: translate({0}, {1}, {2})
 chr(bigint) varchar: chr(CAST({0} AS INTEGER))
 codepoint(varchar) integer: CAST(unicode({0}) AS INTEGER)
 concat_ws(varchar, varchar...) varchar: concat_ws({*})
@@ -72,7 +79,6 @@ last_day_of_month(date) date: last_day({0})
 last_day_of_month(timestamp) date: last_day({0})
 to_unixtime(timestamp) double: (CAST(epoch_us({0}) AS DOUBLE) / 1e6)
 to_iso8601(date) varchar: CAST({0} AS VARCHAR)
-from_iso8601_date(varchar) date: t_text_to_date({0}, false)
 date_format(timestamp, varchar) varchar: t_date_format({0}, {1})
 date_parse(varchar, varchar) timestamp(3): t_date_parse({0}, {1})
 to_milliseconds(interval day to second) bigint: {0}
@@ -191,6 +197,21 @@ t_key(m, k) AS CASE WHEN m IS NULL OR map_contains(m, k) THEN map_extract_value(
 t_sequence(a, b, s) AS CASE WHEN s = 0 OR (s > 0 AND a > b) OR (s < 0 AND a < b) THEN error('sequence stop value should be greater than or equal to start value if step is greater than zero otherwise stop should be less than or equal to start') WHEN (b - a) // s >= 10000 THEN error('result of sequence function must not have more than 10000 entries') ELSE generate_series(a, b, s) END
 t_ascii(text) AS CASE WHEN text IS NULL OR strlen(text) = length(text) THEN text ELSE error('This sandbox applies classes as \\w and \\d of a pattern to ASCII texts only') END
 t_line(text) AS CASE WHEN ends_with(text, chr(10)) THEN error('This sandbox applies $ to no text that ends in a newline') ELSE text END
+t_spaces() AS array_to_string(list_transform([9, 10, 11, 12, 13, 28, 29, 30, 31, 32, 5760, 8192, 8193, 8194, 8195, 8196, 8197, 8198, 8200, 8201, 8202, 8232, 8233, 8287, 12288], lambda c: chr(c)), '')
+t_substr(t, s, n) AS CASE WHEN t IS NULL OR s IS NULL OR n IS NULL THEN NULL WHEN s = 0 OR n <= 0 OR abs(s) > length(t) THEN '' ELSE substring(t, s, least(n, length(t))) END
+t_replace(t, part, r) AS CASE WHEN part = '' THEN regexp_replace(t, '', replace(r, chr(92), chr(92) || chr(92)), 'g') ELSE replace(t, part, r) END
+t_padded(n, pad) AS CASE WHEN n < 0 OR n > 1048576 THEN error('lpad, rpad: the target length must be from 0 to 1048576') WHEN pad = '' THEN error('lpad, rpad: the padding string must not be empty') ELSE CAST(n AS INTEGER) END
+t_upper(t) AS array_to_string(list_transform(string_split(t, 'ß'), lambda p: upper(p)), 'ß')
+t_json_array_length(t) AS CASE WHEN json_valid(t) THEN CASE WHEN json_type(t) = 'ARRAY' THEN CAST(json_array_length(t) AS BIGINT) END END
+t_reverse(t) AS array_to_string(list_reverse(regexp_extract_all(t, '(?s).')), '')
+t_parts(t, d) AS CASE WHEN d = '' THEN error('An empty delimiter is not supported by this sandbox') ELSE string_split(t, d) END
+t_split_part(t, d, i) AS CASE WHEN i < 1 THEN error('split_part: the index must be greater than zero') ELSE list_extract(t_parts(t, d), i) END
+t_split(t, d, most) AS CASE WHEN most < 1 THEN error('split: the limit must be positive') WHEN len(t_parts(t, d)) <= most THEN t_parts(t, d) ELSE list_append(list_slice(t_parts(t, d), 1, most - 1), array_to_string(list_slice(t_parts(t, d), most, len(t_parts(t, d))), d)) END
+t_like(t, p, e) AS CASE WHEN length(e) <> 1 THEN error('LIKE: the escape string must be a single character') WHEN contains(replace(replace(replace(p, e || e, ''), e || '%', ''), e || '_', ''), e) THEN error('LIKE: the escape character must be followed by %, _ or itself') ELSE like_escape(t, p, e) END
+t_read(text, value, form, more, lenient, said) AS CASE WHEN regexp_full_match(text, form) AND value IS NOT NULL THEN value WHEN text IS NULL OR (lenient AND (regexp_full_match(text, form) OR NOT regexp_full_match(text, more))) THEN NULL ELSE error('Cannot cast ' || chr(39) || left(text, 60) || chr(39) || ' to ' || said) END
+t_day(text) AS CASE WHEN NOT starts_with(text, '0000') THEN TRY_CAST(text AS DATE) END
+t_moment(text, unit) AS CASE WHEN NOT starts_with(text, '0000') THEN t_round_time(TRY_CAST(regexp_replace(text, '( \\d\\d:\\d\\d)$', '\\1:00') AS TIMESTAMP), unit) END
+t_timestamp_to_text(t, digits) AS left(strftime(t_in_years(t), '%Y-%m-%d %H:%M:%S.%f'), CASE WHEN digits = 0 THEN 19 ELSE 20 + digits END)
 t_hash(text) AS CAST(md5_number_lower(text) AS HUGEINT)
 t_checksum(total) AS unhex(printf('%016X', CAST(total % 18446744073709551616::HUGEINT AS UBIGINT)))
 """

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from sqlglot import exp
 
+from dagster_peaka.sandbox.sources import TableName
 from dagster_peaka.sandbox.sql.calls import contains_aggregate
 from dagster_peaka.sandbox.sql.expressions import Expressions, Statement
 from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value, coerce, common_type
 from dagster_peaka.sandbox.sql.nodes import bare_names, check_arguments, describe, position
 from dagster_peaka.sandbox.sql.operators import scalar
-from dagster_peaka.sandbox.sql.scope import Field, Output, Query, Scope, TableRef
+from dagster_peaka.sandbox.sql.scope import Column, Field, Query, Scope
 
 NO_LIMITS = ("", "", False)
 
@@ -69,8 +70,7 @@ class Item:
 
     name: str
     value: Value
-    source: TableRef | None
-    weight: int
+    source: TableName | None
 
 
 def select_list(node: exp.Select, select: Expressions, statement: Statement) -> list[Item]:
@@ -79,9 +79,8 @@ def select_list(node: exp.Select, select: Expressions, statement: Statement) -> 
     for expression in node.expressions:
         if isinstance(expression, exp.Star) or isinstance(expression.this, exp.Star):
             for one in _starred(expression, select.scope):
-                statement.carry(one.weight)
                 statement.columns[one.sql] = one.name
-                items.append(Item(one.name, one.use(), one.source, one.weight))
+                items.append(Item(one.name, one.use(), one.source))
             continue
         name, plain = f"_col{len(items)}", expression
         if isinstance(expression, exp.Alias):
@@ -89,9 +88,7 @@ def select_list(node: exp.Select, select: Expressions, statement: Statement) -> 
             name, plain = expression.alias, expression.this
         elif isinstance(expression, (exp.Column, exp.Dot)):
             name = expression.name
-        before = statement.weight
-        value = select.value(plain)
-        items.append(Item(name, value, _source(plain, select.scope), 1 + statement.weight - before))
+        items.append(Item(name, select.value(plain), _source(plain, select.scope)))
     return items
 
 
@@ -108,7 +105,7 @@ def _starred(node: exp.Expr, scope: Scope) -> Sequence[Field]:
     return scope.of_table(qualifier, f"{position(node)}{'.'.join(qualifier)}.*")
 
 
-def _source(node: exp.Expr, scope: Scope) -> TableRef | None:
+def _source(node: exp.Expr, scope: Scope) -> TableName | None:
     if not isinstance(node, exp.Column):
         return None
     qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
@@ -250,7 +247,7 @@ def joined_using(
     return " AND ".join(tests), [*merged, *(one for one in (*left, *right) if one.sql not in gone)]
 
 
-def as_types(query: Query, outputs: Sequence[Output]) -> str:
+def as_types(query: Query, outputs: Sequence[Column]) -> str:
     """The query with its columns as these types."""
     columns = ", ".join(
         f"{coerce(Value(f'o{index}', have.type), want.type).sql} AS o{index}"

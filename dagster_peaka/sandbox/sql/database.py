@@ -23,7 +23,9 @@ from typing import Any, cast
 import duckdb
 import numpy  # noqa: F401  # pyright: ignore[reportUnusedImport] - DuckDB calls functions by it: missed at once, if it is missing
 
+from dagster_peaka.sandbox.sources import TableName, quoted, read_only
 from dagster_peaka.sandbox.sql import formats, udfs
+from dagster_peaka.sandbox.sql.casts import CLOCK, DAY
 from dagster_peaka.sandbox.sql.catalogue import MACROS
 from dagster_peaka.sandbox.sql.kinds import (
     BOOLEAN,
@@ -36,7 +38,7 @@ from dagster_peaka.sandbox.sql.kinds import (
     parse_type,
     text_literal,
 )
-from dagster_peaka.sandbox.sql.scope import Field, Place, TableRef
+from dagster_peaka.sandbox.sql.scope import Field, Place
 
 LARGEST_RESULT = 20_000_000
 """Values and characters of a result, which is held in memory."""
@@ -200,7 +202,7 @@ class Session:
         self._taken: dict[Place, _Table] = {}
         self._files: dict[str, sqlite3.Connection] = {}
 
-    def load(self, place: Place, ref: TableRef, alias: str) -> tuple[str, list[Field]]:
+    def load(self, place: Place, ref: TableName, alias: str) -> tuple[str, list[Field]]:
         """The SQL that reads a table under an alias, and its columns."""
         under = tuple(part.lower() for part in ref)
         if place.rows is not None:
@@ -257,7 +259,7 @@ class Session:
             connection.close()
 
 
-def _literal(place: Place, ref: TableRef, alias: str) -> tuple[str, list[Field]]:
+def _literal(place: Place, ref: TableName, alias: str) -> tuple[str, list[Field]]:
     """A table that has no file, written out."""
     under = tuple(part.lower() for part in ref)
     kinds = [parse_type(kind) for _, kind in place.columns]
@@ -281,9 +283,8 @@ def _literal(place: Place, ref: TableRef, alias: str) -> tuple[str, list[Field]]
 
 def connect(path: str) -> sqlite3.Connection:
     """A file, opened for reading only, by whatever thread."""
-    uri = f"{Path(path).absolute().as_uri()}?mode=ro"
     return sqlite3.connect(
-        uri, uri=True, isolation_level=None, timeout=_LOCK_PATIENCE, check_same_thread=False
+        read_only(Path(path)), uri=True, isolation_level=None, timeout=_LOCK_PATIENCE, check_same_thread=False
     )
 
 
@@ -304,10 +305,10 @@ def _write(
         files[place.path] = connect(place.path)
         files[place.path].execute("BEGIN")
     connection = files[place.path]
-    names = ", ".join(f"s.{_quoted(place.columns[index][0])} AS c{index}" for index, _ in columns)
+    names = ", ".join(f"s.{quoted(place.columns[index][0])} AS c{index}" for index, _ in columns)
     listed = ", ".join(_cell(f"c{index}", kind) for index, kind in columns) or "'1'"
     limit = "" if place.most_rows is None else f" LIMIT {place.most_rows}"
-    sql = f"SELECT {listed} FROM (SELECT {names or '1'} FROM {_quoted(place.table)} AS s){limit}"
+    sql = f"SELECT {listed} FROM (SELECT {names or '1'} FROM {quoted(place.table)} AS s){limit}"
     start = file.tell()
     try:
         csv.writer(file).writerows(connection.execute(sql))
@@ -327,10 +328,6 @@ def _text(stored: bytes) -> str:
         return stored.decode()
     except UnicodeDecodeError:
         return f"!a text that is no UTF-8: {stored[1:60]!r}"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _cell(sql: str, kind: Type) -> str:
@@ -353,8 +350,7 @@ def _cell(sql: str, kind: Type) -> str:
     return f"CASE WHEN {sql} IS NULL OR typeof({sql}) = 'text' THEN {sql} ELSE {bad} END"
 
 
-_DAY = r"\d{4}-\d\d-\d\d"
-_MOMENT = rf"({_DAY})([ T]\d\d:\d\d(:\d\d(\.\d{{1,6}})?)?(Z|[+-]00:?00)?)?"
+_MOMENT = rf"{DAY}([ T]{CLOCK}(Z|[+-]00:?00)?)?"
 
 
 def _typed(raw: str, kind: Type) -> str:
@@ -364,16 +360,11 @@ def _typed(raw: str, kind: Type) -> str:
     if kind.name == "varbinary":
         return f"CASE WHEN starts_with({raw}, 'x') THEN unhex(substr({raw}, 2)) END"
     if kind == DATE:
-        real = f"regexp_full_match({raw}, '{_DAY}') AND NOT starts_with({raw}, '0000')"
-        return f"CASE WHEN {real} THEN TRY_CAST({raw} AS DATE) END"
+        return f"CASE WHEN regexp_full_match({raw}, '{DAY}') THEN t_day({raw}) END"
     if kind.is_timestamp:
         bare = f"regexp_replace(replace({raw}, 'T', ' '), '(Z|[+-]00:?00)$', '')"
-        plain = rf"regexp_replace({bare}, '( \d\d:\d\d)$', '\1:00')"
-        moment = f"TRY_CAST({plain} AS TIMESTAMP)"
-        return (
-            f"CASE WHEN regexp_full_match({raw}, '{_MOMENT}') AND NOT starts_with({raw}, '0000')"
-            f" THEN t_round_time({moment}, {10 ** (6 - kind.precision)}) END"
-        )
+        moment = f"t_moment({bare}, {10 ** (6 - kind.precision)})"
+        return f"CASE WHEN regexp_full_match({raw}, '{_MOMENT}') THEN {moment} END"
     if kind.name == "decimal":
         number = f"TRY_CAST({raw} AS {kind.stored})"
         return f"CASE WHEN TRY_CAST({raw} AS DECIMAL(38,18)) = {number} THEN {number} END"

@@ -17,9 +17,6 @@ from dagster_peaka.sandbox.sql.scope import Query, Scope
 
 _PREDICATES = (exp.Predicate, exp.Connector, exp.Not, exp.Between, exp.In, exp.Is, exp.Like, exp.Escape)
 
-HEAVIEST_STATEMENT = 100_000
-"""Uses of columns in a statement, once all subqueries are written into each other."""
-
 Subquery = Callable[[exp.Expr, Scope], Query]
 Windows = Callable[["Expressions", exp.Expr], Value]
 Compilers = Mapping[type[exp.Expr], tuple[frozenset[str], Callable[["Expressions", exp.Expr], Value]]]
@@ -34,7 +31,6 @@ class Statement:
     now: str
     compilers: Compilers
     names: int = 0
-    weight: int = 0
     columns: dict[str, str] = field(default_factory=dict[str, str])
     """The columns that were used, by their SQL."""
 
@@ -42,12 +38,6 @@ class Statement:
         """A name that nothing else in the generated SQL has."""
         self.names += 1
         return f"{letter}{self.names}"
-
-    def carry(self, weight: int) -> None:
-        """Counts a use of a column. Subqueries are written into each other, so x || x, 40 times over, is 2^40 x."""
-        self.weight += weight
-        if self.weight > HEAVIEST_STATEMENT:
-            raise SqlError("The statement is too large for this sandbox: its subqueries multiply each other")
 
 
 class Expressions:
@@ -108,7 +98,6 @@ class Expressions:
     def found(self, name: str, qualifier: Sequence[str], place: str) -> Value:
         """A column's value; `place` is how an error names it."""
         found = self.scope.find(name, qualifier, place)
-        self.statement.carry(found.weight)
         self.statement.columns[found.sql] = found.name
         return found.use()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Mapping, Sized
 from datetime import date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Context, Decimal
 from functools import lru_cache
@@ -14,30 +14,11 @@ from zoneinfo import ZoneInfo
 from dagster_peaka.sandbox.sql.kinds import SqlError
 from dagster_peaka.sandbox.sql.udfs import java_double, udf
 
-_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
 _TIMESTAMP = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(?:\.(\d{1,6}))?)?)?"
     r"(?: ?(Z|[+-]\d\d:\d\d|[A-Za-z_]+(?:/[A-Za-z_]+)*))?",
     re.ASCII,
 )
-_DATELIKE = re.compile(r"\s*[+-]?\d+-\d+-\d+.*", re.DOTALL)
-
-
-def _unreadable(text: str, kind: str, form: str, lenient: bool) -> None:
-    """TRY_CAST gives NULL only for what Trino surely refuses too: other spellings of dates are errors."""
-    if not lenient or _DATELIKE.fullmatch(text):
-        raise SqlError(f"Cannot cast {text[:60]!r} to {kind} (this sandbox reads {form})")
-
-
-@udf("VARCHAR, BOOLEAN -> DATE")
-def t_text_to_date(text: str, lenient: bool) -> date | None:
-    """YYYY-MM-DD."""
-    try:
-        if match := _DATE.fullmatch(text):
-            return date(int(match[1]), int(match[2]), int(match[3]))
-    except ValueError:
-        pass
-    return _unreadable(text, "date", "real dates as YYYY-MM-DD", lenient)
 
 
 @lru_cache(maxsize=4096)
@@ -73,147 +54,64 @@ def zone_of(zone: str) -> ZoneInfo:
         ) from None
 
 
-@udf("VARCHAR, BIGINT, BOOLEAN -> TIMESTAMP")
-def t_text_to_timestamp(text: str, precision: int, lenient: bool) -> datetime | None:
-    """YYYY-MM-DD HH:MM:SS, rounded to the precision."""
-    read = read_timestamp(text)
-    if read is None or read[2] or "T" in text:
-        _unreadable(text, "timestamp", "YYYY-MM-DD HH:MM:SS and up to 6 digits of a second", lenient)
-        return None
-    return _rounded(read[0], precision)
-
-
-def _rounded(moment: datetime, precision: int) -> datetime:
-    unit = 10 ** (6 - precision)
-    micros = (moment.microsecond + unit // 2) // unit * unit
-    try:
-        return moment.replace(microsecond=0) + timedelta(microseconds=micros)
-    except OverflowError:
-        raise SqlError("A date became one outside of the years 1 to 9999") from None
-
-
 def timestamp_text(moment: datetime, precision: int) -> str:
     """2013-01-31 05:00:00.000, with `precision` digits behind the point and no point for 0."""
     whole = moment.replace(microsecond=0, tzinfo=None).isoformat(sep=" ")
     return f"{whole}.{moment.microsecond:06d}"[: 20 + precision] if precision else whole
 
 
-@udf("TIMESTAMP, BIGINT -> VARCHAR")
-def t_timestamp_to_text(moment: datetime | str, precision: int) -> str:
-    """A timestamp as CAST writes it."""
-    if not isinstance(moment, datetime):  # DuckDB gives a text for what Python cannot hold
-        raise SqlError("A date became one outside of the years 1 to 9999")
-    return timestamp_text(moment, precision)
-
-
 # --- date_format and date_parse, after MySQL
 
-_WORD = {"b": "%b", "M": "%B", "a": "%a", "W": "%A", "p": "%p"}
-_NUMBER: dict[str, Callable[[datetime], str]] = {
-    "Y": lambda m: f"{m.year:04d}",
-    "y": lambda m: f"{m.year % 100:02d}",
-    "m": lambda m: f"{m.month:02d}",
-    "c": lambda m: str(m.month),
-    "d": lambda m: f"{m.day:02d}",
-    "e": lambda m: str(m.day),
-    "H": lambda m: f"{m.hour:02d}",
-    "k": lambda m: str(m.hour),
-    "h": lambda m: f"{(m.hour + 11) % 12 + 1:02d}",
-    "I": lambda m: f"{(m.hour + 11) % 12 + 1:02d}",
-    "l": lambda m: str((m.hour + 11) % 12 + 1),
-    "i": lambda m: f"{m.minute:02d}",
-    "s": lambda m: f"{m.second:02d}",
-    "S": lambda m: f"{m.second:02d}",
-    "f": lambda m: f"{m.microsecond // 1000:03d}000",
-    "j": lambda m: f"{m.timetuple().tm_yday:03d}",
-    "v": lambda m: f"{m.isocalendar()[1]:02d}",
-    "x": lambda m: f"{m.isocalendar()[0]:04d}",
-    "T": lambda m: m.strftime("%H:%M:%S"),
-    "r": lambda m: f"{(m.hour + 11) % 12 + 1:02d}:{m:%M:%S} {m:%p}",
-    "%": lambda _: "%",
-}
+_PYTHONS = {
+    **{same: f"%{same}" for same in "YymdHIjpSbaT%"},
+    "M": "%B", "W": "%A", "c": "%-m", "e": "%-d", "k": "%-H", "l": "%-I", "h": "%I", "i": "%M", "s": "%S",
+    "f": "%f", "v": "%V", "x": "%G", "r": "%I:%M:%S %p",
+}  # fmt: skip
+"""MySQL's specifiers in the words of Python's."""
+_READ = {known: _PYTHONS[known].replace("-", "") for known in "YymcdeHkhIlisSfpbMT%"}
 
 
-def _specifiers(pattern: str) -> Iterator[tuple[bool, str]]:
-    at = 0
-    while at < len(pattern):
-        if pattern[at] == "%" and at + 1 < len(pattern):
-            yield True, pattern[at + 1]
-            at += 1
-        else:
-            yield False, pattern[at]
-        at += 1
+def _translated(function: str, pattern: str, known: Mapping[str, str]) -> str:
+    """MySQL's pattern as Python's. Raises SqlError."""
+
+    def specifier(match: re.Match[str]) -> str:
+        if match[1] not in known:
+            raise SqlError(f"{function}: %{match[1]} is not supported by this sandbox")
+        return known[match[1]]
+
+    return re.sub(r"%(.)", specifier, pattern, flags=re.DOTALL)
+
+
+def _in_millis(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 @udf("TIMESTAMP, VARCHAR -> VARCHAR")
 def t_date_format(moment: datetime, pattern: str) -> str:
     """date_format(timestamp, format)."""
-    parts: list[str] = []
-    for is_specifier, character in _specifiers(pattern):
-        if not is_specifier:
-            parts.append(character)
-        elif character in _WORD:
-            parts.append(moment.strftime(_WORD[character]))
-        elif character in _NUMBER:
-            parts.append(_NUMBER[character](moment))
-        else:
-            raise SqlError(f"date_format: %{character} is not supported")
-    return "".join(parts)
-
-
-_READ = {
-    "Y": r"(?P<Y>\d{4})", "y": r"(?P<y>\d\d)", "m": r"(?P<m>\d\d?)", "c": r"(?P<m>\d\d?)", "d": r"(?P<d>\d\d?)",
-    "e": r"(?P<d>\d\d?)", "H": r"(?P<H>\d\d?)", "k": r"(?P<H>\d\d?)", "h": r"(?P<h>\d\d?)", "I": r"(?P<h>\d\d?)",
-    "l": r"(?P<h>\d\d?)", "i": r"(?P<i>\d\d?)", "s": r"(?P<s>\d\d?)", "S": r"(?P<s>\d\d?)", "f": r"(?P<f>\d{1,6})",
-    "p": r"(?P<p>AM|PM|am|pm)", "b": r"(?P<b>[A-Za-z]{3})", "M": r"(?P<b>[A-Za-z]+)", "%": "%",
-    "T": r"(?P<H>\d\d?):(?P<i>\d\d?):(?P<s>\d\d?)",
-}  # fmt: skip
-_MONTHS = [date(2000, month, 1).strftime("%B").lower() for month in range(1, 13)]
+    years = {
+        "Y": f"{moment.year:04d}",
+        "x": f"{moment.isocalendar()[0]:04d}",
+    }  # of four digits on any machine
+    return _in_millis(moment).strftime(_translated("date_format", pattern, _PYTHONS | years))
 
 
 @udf("VARCHAR, VARCHAR -> TIMESTAMP")
 def t_date_parse(text: str, pattern: str) -> datetime:
     """date_parse(text, format)."""
+    read = _translated("date_parse", pattern, _READ)
+    year, reads_year = ("", "") if re.search("%[Yy]", read) else ("1970 ", "%Y ")  # Python's own is 1900
     try:
-        expression = "".join(
-            _READ[character] if is_specifier else re.escape(character)
-            for is_specifier, character in _specifiers(pattern)
-        )
-        match = re.fullmatch(expression, text, re.ASCII)
-    except KeyError as error:
-        raise SqlError(f"date_parse: %{error.args[0]} is not supported by this sandbox") from None
+        if not text.isascii() or re.search(r"\s{2}|[^\S ]", text):  # of which Python reads more than Trino
+            raise ValueError
+        moment = datetime.strptime(year + text, reads_year + read)
+    except ValueError:
+        raise SqlError(f"Invalid format: {text[:60]!r} is not as {pattern[:60]!r}") from None
     except re.error:
         raise SqlError("date_parse: a part that is there twice is not supported by this sandbox") from None
-    moment = _moment({name: value for name, value in match.groupdict().items() if value} if match else None)
-    if moment is None:
-        raise SqlError(f"Invalid format: {text[:60]!r} is not as {pattern[:60]!r}")
-    return moment
-
-
-def _moment(found: dict[str, str] | None) -> datetime | None:
-    if found is None:
-        return None
-    year = int(found["Y"]) if "Y" in found else 1970
-    if "y" in found:
-        year = int(found["y"]) + (2000 if int(found["y"]) < 70 else 1900)
-    month = int(found.get("m", 1))
-    if "b" in found:
-        named = [n for n, name in enumerate(_MONTHS, 1) if found["b"].lower() in (name, name[:3])]
-        month = named[0] if named else 0
-    hour = int(found.get("H", 0))
-    if "h" in found:
-        hour = (
-            int(found["h"]) % 12 + 12 * (found.get("p", "am").lower() == "pm")
-            if 1 <= int(found["h"]) <= 12
-            else 99
-        )
-    try:
-        return datetime(
-            year, month, int(found.get("d", 1)), hour, int(found.get("i", 0)), int(found.get("s", 0)),
-            int(found.get("f", "").ljust(6, "0")) // 1000 * 1000,
-        )  # fmt: skip
-    except ValueError:
-        return None
+    if "%y" in read and moment.year == 1969:  # Trino's hundred years begin with 1970
+        moment = moment.replace(year=2069)
+    return _in_millis(moment)
 
 
 # --- format, after Java
@@ -299,7 +197,7 @@ def _path(path: str) -> tuple[str | int, ...]:
 
 def _read_float(text: str) -> float:
     number = float(text)
-    if java_double(number) != text:
+    if not java_double(number) == repr(number) == text:
         raise SqlError(f"The JSON number {text[:40]} has a form that this sandbox would have to change")
     return number
 
@@ -313,51 +211,39 @@ def _no_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def dump_json(value: Any) -> str:
-    """A value as JSON without spaces, doubles as Java writes them."""
-    return json.dumps(_javas(value), separators=(",", ":"), ensure_ascii=False)
+def dump_json(value: Any, in_order: bool = False) -> str:
+    """A value as JSON without spaces, names in their order where that is wanted."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=in_order)
 
 
-def _javas(value: Any) -> Any:
-    if isinstance(value, (dict, list)):
-        return _each(value, _javas)
-    if isinstance(value, float) and java_double(value) != repr(value):
-        raise SqlError(f"The JSON number {value!r} has a form that this sandbox does not write")
-    return value
+_NOTHING = object()
 
 
 def _found(text: str, path: str) -> Any:
-    value = load_json(text)
-    for step in _path(path):
-        if isinstance(value, list) != isinstance(step, int) or not isinstance(value, (dict, list)):
-            raise LookupError
-        value = cast("dict[Any, Any]", value)[
-            step
-        ]  # a list's index or an object's name; LookupError where it is not
+    """What is at a path, `_NOTHING` where there is nothing or the text is no JSON."""
+    try:
+        value = load_json(text)
+        for step in _path(path):
+            if isinstance(value, list) != isinstance(step, int) or not isinstance(value, (dict, list)):
+                return _NOTHING
+            value = cast("dict[Any, Any]", value)[step]
+    except (LookupError, ValueError):
+        return _NOTHING
     return value
-
-
-def _length(value: Any) -> int | None:
-    return len(cast("Sized", value)) if isinstance(value, (dict, list)) else None
 
 
 @udf("VARCHAR, VARCHAR -> VARCHAR")
 def t_json_extract(text: str, path: str) -> str | None:
     """The JSON at a path, NULL where there is none or the text is no JSON."""
-    try:
-        return dump_json(_found(text, path))
-    except (LookupError, ValueError):
-        return None
+    value = _found(text, path)
+    return None if value is _NOTHING else dump_json(value)
 
 
 @udf("VARCHAR, VARCHAR -> VARCHAR")
 def t_json_extract_scalar(text: str, path: str) -> str | None:
     """The text, number or truth at a path, as a text."""
-    try:
-        value = _found(text, path)
-    except (LookupError, ValueError):
-        return None
-    if value is None or isinstance(value, (dict, list)):
+    value = _found(text, path)
+    if value is _NOTHING or value is None or isinstance(value, (dict, list)):
         return None
     return value if isinstance(value, str) else dump_json(value)
 
@@ -365,49 +251,19 @@ def t_json_extract_scalar(text: str, path: str) -> str | None:
 @udf("VARCHAR, VARCHAR -> BIGINT")
 def t_json_size(text: str, path: str) -> int | None:
     """Members of the object or array at a path, 0 for a scalar."""
-    try:
-        value = _found(text, path)
-    except (LookupError, ValueError):
+    value = _found(text, path)
+    if value is _NOTHING:
         return None
-    return _length(value) or 0
-
-
-@udf("VARCHAR -> BIGINT")
-def t_json_array_length(text: str) -> int | None:
-    """Elements of a JSON array, NULL for anything else."""
-    try:
-        value = load_json(text)
-    except ValueError:
-        return None
-    return _length(value) if isinstance(value, list) else None
+    return len(cast("Sized", value)) if isinstance(value, (dict, list)) else 0
 
 
 @udf("VARCHAR -> VARCHAR")
 def t_json_parse(text: str) -> str:
     """A text as JSON: no spaces, names sorted."""
     try:
-        return dump_json(_sorted(load_json(text)))
+        return dump_json(load_json(text), in_order=True)
     except ValueError:
         raise SqlError(f"Cannot convert {text[:60]!r} to JSON") from None
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        value = dict(sorted(cast("dict[str, Any]", value).items()))
-    return _each(value, _sorted)
-
-
-def _each(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A JSON value with all that it holds changed."""
-    if isinstance(value, dict):
-        return {name: change(inner) for name, inner in cast("dict[str, Any]", value).items()}
-    return [change(inner) for inner in cast("list[Any]", value)] if isinstance(value, list) else value
-
-
-@udf("VARCHAR -> VARCHAR")
-def t_text_to_json(text: str) -> str:
-    """A text as a JSON string."""
-    return dump_json(text)
 
 
 @udf("VARCHAR, VARCHAR -> VARCHAR")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 
 from dagster_peaka.sandbox.sql import catalogue
 from dagster_peaka.sandbox.sql.casts import cast, to_text
 from dagster_peaka.sandbox.sql.kinds import (
     BIGINT,
-    BOOLEAN,
     DATE,
     DOUBLE,
     UNKNOWN,
@@ -20,12 +20,12 @@ from dagster_peaka.sandbox.sql.kinds import (
     SqlError,
     Type,
     Value,
-    array_of,
     coerce,
     coerces,
     common_type,
     decimal,
     parse_type,
+    split,
     text_literal,
     wrong,
 )
@@ -46,6 +46,8 @@ from dagster_peaka.sandbox.sql.operators import arithmetic, compare, concat, row
 Lambda = Callable[[Sequence[Type]], Value]
 """A lambda expression: of its parameters' types, its SQL with the type of what it gives."""
 Argument = Value | Lambda
+_Builder = Callable[..., Value | None]
+"""What builds a call of Values; None where it does not take such."""
 
 
 # --- The catalogue
@@ -65,28 +67,15 @@ def _type(text: str) -> Type:
     match = re.fullmatch(r"(array|map|lambda|row)\((.*)\)", text)
     if match is None:
         return Type(text) if text.isupper() or text == "unknown" else parse_type(text)
-    depth, parts = 0, [""]
-    for character in match[2]:
-        depth += (character == "(") - (character == ")")
-        if character == "," and not depth:
-            parts.append("")
-        else:
-            parts[-1] += character
-    of = tuple(_type(part.strip()) for part in parts)
+    of = tuple(map(_type, split(match[2])))
     return Type(match[1], of=of, names=("",) * len(of) if match[1] == "row" else ())
 
 
 def _read(text: str) -> dict[str, list[_Line]]:
     lines: dict[str, list[_Line]] = {}
-    for line in text.strip().splitlines():
-        head, _, sql = line.partition(": ")
-        name, _, rest = head.partition("(")
-        depth, at = 1, 0
-        while depth:
-            depth += (rest[at] == "(") - (rest[at] == ")")
-            at += 1
-        listed = _type(f"row({rest[: at - 1].replace('...', '')})").of if at > 1 else ()
-        found = _Line(listed, _type(rest[at:].strip()), sql, f"({rest[: at - 1]})", "..." in rest)
+    for name, listed, result, sql in re.findall(r"(\w+)\((.*?)\) (.+?): (.*)", text):
+        parameters = tuple(map(_type, split(listed.replace("...", "")))) if listed else ()
+        found = _Line(parameters, _type(result), sql, f"({listed})", "..." in listed)
         lines.setdefault(name, []).append(found)
     return lines
 
@@ -119,14 +108,7 @@ def _bind(parameter: Type, given: Type, bound: dict[str, Type]) -> bool:
 def _filled(kind: Type, bound: dict[str, Type]) -> Type:
     if kind.name.isupper():
         return bound.get(kind.name, UNKNOWN)
-    return Type(
-        kind.name,
-        kind.precision,
-        kind.scale,
-        tuple(_filled(part, bound) for part in kind.of),
-        kind.names,
-        kind.zone,
-    )
+    return replace(kind, of=tuple(_filled(part, bound) for part in kind.of))
 
 
 def _fits(line: _Line, arguments: Sequence[Argument]) -> tuple[list[str], dict[str, Type]] | None:
@@ -170,18 +152,20 @@ def _chosen(
 def call(name: str, arguments: Sequence[Argument]) -> Value:
     """A scalar function's call. Raises SqlError where there is none such, or not of these arguments."""
     build = _BUILDERS.get(name)
-    if build is not None:
-        values = [argument for argument in arguments if isinstance(argument, Value)]
-        if len(values) != len(arguments):
-            raise wrong(name, arguments, "no lambda")
-        found = build(values)
+    values = [argument for argument in arguments if isinstance(argument, Value)]
+    if build is not None and len(values) == len(arguments) and _takes(build, values):
+        found = build(*values)
         if found is not None:
             return found
     if name not in _SCALARS:
         if build is not None:
             raise wrong(name, arguments, "other types, or another number of them")
         raise SqlError(f"Function {name[:60]} is not supported by this sandbox")
-    line, typed, result = _chosen(_SCALARS[name], name, arguments)
+    return _of_line(_SCALARS[name], name, arguments)
+
+
+def _of_line(lines: Sequence[_Line], name: str, arguments: Sequence[Argument]) -> Value:
+    line, typed, result = _chosen(lines, name, arguments)
     sql = line.sql.replace("{*}", ", ".join(typed)) if line.variadic else line.sql.format(*typed)
     return Value(f"({sql})" if sql.startswith("CASE") else sql, result)
 
@@ -241,49 +225,57 @@ def encoded(values: Sequence[Value]) -> str:
 # --- Functions whose types need code
 
 
-def _number(name: str, values: Sequence[Value], most: int = 1) -> Value:
-    if not 1 <= len(values) <= most or not (values[0].type.is_number or values[0].type == UNKNOWN):
-        raise wrong(name, values, "(a number)")
-    return coerce(values[0], BIGINT) if values[0].type == UNKNOWN else values[0]
+def _takes(build: _Builder, values: Sequence[Value]) -> bool:
+    try:
+        signature(build).bind(*values)
+    except TypeError:
+        return False
+    return True
 
 
-def _sign(values: Sequence[Value]) -> Value:
-    value = _number("sign", values)
+def _number(name: str, value: Value) -> Value:
+    if not value.type.is_number and value.type != UNKNOWN:
+        raise wrong(name, [value], "(a number)")
+    return coerce(value, BIGINT) if value.type == UNKNOWN else value
+
+
+def _sign(number: Value) -> Value:
+    value = _number("sign", number)
     kind = decimal(1, 0) if value.type.name == "decimal" else value.type
     return Value(f"CAST(sign({value.sql}) AS {kind.stored})", kind)
 
 
-def _whole(function: str, values: Sequence[Value]) -> Value | None:
-    """Floor, ceil, or round and truncate without digits: integers as they are, decimals without their scale."""
-    value = _number(function, values, 2)
+def _whole(function: str, number: Value) -> Value:
+    """Floor, ceil, round and trunc without digits: integers as they are, decimals without their scale."""
+    value = _number(function, number)
     p, s = value.type.precision, value.type.scale
-    if value.type == DOUBLE and function in ("floor", "ceil") and len(values) == 1:
-        return Value(f"{function}({value.sql})", DOUBLE)
-    if value.type == DOUBLE:
-        return None
-    digits = values[1] if len(values) == 2 and function == "round" else None
-    if len(values) == 2 and (digits is None or not digits.type.is_integer):
-        raise wrong(function, values, "(a number) or (a number, integer)")
     if value.type.is_integer:
-        if digits is not None and (digits.constant is None or digits.constant < 0):
-            raise SqlError("round(integer, n) with n below 0 or computed is not supported by this sandbox")
         return value
-    if digits is not None:
-        if digits.constant is None or digits.constant < 0:
-            raise SqlError("round(decimal, n) with n below 0 or computed is not supported by this sandbox")
-        kind = decimal(p + 1, s)
-        cut = decimal(min(38, p + 1), min(s, int(digits.constant)))
-        return Value(f"CAST(CAST({value.sql} AS {cut.stored}) AS {kind.stored})", kind)
+    if value.type == DOUBLE:
+        return Value(f"{function}({value.sql})", DOUBLE)
     kind = decimal(p - s + (min(s, 1) if function != "trunc" else p == s), 0)
     inner = value.sql if function == "round" else f"{function}({value.sql})"
     return Value(f"CAST({inner} AS {kind.stored})", kind)
 
 
-def _mod(values: Sequence[Value]) -> Value | None:
-    return arithmetic("%", *values) if len(values) == 2 else None
+def _round(number: Value, digits: Value | None = None) -> Value | None:
+    if digits is None:
+        return _whole("round", number)
+    value = _number("round", number)
+    if not digits.type.is_integer:
+        raise wrong("round", [value, digits], "(a number) or (a number, integer)")
+    if value.type == DOUBLE:
+        return None
+    if digits.constant is None or digits.constant < 0:
+        raise SqlError("round(number, n) with n below 0 or computed is not supported by this sandbox")
+    if value.type.is_integer:
+        return value
+    kind = decimal(value.type.precision + 1, value.type.scale)
+    cut = decimal(kind.precision, min(kind.scale, int(digits.constant)))
+    return Value(f"CAST(CAST({value.sql} AS {cut.stored}) AS {kind.stored})", kind)
 
 
-def _extreme(function: str, values: Sequence[Value]) -> Value:
+def _extreme(function: str, *values: Value) -> Value:
     if not values:
         raise wrong(function, values, "at least 1 of one type")
     kind = scalar(common_type((value.type for value in values), function), function)
@@ -294,74 +286,54 @@ def _extreme(function: str, values: Sequence[Value]) -> Value:
     return Value(f"CASE WHEN {some} THEN NULL ELSE {function}({', '.join(typed)}) END", kind)
 
 
-def _coalesce(values: Sequence[Value]) -> Value:
+def _coalesce(*values: Value) -> Value:
     if len(values) < 2:
         raise wrong("coalesce", values, "at least 2 of one type")
     kind = common_type((value.type for value in values), "coalesce")
     return Value(f"coalesce({', '.join(coerce(value, kind).sql for value in values)})", kind)
 
 
-def _nullif(values: Sequence[Value]) -> Value | None:
-    if len(values) != 2:
-        return None
-    first, second = values
+def _nullif(first: Value, second: Value) -> Value:
     same = compare("=", first, second)
     return Value(f"CASE WHEN {same.sql} THEN NULL ELSE {first.sql} END", first.type)
 
 
-_OF_PATTERNS = {
-    "like": ("regexp_matches({}, {})", BOOLEAN),
-    "count": ("len(regexp_extract_all({}, {}))", BIGINT),
-    "split": ("regexp_split_to_array({}, {})", array_of(VARCHAR)),
-}
-
-
-def _matched(text: str, pattern: Value) -> tuple[str, str]:
-    """A text and a pattern such that RE2 finds in it what Trino's Joni finds. Raises SqlError where that is unsure."""
+def _regexp(name: str, text: Value, pattern: Value, third: Value | None = None) -> Value | None:
+    """Functions of a pattern, for which RE2 has to find what Joni finds. Raises SqlError where that is unsure."""
+    if not coerces(text.type, VARCHAR) or not coerces(pattern.type, VARCHAR):
+        return None
     if pattern.text is None:
         raise SqlError("regexp_…: this sandbox takes the pattern as a string literal only")
     if re.search(r"&&|\\[hHRXGpPZ]|\[[^]]*\[", pattern.text):
         raise SqlError(
             f"The pattern {pattern.text[:60]} has what means something else, or nothing, in this sandbox"
         )
+    sql = coerce(text, VARCHAR).sql
     if re.search(r"\\[wWdDsSbB]|\(\?[a-z]*i", pattern.text):
-        text = f"t_ascii({text})"
+        sql = f"t_ascii({sql})"
     if "$" in pattern.text:
-        text = f"t_line({text})"
-    return text, pattern.sql
+        sql = f"t_line({sql})"
+    if third is not None and name == "regexp_replace":
+        third = _replacement(third)
+    elif third is not None and (not third.type.is_integer or third.constant is None):
+        raise SqlError(f"{name}: this sandbox takes the group as an integer literal only")
+    given = [Value(sql, VARCHAR), pattern, *([third] if third is not None else [])]
+    return _of_line(_SCALARS[name], name, given)
 
 
-def _regexp(name: str, values: Sequence[Value]) -> Value | None:
-    """Functions of a pattern. DuckDB's patterns are RE2's, which have what Java's have but look-around."""
-    if len(values) not in (2, 3) or any(not coerces(value.type, VARCHAR) for value in values[:2]):
+def _replacement(value: Value) -> Value:
+    """RE2's for Java's."""
+    if value.text is None:
+        raise SqlError("regexp_replace: this sandbox takes the replacement as a string literal only")
+    by = re.sub(r"\$(\d)", r"\\\1", value.text)
+    if "$" in by or "\\" in value.text:
+        raise SqlError("regexp_replace: of $ and \\ the replacement may hold $1 to $9 in this sandbox")
+    return Value(text_literal(by), VARCHAR)
+
+
+def _format(pattern: Value, *listed: Value) -> Value | None:
+    if pattern.type != VARCHAR:
         return None
-    text, pattern = _matched(coerce(values[0], VARCHAR).sql, values[1])
-    third = values[2] if len(values) == 3 else None
-    if name in _OF_PATTERNS and third is None:
-        sql, kind = _OF_PATTERNS[name]
-        return Value(sql.format(text, pattern), kind)
-    if name == "replace":
-        if third is None:
-            return Value(f"regexp_replace({text}, {pattern}, '', 'g')", VARCHAR)
-        if third.text is None:
-            raise SqlError("regexp_replace: this sandbox takes the replacement as a string literal only")
-        by = re.sub(r"\$(\d)", r"\\\1", third.text.replace("\\", "\\\\"))
-        if "$" in by or "\\" in third.text:
-            raise SqlError("regexp_replace: of $ and \\ the replacement may hold $1 to $9 in this sandbox")
-        return Value(f"regexp_replace({text}, {pattern}, {text_literal(by)}, 'g')", VARCHAR)
-    if third is not None and (not third.type.is_integer or third.constant is None):
-        raise SqlError(f"regexp_{name}: this sandbox takes the group as an integer literal only")
-    group = 0 if third is None else int(third.constant or 0)
-    whole = f"regexp_extract({text}, {pattern}, {group})"
-    if name == "extract":
-        return Value(f"CASE WHEN regexp_matches({text}, {pattern}) THEN {whole} END", VARCHAR)
-    return Value(f"regexp_extract_all({text}, {pattern}, {group})", array_of(VARCHAR))
-
-
-def _format(values: Sequence[Value]) -> Value | None:
-    if len(values) < 1 or values[0].type != VARCHAR:
-        return None
-    listed = values[1:]
     texts = [
         f"CAST({value.sql} AS VARCHAR)"
         if value.type == DOUBLE
@@ -371,65 +343,59 @@ def _format(values: Sequence[Value]) -> Value | None:
         for value in listed
     ]
     kinds = text_literal(";".join(str(value.type) for value in listed))
-    return Value(f"t_format({values[0].sql}, {kinds}, CAST([{', '.join(texts)}] AS VARCHAR[]))", VARCHAR)
+    return Value(f"t_format({pattern.sql}, {kinds}, CAST([{', '.join(texts)}] AS VARCHAR[]))", VARCHAR)
 
 
-def _typeof(values: Sequence[Value]) -> Value | None:
-    if len(values) != 1:
-        return None
-    if VARCHAR in values[0].type.parts:
+def _typeof(value: Value) -> Value:
+    if VARCHAR in value.type.parts:
         raise SqlError(
             "typeof of a varchar, whose length this sandbox does not follow, is not supported by it"
         )
-    return Value(text_literal(str(values[0].type)), VARCHAR)
+    return Value(text_literal(str(value.type)), VARCHAR)
 
 
-def _array_join(values: Sequence[Value]) -> Value | None:
-    if len(values) not in (2, 3) or values[0].type.name != "array":
+def _array_join(values: Value, separator: Value, null: Value | None = None) -> Value | None:
+    if values.type.name != "array":
         return None
-    text = cast(Value("e", values[0].type.of[0]), VARCHAR, lenient=False).sql
-    if len(values) == 3:
-        text = f"coalesce({text}, {coerce(values[2], VARCHAR).sql})"
-    return Value(
-        f"array_to_string(list_transform({values[0].sql}, lambda e: {text}), {coerce(values[1], VARCHAR).sql})",
-        VARCHAR,
-    )
+    text = cast(Value("e", values.type.of[0]), VARCHAR, lenient=False).sql
+    if null is not None:
+        text = f"coalesce({text}, {coerce(null, VARCHAR).sql})"
+    texts = f"list_transform({values.sql}, lambda e: {text})"
+    return Value(f"array_to_string({texts}, {coerce(separator, VARCHAR).sql})", VARCHAR)
 
 
-def _date(values: Sequence[Value]) -> Value | None:
-    return cast(values[0], DATE, lenient=False) if len(values) == 1 else None
+def _date(value: Value) -> Value:
+    return cast(value, DATE, lenient=False)
 
 
-def _zones_clock(name: str, values: Sequence[Value]) -> Value | None:
+def _iso_date(value: Value) -> Value | None:
+    return _date(value) if value.type == VARCHAR else None
+
+
+def _zones_clock(name: str, moment: Value, *others: Value) -> Value | None:
     """Functions of a timestamp's own clock: the same as of the plain timestamp that its zone shows."""
-    if not values or not values[0].type.zone or values[0].type.zone == "UTC":
-        return None
-    return call(name, [local(values[0]), *values[1:]])
+    return call(name, [local(moment), *others]) if moment.type.zone not in ("", "UTC") else None
 
-
-_Builder = Callable[[Sequence[Value]], Value | None]
 
 _BUILDERS: dict[str, _Builder] = {
     "sign": _sign,
     "floor": partial(_whole, "floor"),
     **dict.fromkeys(("ceil", "ceiling"), partial(_whole, "ceil")),
-    "round": partial(_whole, "round"),
+    "round": _round,
     "truncate": partial(_whole, "trunc"),
-    "mod": _mod,
+    "mod": partial(arithmetic, "%"),
     "greatest": partial(_extreme, "greatest"),
     "least": partial(_extreme, "least"),
     "coalesce": _coalesce,
     "nullif": _nullif,
-    "concat": partial(concat, "concat"),
-    **{
-        f"regexp_{name}": partial(_regexp, name)
-        for name in (*_OF_PATTERNS, "replace", "extract", "extract_all")
-    },
+    "concat": lambda *values: concat("concat", values),
+    **{name: partial(_regexp, name) for name in _SCALARS if name.startswith("regexp_")},
     "format": _format,
     "typeof": _typeof,
     "array_join": _array_join,
     **{name: partial(date_field, name) for name in FIELDS},
     "date": _date,
+    "from_iso8601_date": _iso_date,
     "date_trunc": date_trunc,
     "date_add": date_add,
     "date_diff": date_diff,
@@ -438,7 +404,7 @@ _BUILDERS: dict[str, _Builder] = {
     "at_timezone": at_timezone,
     "to_iso8601": to_iso8601,
     **{name: partial(_zones_clock, name) for name in ("date_format", "last_day_of_month")},
-    "row": row,
+    "row": lambda *values: row(values),
 }
 
 NAMES = (*_SCALARS, *_BUILDERS, *WINDOWED, "checksum", "listagg", "now", "grouping", "reduce", "zip_with")

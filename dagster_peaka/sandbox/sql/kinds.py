@@ -135,7 +135,7 @@ def array_of(kind: Type) -> Type:
     return Type("array", of=(kind,))
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """The parts between the outermost commas."""
     parts, depth, start = list[str](), 0, 0
     for at, character in enumerate(text):
@@ -158,7 +158,7 @@ def parse_type(text: str) -> Type:
     wrong = SqlError(f"Type {text} is not supported by this sandbox; it has {', '.join(SUPPORTED_TYPES)}")
     if match is None or (match[3] and name != "timestamp"):
         raise wrong
-    inner = _split(match[2]) if match[2] else []
+    inner = split(match[2]) if match[2] else []
     if name in ("array", "map") and len(inner) == (1 if name == "array" else 2):
         return Type(name, of=tuple(map(parse_type, inner)))
     if name == "row" and inner:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from sqlglot import exp
 
@@ -19,6 +20,7 @@ from dagster_peaka.sandbox.sql.kinds import (
     VARCHAR,
     ZONED,
     SqlError,
+    Type,
     Value,
     number_literal,
     text_literal,
@@ -99,16 +101,9 @@ def _row_field(here: Expressions, row: Value, name: str) -> Value:
     return operators.field(row, at[0])
 
 
-def _currentdate(here: Expressions, _: exp.Expr) -> Value:
-    return Value(f"CAST('{here.statement.now[:10]}' AS DATE)", DATE)
-
-
-def _currenttimestamp(here: Expressions, _: exp.Expr) -> Value:
-    return Value(f"CAST('{here.statement.now}' AS TIMESTAMP)", ZONED)
-
-
-def _localtimestamp(here: Expressions, _: exp.Expr) -> Value:
-    return Value(f"CAST('{here.statement.now}' AS TIMESTAMP)", TIMESTAMP)
+def _now(kind: Type, here: Expressions, _: exp.Expr) -> Value:
+    """The time at which the statement began; zoned ones are stored as UTC's."""
+    return Value(f"CAST(TIMESTAMP '{here.statement.now}' AS {kind.stored})", kind)
 
 
 def _interval(here: Expressions, node: exp.Expr) -> Value:
@@ -162,9 +157,9 @@ NODES: Compilers = {
     exp.Column: (frozenset({"catalog", "db", "table", "this"}), _column),
     exp.Identifier: (frozenset({"quoted", "this"}), _identifier),
     exp.Dot: (frozenset({"expression", "this"}), _dot),
-    exp.CurrentDate: (frozenset(set[str]()), _currentdate),
-    exp.CurrentTimestamp: (frozenset(set[str]()), _currenttimestamp),
-    exp.Localtimestamp: (frozenset(set[str]()), _localtimestamp),
+    exp.CurrentDate: (frozenset(set[str]()), partial(_now, DATE)),
+    exp.CurrentTimestamp: (frozenset(set[str]()), partial(_now, ZONED)),
+    exp.Localtimestamp: (frozenset(set[str]()), partial(_now, TIMESTAMP)),
     exp.Interval: (frozenset({"this", "unit"}), _interval),
     exp.Array: (frozenset({"bracket_notation", "expressions", "value_constructor"}), _array),
     exp.Tuple: (frozenset({"expressions"}), _tuple),

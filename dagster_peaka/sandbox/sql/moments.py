@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from dagster_peaka.sandbox.sql.formats import in_utc, read_timestamp, zone_of
 from dagster_peaka.sandbox.sql.kinds import (
     BIGINT,
@@ -126,14 +124,12 @@ def _unit(name: str, value: Value, kind: Type) -> str:
     return unit
 
 
-def date_field(name: str, values: Sequence[Value]) -> Value | None:
+def date_field(name: str, value: Value) -> Value:
     """EXTRACT(name FROM value) and the functions of the fields' names."""
-    if len(values) != 1:
-        return None
-    if values[0].type == SECONDS and (unit := UNITS.get(name)) and name != "week":
+    if value.type == SECONDS and (unit := UNITS.get(name)) and name != "week":
         larger = {"day": 1 << 62, "hour": 24, "minute": 60, "second": 60, "millisecond": 1000}[name]
-        return Value(f"(({values[0].sql} // {unit}) % {larger})", BIGINT)
-    moment = _instant(name, values[0])
+        return Value(f"(({value.sql} // {unit}) % {larger})", BIGINT)
+    moment = _instant(name, value)
     field = FIELDS[name]
     if moment.type == DATE and field in ("hour", "minute", "second", "millisecond"):
         raise SqlError(f"A date has no {name}")
@@ -143,11 +139,9 @@ def date_field(name: str, values: Sequence[Value]) -> Value | None:
     )
 
 
-def date_trunc(values: Sequence[Value]) -> Value | None:
-    if len(values) != 2:
-        return None
-    moment = _instant("date_trunc", values[1])
-    unit = _unit("date_trunc", values[0], moment.type)
+def date_trunc(named: Value, value: Value) -> Value:
+    moment = _instant("date_trunc", value)
+    unit = _unit("date_trunc", named, moment.type)
     sql = _zoned(moment, f"date_trunc('{unit}', {{}})")
     if (
         moment.type.zone and unit not in _OF_DATES
@@ -157,16 +151,16 @@ def date_trunc(values: Sequence[Value]) -> Value | None:
     return Value(f"CAST({sql} AS {moment.type.stored})", moment.type)
 
 
-def date_add(values: Sequence[Value]) -> Value | None:
-    if len(values) != 3 or not coerces(values[1].type, BIGINT):
+def date_add(named: Value, number: Value, value: Value) -> Value | None:
+    if not coerces(number.type, BIGINT):
         return None
-    moment = _instant("date_add", values[2])
-    unit = _unit("date_add", values[0], moment.type)
+    moment = _instant("date_add", value)
+    unit = _unit("date_add", named, moment.type)
     if unit == "millisecond" and moment.type.precision < 3:
         raise SqlError(
             "Adding milliseconds to a timestamp of less than 3 digits is not supported by this sandbox"
         )
-    amount = coerce(values[1], BIGINT).sql
+    amount = coerce(number, BIGINT).sql
     if unit in ("month", "quarter", "year"):
         step = f"to_months(CAST({amount} * {_MONTHS[unit]} AS INTEGER))"
     elif moment.type == DATE:
@@ -178,12 +172,10 @@ def date_add(values: Sequence[Value]) -> Value | None:
     return shifted(_zoned(moment, f"{{}} + {step}"), moment.type)
 
 
-def date_diff(values: Sequence[Value]) -> Value | None:
-    if len(values) != 3:
-        return None
-    start, end = (_instant("date_diff", value) for value in values[1:])
+def date_diff(named: Value, start: Value, end: Value) -> Value:
+    start, end = _instant("date_diff", start), _instant("date_diff", end)
     kind = common_type((start.type, end.type), "date_diff")
-    unit = _unit("date_diff", values[0], kind)
+    unit = _unit("date_diff", named, kind)
     both = [coerce(value, kind) for value in (start, end)]
     sides = [(local(value) if unit in _OF_DATES else value).sql for value in both]
     if kind.is_timestamp and kind.precision > 3:
@@ -191,12 +183,12 @@ def date_diff(values: Sequence[Value]) -> Value | None:
     return Value(f"date_sub('{unit}', {', '.join(sides)})", BIGINT)
 
 
-def from_unixtime(values: Sequence[Value]) -> Value | None:
-    if len(values) not in (1, 2) or not coerces(values[0].type, DOUBLE):
+def from_unixtime(seconds: Value, zone: Value | None = None) -> Value | None:
+    if not coerces(seconds.type, DOUBLE):
         return None
-    millis = f"CAST(floor({coerce(values[0], DOUBLE).sql} * 1000 + 0.5) AS BIGINT)"
+    millis = f"CAST(floor({coerce(seconds, DOUBLE).sql} * 1000 + 0.5) AS BIGINT)"
     found = shifted(f"make_timestamp({millis} * 1000)", ZONED)
-    return found if len(values) == 1 else at_zone(found, values[1])
+    return found if zone is None else at_zone(found, zone)
 
 
 def at_zone(value: Value, zone: Value) -> Value:
@@ -209,24 +201,24 @@ def at_zone(value: Value, zone: Value) -> Value:
     return Value(value.sql, Type("timestamp", value.type.precision, zone=zone.text))
 
 
-def with_timezone(values: Sequence[Value]) -> Value | None:
-    if len(values) != 2 or not values[0].type.is_timestamp or values[0].type.zone:
+def with_timezone(moment: Value, zone: Value) -> Value | None:
+    if not moment.type.is_timestamp or moment.type.zone:
         return None
-    found = at_zone(*values)
+    found = at_zone(moment, zone)
     return Value(to_utc(found.sql, found.type.zone), found.type)
 
 
-def at_timezone(values: Sequence[Value]) -> Value | None:
-    return at_zone(*values) if len(values) == 2 and values[0].type.zone else None
+def at_timezone(moment: Value, zone: Value) -> Value | None:
+    return at_zone(moment, zone) if moment.type.zone else None
 
 
-def to_iso8601(values: Sequence[Value]) -> Value | None:
-    if len(values) != 1 or not values[0].type.is_timestamp:
+def to_iso8601(moment: Value) -> Value | None:
+    if not moment.type.is_timestamp:
         return None
-    if values[0].type.zone not in ("", "UTC"):
+    if moment.type.zone not in ("", "UTC"):
         raise SqlError("to_iso8601 of other zones than UTC is not supported by this sandbox")
-    text = f"replace(t_timestamp_to_text({values[0].sql}, {values[0].type.precision}), ' ', 'T')"
-    return Value(f"({text} || 'Z')" if values[0].type.zone else text, VARCHAR)
+    text = f"replace(t_timestamp_to_text({moment.sql}, {moment.type.precision}), ' ', 'T')"
+    return Value(f"({text} || 'Z')" if moment.type.zone else text, VARCHAR)
 
 
 def timestamp_literal(text: str) -> Value:

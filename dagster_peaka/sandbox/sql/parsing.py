@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from typing import Any, ClassVar, cast
 
 from sqlglot import Token, TokenType, exp
@@ -25,37 +25,15 @@ LONGEST_STATEMENT = 100_000
 DEEPEST_NESTING = 40
 """Parentheses and CASEs inside each other."""
 
-_SYMBOLS = frozenset(
-    {
-        "(",
-        ")",
-        "[",
-        "]",
-        ",",
-        ".",
-        "*",
-        "+",
-        "-",
-        "/",
-        "%",
-        "=",
-        "<>",
-        "!=",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "||",
-        "?",
-        "->",
-    }
-)
+_SYMBOLS = frozenset({*"()[],.*+-/%=<>?", "<>", "!=", "<=", ">=", "||", "->"})
 _LITERALS = frozenset({TokenType.STRING, TokenType.NUMBER, TokenType.HEX_STRING})
 _GRAMMATICAL = ("CAST", "TRY_CAST", "EXTRACT", "TRIM", "POSITION", "SUBSTRING")
 """Functions with a grammar of their own."""
 _FOREIGN_WORDS = frozenset(
     {"ISNULL", "NOTNULL", "DIV", "RLIKE", "REGEXP", "GLOB", "ILIKE", "QUALIFY", "SIMILAR"}
 )
+_WITH_FROM = ("EXTRACT", "TRIM", "SUBSTRING")
+"""Of them, those that have a FROM."""
 _STATEMENTS = frozenset({"SELECT", "WITH", "VALUES", "("})
 
 
@@ -239,71 +217,53 @@ _SETS = frozenset({TokenType.UNION, TokenType.INTERSECT, TokenType.EXCEPT})
 
 @dataclass
 class _Level:
-    """What was seen so far between one pair of parentheses; `opener` is the word before it."""
+    """What stands between one pair of parentheses: the word before them, the last clause's rank, open JOINs."""
 
     opener: str = ""
-    clause: int = -1
-    open_joins: int = 0
+    rank: int = -1
+    joins: int = 0
 
 
 def _check_clauses(tokens: list[Token]) -> None:
     """What sqlglot takes and Trino does not: clauses out of order, JOIN without a condition, loose commas."""
     levels = [_Level()]
+    seen = [*levels]
     previous = ""
-    for index, token in enumerate(tokens):
-        following = tokens[index + 1] if index + 1 < len(tokens) else None
+    for token, after in zip_longest(tokens, tokens[1:]):
         kind, level = token.token_type, levels[-1]
         if kind == TokenType.L_PAREN:
             levels.append(_Level(previous))
+            seen.append(levels[-1])
         elif kind == TokenType.R_PAREN and len(levels) > 1:
-            _check_joins(levels.pop())
-        elif kind == TokenType.COMMA and (
-            following is None or following.token_type in (*_CLAUSES, TokenType.R_PAREN)
-        ):
-            raise SqlError(f"{_place(token)}: nothing follows the comma")
+            levels.pop()
+        elif kind == TokenType.COMMA:
+            if after is None or after.token_type in (*_CLAUSES, TokenType.R_PAREN):
+                raise SqlError(f"{_place(token)}: nothing follows the comma")
+            if level.rank == _CLAUSES[TokenType.LIMIT]:
+                raise SqlError(f"{_place(token)}: a comma cannot follow LIMIT n in Trino")
         elif kind == TokenType.JOIN:
-            level.open_joins += previous not in ("CROSS", "NATURAL")
+            level.joins += previous not in ("CROSS", "NATURAL")
         elif kind in (TokenType.ON, TokenType.USING):
-            level.open_joins -= 1
-        elif not (
-            kind == TokenType.FROM
-            and (previous == "DISTINCT" or level.opener in ("EXTRACT", "TRIM", "SUBSTRING"))
-        ):
-            _check_order(level, token)
-        if kind == TokenType.LIMIT:
-            _check_limit(tokens, index)
+            level.joins -= 1
+        elif kind != TokenType.FROM or (previous != "DISTINCT" and level.opener not in _WITH_FROM):
+            level.rank = _rank(token, level.rank)
         previous = "" if kind == TokenType.IDENTIFIER else token.text.upper()
-    _check_joins(levels[0])
+    if any(level.joins > 0 for level in seen):
+        raise SqlError("A JOIN needs ON or USING; without a condition it is a CROSS JOIN")
 
 
-def _check_order(level: _Level, token: Token) -> None:
-    kind = token.token_type
+def _rank(token: Token, before: int) -> int:
+    """The rank of the clause that a token is in, behind one of rank `before`. Raises SqlError."""
+    kind, word = token.token_type, token.text.upper()
     if kind in _SETS:
-        if level.clause >= _CLAUSES[TokenType.ORDER_BY]:
-            raise SqlError(
-                f"{_place(token)}: {token.text.upper()} comes before ORDER BY, OFFSET and LIMIT in Trino"
-            )
-        level.clause = -1
+        if before >= _CLAUSES[TokenType.ORDER_BY]:
+            raise SqlError(f"{_place(token)}: {word} comes before ORDER BY, OFFSET and LIMIT in Trino")
+        return -1
     rank = _CLAUSES.get(kind)
     if rank is None:
-        return
-    if kind == TokenType.FROM and level.clause != 0:
+        return before
+    if kind == TokenType.FROM and before != 0:
         raise SqlError(f"{_place(token)}: FROM needs a SELECT before it")
-    if rank <= level.clause:
-        raise SqlError(
-            f"{_place(token)}: {token.text.upper()} comes earlier in Trino: … ORDER BY, OFFSET, LIMIT"
-        )
-    level.clause = rank
-
-
-def _check_limit(tokens: list[Token], at: int) -> None:
-    if len(tokens) > at + 2 and tokens[at + 2].token_type != TokenType.R_PAREN:
-        wrong = tokens[at + 2]
-        raise SqlError(
-            f"{_place(wrong)}: {wrong.text[:40].upper()} cannot follow LIMIT n, the end of a query in Trino"
-        )
-
-
-def _check_joins(level: _Level) -> None:
-    if level.open_joins > 0:
-        raise SqlError("A JOIN needs ON or USING; without a condition it is a CROSS JOIN")
+    if rank <= before:
+        raise SqlError(f"{_place(token)}: {word} comes earlier in Trino: … ORDER BY, OFFSET, LIMIT")
+    return rank

@@ -38,7 +38,6 @@ _SYMBOLS: dict[type[exp.Expr], str] = {
     exp.NullSafeNEQ: "IS DISTINCT FROM",
 }
 _EXTRACTED = frozenset(moments.FIELDS) - {"week_of_year", "millisecond"}
-_COMPARISONS = (exp.EQ, exp.NEQ, exp.LT, exp.LTE, exp.GT, exp.GTE, exp.NullSafeEQ, exp.NullSafeNEQ)
 _FOREIGN_TYPES = {"TEXT", "DATETIME", "CHAR", "NCHAR", "NVARCHAR", "FLOAT", "STRING", "BINARY"}
 
 
@@ -48,9 +47,8 @@ def _operator(here: Expressions, node: exp.Expr) -> Value:
     if isinstance(node.expression, (exp.Any, exp.All)):
         return _quantified(here, symbol, left, node.expression)
     right = here.operand(node.expression)
-    if type(node) in _COMPARISONS:
-        return operators.compare(symbol, left, right)
-    return operators.arithmetic(symbol, left, right)
+    apply = operators.arithmetic if symbol in "+-*/%" else operators.compare
+    return apply(symbol, left, right)
 
 
 def _quantified(here: Expressions, symbol: str, left: Value, node: exp.Expr) -> Value:
@@ -219,23 +217,7 @@ def _cast_target(node: exp.Expr) -> tuple[Type, int | None]:
 NODES: Compilers = {
     exp.Neg: (frozenset({"this"}), _neg),
     exp.Not: (frozenset({"this"}), _not),
-    **dict.fromkeys(
-        (
-            exp.Add,
-            exp.Sub,
-            exp.Mul,
-            exp.Mod,
-            exp.EQ,
-            exp.NEQ,
-            exp.LT,
-            exp.LTE,
-            exp.GT,
-            exp.GTE,
-            exp.NullSafeEQ,
-            exp.NullSafeNEQ,
-        ),
-        (frozenset({"expression", "this"}), _operator),
-    ),
+    **dict.fromkeys(_SYMBOLS, (frozenset({"expression", "this"}), _operator)),
     **dict.fromkeys((exp.And, exp.Or), (frozenset({"expression", "this"}), _and)),
     exp.Is: (frozenset({"expression", "this"}), _is),
     exp.Escape: (frozenset({"expression", "this"}), _escape),

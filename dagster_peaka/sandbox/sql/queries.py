@@ -11,6 +11,7 @@ from functools import partial
 
 from sqlglot import exp
 
+from dagster_peaka.sandbox.sources import TableName
 from dagster_peaka.sandbox.sql.clauses import (
     NO_LIMITS,
     aliases_of,
@@ -33,7 +34,7 @@ from dagster_peaka.sandbox.sql.expressions import Expressions, Statement
 from dagster_peaka.sandbox.sql.kinds import BIGINT, SqlError, Type, Value, coerce, coerces, common_type
 from dagster_peaka.sandbox.sql.nodes import check_arguments, describe, direction, position
 from dagster_peaka.sandbox.sql.operators import scalar
-from dagster_peaka.sandbox.sql.scope import Field, Output, Place, Query, Scope, TableRef
+from dagster_peaka.sandbox.sql.scope import Column, Field, Place, Query, Scope
 from dagster_peaka.sandbox.sql.windows import window
 
 MOST_TABLES = 60
@@ -42,8 +43,8 @@ MOST_COLUMNS = 5_000
 DEEPEST_RECURSION = 10
 """Rounds of a WITH RECURSIVE: Trino's own default."""
 
-Resolve = Callable[[TableRef], Place | None]
-Load = Callable[[Place, TableRef, str], tuple[str, list[Field]]]
+Resolve = Callable[[TableName], Place | None]
+Load = Callable[[Place, TableName, str], tuple[str, list[Field]]]
 """(place, name, alias) -> the SQL that reads a table, and its columns under that alias."""
 
 
@@ -160,11 +161,7 @@ class Queries:
                 f"{word} query has different number of fields: {len(left.outputs)}, {len(right.outputs)}"
             )
         outputs = tuple(
-            Output(
-                a.name,
-                common_type((a.type, b.type), f"Column {index} of {word}"),
-                weight=max(a.weight, b.weight),
-            )
+            Column(a.name, common_type((a.type, b.type), f"Column {index} of {word}"))
             for index, (a, b) in enumerate(zip(left.outputs, right.outputs, strict=True), 1)
         )
         check_comparable([output.type for output in outputs] if "ALL" not in word else [], word)
@@ -259,7 +256,7 @@ class Queries:
         columns = ", ".join(f"unnest({value.sql}) AS o{index}" for index, value in enumerate(lists))
         query = Query(
             f"SELECT {columns}",
-            tuple(Output(f"_col{index}", value.type.of[0]) for index, value in enumerate(lists)),
+            tuple(Column(f"_col{index}", value.type.of[0]) for index, value in enumerate(lists)),
         )
         alias, offset = node.args.get("alias"), node.args.get("offset")
         if alias is not None and isinstance(offset, exp.Identifier) and alias.args.get("columns"):
@@ -292,7 +289,7 @@ class Queries:
         shown = ".".join(parts)
         if len(parts) != 3:
             raise SqlError(f'{at}Table \'{shown}\' needs its full name here: "catalog"."schema"."table"')
-        for ref in dict.fromkeys((TableRef(*parts), TableRef(*(part.lower() for part in parts)))):
+        for ref in dict.fromkeys((TableName(*parts), TableName(*(part.lower() for part in parts)))):
             place = self._resolve(ref)
             if place is not None:
                 return self._load(place, ref, name)
@@ -315,7 +312,7 @@ class Queries:
         columns = ", ".join(f"o{index}" for index in range(width))
         return Query(
             f"SELECT * FROM (VALUES {lines}) AS {self._statement.name('v')}({columns})",
-            tuple(Output(f"_col{index}", kind) for index, kind in enumerate(kinds)),
+            tuple(Column(f"_col{index}", kind) for index, kind in enumerate(kinds)),
         )
 
     def _join(
@@ -391,8 +388,6 @@ class Queries:
         columns = [f"{item.value.sql} AS o{index}" for index, item in enumerate(items)]
         columns += [f"{value.sql} AS h{index}" for index, value in enumerate(hidden)]
         sql = f"SELECT {'DISTINCT ' if distinct else ''}{', '.join(columns)}{source}"
-        query = Query(
-            sql, tuple(Output(item.name, item.value.type, item.source, item.weight) for item in items)
-        )
+        query = Query(sql, tuple(Column(item.name, item.value.type, item.source) for item in items))
         limits = limits_of(node)
         return sorted_query(query, name, order, limits) if order or limits != NO_LIMITS else query

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
+from dagster_peaka.sandbox.sources import TableName
 from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value
-
-
-class TableRef(NamedTuple):
-    """A table's full name as a statement writes it."""
-
-    catalog: str
-    schema: str
-    table: str
-
-    def __str__(self) -> str:
-        return ".".join(self)
 
 
 @dataclass(frozen=True)
@@ -38,18 +27,14 @@ class Place:
 
 @dataclass(frozen=True)
 class Field:
-    """A column that can be named; one that has a `problem` exists but cannot be used, and the problem says why.
-
-    `weight` counts the columns that its value is made of once all subqueries are written into each other.
-    """
+    """A column that can be named; one that has a `problem` exists but cannot be used, and the problem says why."""
 
     name: str
     sql: str
     type: Type
     qualifier: tuple[str, ...] = ()
-    source: TableRef | None = None
+    source: TableName | None = None
     problem: str = ""
-    weight: int = 1
 
     def use(self) -> Value:
         """The column's value."""
@@ -101,21 +86,19 @@ def _ends_with(qualifier: tuple[str, ...], end: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a result: its name, its Trino type, and the table if it is a table's column unchanged."""
+    """A column that a compiled query gives, standing in its SQL as o0, o1, …
 
-    name: str
-    data_type: str
-    source: TableRef | None
-
-
-@dataclass(frozen=True)
-class Output:
-    """A column that a compiled query gives, standing in its SQL as o0, o1, …"""
+    `source` is the table of which it is a column unchanged.
+    """
 
     name: str
     type: Type
-    source: TableRef | None = None
-    weight: int = 1
+    source: TableName | None = None
+
+    @property
+    def data_type(self) -> str:
+        """Its type's name in Trino."""
+        return str(self.type)
 
 
 @dataclass(frozen=True)
@@ -123,13 +106,13 @@ class Query:
     """A compiled query."""
 
     sql: str
-    outputs: tuple[Output, ...]
+    outputs: tuple[Column, ...]
 
     def fields(self, alias: str, *qualifier: str) -> list[Field]:
         """Its columns as seen by a query that selects from it under the SQL name `alias`."""
         under = tuple(part.lower() for part in qualifier)
         return [
-            Field(output.name, f"{alias}.o{index}", output.type, under, output.source, weight=output.weight)
+            Field(output.name, f"{alias}.o{index}", output.type, under, output.source)
             for index, output in enumerate(self.outputs)
         ]
 

@@ -1,7 +1,8 @@
 """What both commands need around Dagster: a folder for all state, and a Peaka to talk to.
 
-With PEAKA_API_KEY set, that is your account (or whatever server PEAKA_BASE_URL names). Without it, it is the
-sandbox: a local stand-in that reads the operational database, started here and ended with the command.
+That is the sandbox, a local stand-in that reads the operational database, started here and ended with the command. With
+PEAKA_DEMO_ACCOUNT=1 it is your account (or whatever server PEAKA_BASE_URL names): a key that is exported for something
+else does not suffice, because the commands trigger syncs.
 """
 
 import fcntl
@@ -77,23 +78,19 @@ class State:
 def peaka(processes: Processes, state: State, port: int = 0) -> tuple[dict[str, str], str]:
     """The environment variables that name a Peaka, and a line that says which it is.
 
-    Starts the sandbox where the environment names no account: on this port, 0 for a free one.
+    Starts the sandbox where the environment does not ask for an account: on this port, 0 for a free one.
 
     Raises CommandError where a setting is missing or cannot work, ProcessError where the sandbox does not start.
     """
     _check_schema()
-    if not os.environ.get("PEAKA_API_KEY"):
-        if os.environ.get("PEAKA_BASE_URL"):
-            raise CommandError(
-                "PEAKA_BASE_URL is set, PEAKA_API_KEY is not: "
-                "set the key too, or unset both to use the sandbox."
-            )
+    if os.environ.get("PEAKA_DEMO_ACCOUNT") != "1":
         return _start_sandbox(processes, state, port)
-    if not os.environ.get("PEAKA_PROJECT_ID"):
-        raise CommandError(
-            "PEAKA_API_KEY is set, PEAKA_PROJECT_ID is not: set the id of your project, "
-            "or unset the key to use the sandbox."
-        )
+    for name in ("PEAKA_API_KEY", "PEAKA_PROJECT_ID"):
+        if not os.environ.get(name):
+            raise CommandError(
+                f"PEAKA_DEMO_ACCOUNT=1 asks for your account, and {name} is not set: set it, or unset "
+                "PEAKA_DEMO_ACCOUNT to use the sandbox."
+            )
     _check_connection()
     where = os.environ.get("PEAKA_BASE_URL") or f"zone {os.environ.get('PEAKA_ZONE') or 'us'}"
     return {}, f"Peaka: your account ({where}), project {os.environ['PEAKA_PROJECT_ID']}."
@@ -140,4 +137,7 @@ def _start_sandbox(processes: Processes, state: State, port: int) -> tuple[dict[
 
     processes.wait_until(sandbox, lambda: len(address()) == 2, seconds=60)
     environment = {**address(), "PEAKA_API_KEY": key}
-    return environment, f"Peaka: the sandbox, a local stand-in at {environment['PEAKA_BASE_URL']}."
+    description = f"Peaka: the sandbox, a local stand-in at {environment['PEAKA_BASE_URL']}."
+    if os.environ.get("PEAKA_API_KEY"):
+        description += " Your account, whose key is set, is used with PEAKA_DEMO_ACCOUNT=1 only."
+    return environment, description
