@@ -7,13 +7,13 @@ import dagster as dg
 import pytest
 
 from dagster_peaka import (
-    CacheRequest,
     PeakaClient,
     PeakaConfigError,
     build_peaka_cache_asset,
     build_peaka_polling_sensor,
     build_peaka_query_asset,
 )
+from dagster_peaka.api import CacheRequest
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.materializing import failure_of, peaka_for, run_of
 from tests.sensors.polling import Watch, recorded, sync_by_others
