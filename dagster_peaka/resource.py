@@ -449,7 +449,7 @@ class PeakaResourceOfVariable(PeakaResource):
 
 
 # The page of a resource in Dagster's UI shows the name and the docstring of its class.
-PeakaResourceOfVariable.__name__ = PeakaResourceOfVariable.__qualname__ = PeakaResource.__name__
+PeakaResourceOfVariable.__name__ = PeakaResourceOfVariable.__qualname__ = "PeakaResource"
 PeakaResourceOfVariable.__doc__ = PeakaResource.__doc__
 
 

@@ -300,7 +300,7 @@ class _SensorSettings(Section):
 
 
 class PeakaUpstreamSensorSettings(_SensorSettings):
-    """The settings of :func:`build_peaka_upstream_sensor`.
+    """The settings of :func:`~dagster_peaka.build_peaka_upstream_sensor`.
 
     Example:
         .. code-block:: python
@@ -321,7 +321,7 @@ class PeakaUpstreamSensorSettings(_SensorSettings):
 
 
 class PeakaPollingSensorSettings(_SensorSettings):
-    """The settings of :func:`build_peaka_polling_sensor`.
+    """The settings of :func:`~dagster_peaka.build_peaka_polling_sensor`.
 
     Example:
         .. code-block:: python
@@ -344,7 +344,7 @@ _RowCount = Annotated[
 
 
 class PeakaQuerySettings(Section):
-    """The settings of :func:`build_peaka_query_assets`: which materialized queries become assets, and how.
+    """The settings of :func:`~dagster_peaka.build_peaka_query_assets`: which materialized queries become assets, and how.
 
     Example:
         .. code-block:: python
