@@ -401,7 +401,7 @@ class CacheSettings(PeakaModel):
         default=None, validation_alias="fullRefreshCacheSchedule"
     )
     existed: Flag = Field(default=None, exclude=True)
-    """True where :meth:`~dagster_peaka.PeakaClient.create_cache` found the table cached already, so that nothing was changed."""
+    """True where :meth:`~dagster_peaka.PeakaClient.create_cache` found a cache of the table, and changed nothing."""
 
 
 class CacheRequest(PeakaModel):

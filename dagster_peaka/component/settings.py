@@ -344,7 +344,7 @@ _RowCount = Annotated[
 
 
 class PeakaQuerySettings(Section):
-    """The settings of :func:`~dagster_peaka.build_peaka_query_assets`: which materialized queries become assets, and how.
+    """The settings of :func:`~dagster_peaka.build_peaka_query_assets`: which queries become assets, and how.
 
     Example:
         .. code-block:: python
