@@ -245,7 +245,7 @@ def _line(sync: Sync, reading: Reading | None, logged: _Logged) -> str:
             return f"execution {sync.record.baseline} began before the trigger; waiting for the next one"
         return "triggered; waiting for its execution to appear"
     if sync.state is State.POLL and sync.origin is Origin.ADOPTED:
-        return "that execution came to nothing; beginning anew"
+        return "the earlier attempt has left nothing to adopt; beginning anew"
     if sync.state is not State.FOLLOW or execution is None:
         return ""
     if execution.id == logged.execution:
