@@ -2,7 +2,10 @@
 
 A trigger's answer names no execution. What is known is written down in a :class:`Record`, and Peaka's history tells the
 order: ours is the oldest execution of the mode above the baseline. The running step, a later attempt that takes up
-what this one has triggered, and the polling sensor all ask :func:`started_by`. No I/O, no clock, no Dagster.
+what this one has triggered, and the polling sensor all ask :func:`started_by`. What follows from the answer is decided
+by who asks: :mod:`dagster_peaka.sync.machine` (what is followed, and what if the history cannot be read),
+:mod:`dagster_peaka.sensors.claims` (what is left to which run), :mod:`dagster_peaka.sync.stopping` (what may be
+cancelled). No I/O, no clock, no Dagster.
 """
 
 from __future__ import annotations

@@ -336,9 +336,8 @@ class Sync:
 
     def _poll_again(self, due: float) -> None:
         """What is triggered has to follow a poll that is fresh, and that shows nothing new."""
-        if (
-            self.triggers < 2
-        ):  # no second trigger went out: what is late is so by the first one's poll, as before
+        # As long as no second trigger has gone out, what is late is so by the first one's poll.
+        if self.triggers < 2:
             self.record = replace(self.record, polled_at=self._first_poll)
         self.state = State.IDENTIFY if self.triggers else State.POLL
         self.execution, self.due = None, due
