@@ -1,4 +1,4 @@
-"""What a step writes down before its triggers, and how a later attempt finds it, so that nothing needlessly starts twice after a crash.
+"""What a step writes down before its triggers, and how a later attempt finds it after a crash.
 
 The record is one ``AssetObservation`` a step, in the run's event log: it is written before the POSTs, survives the
 death of the process, and starts no automation. Only where a POST was not taken, another one says so: it leaves nothing
