@@ -124,7 +124,7 @@ class PeakaSandbox:
     def stop(self) -> None:
         """Take the server away: connections break, new ones are refused. Executions go on, the port stays ours."""
         if self._loop.running:
-            self._loop.wait(self._server.stop())
+            self._loop.wait(self._server.stop(keeps_port=True))
 
     def close(self) -> None:
         """End everything, and write down what the store has not seen. What is then not finished goes on at the next
@@ -132,7 +132,7 @@ class PeakaSandbox:
         """
         if not self._loop.running:
             return
-        self.stop()
+        self._loop.wait(self._server.stop(keeps_port=False))
         self._loop.wait(self._saved_queries.close())
         self._loop.wait(self._engine.close())
         self._operations.close()

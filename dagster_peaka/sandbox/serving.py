@@ -136,8 +136,8 @@ class Server:
         while not server.started and not self._serving[2].done():
             await asyncio.sleep(0.001)
 
-    async def stop(self) -> None:
-        """Break all connections and refuse new ones, the port kept."""
+    async def stop(self, *, keeps_port: bool) -> None:
+        """Break all connections and refuse new ones; the port may be kept for another start."""
         if self._serving is None:
             return
         (front, server, serving), self._serving = self._serving, None
@@ -148,7 +148,8 @@ class Server:
             transport.abort()
         server.should_exit = True
         await serving
-        self.bind()
+        if keeps_port:
+            self.bind()
 
     def drop(self, client: tuple[str, int]) -> None:
         """Break one connection, whatever is under way on it."""
