@@ -11,11 +11,11 @@ import dagster as dg
 from pydantic import AfterValidator, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
 
 from dagster_peaka.api.addresses import (
-    cache_url,
     checked_base_url,
     checked_studio_url,
     checked_zone,
     is_loopback,
+    page_url,
 )
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import CacheExecution, SyncMode
@@ -68,6 +68,11 @@ Given = Annotated[str, AfterValidator(bare), WrapValidator(_unless_variable)]
 Zone = Annotated[str, AfterValidator(checked_zone), WrapValidator(_unless_variable)]
 Address = Annotated[str, AfterValidator(checked_base_url), WrapValidator(_unless_variable)]
 StudioUrl = Annotated[str, AfterValidator(checked_studio_url), WrapValidator(_unless_variable)]
+StudioQueryUrl = Annotated[
+    str,
+    AfterValidator(functools.partial(checked_studio_url, kind="query")),
+    WrapValidator(_unless_variable),
+]
 OnRunning = Annotated[str, AfterValidator(_checked_on_running), WrapValidator(_unless_variable)]
 
 if TYPE_CHECKING:  # a checker knows the words, and the launchpad the choices
@@ -158,6 +163,10 @@ class PeakaResource(dg.ConfigurableResource[None]):
         default=None,
         description="A template of the addresses at which a person finds a cache, such as "
         "'https://peaka.example/{project_id}/{cache_id}': materializations and failures then show peaka/url.",
+    )
+    studio_query_url: StudioQueryUrl | None = Field(
+        default=None,
+        description="Likewise for materialized queries, such as 'https://peaka.example/{project_id}/{query_id}'.",
     )
     request_timeout: Seconds = Field(
         default=30.0, description="Seconds for one attempt at a request, to its last byte."
@@ -269,6 +278,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
             settings.base_url,
             zone=settings.zone,
             studio_url=settings.studio_url,
+            studio_query_url=settings.studio_query_url,
             request_timeout=settings.request_timeout,
             request_max_retries=settings.request_max_retries,
             max_concurrent_requests=settings.max_concurrent_requests,
@@ -284,10 +294,16 @@ class PeakaResource(dg.ConfigurableResource[None]):
 
                 print(peaka.cache_url(cache_id))
         """
-        template = self.studio_url
+        return self._page_url(self.studio_url, "cache", cache_id)
+
+    def query_url(self, query_id: str) -> str | None:
+        """The address at which a person finds a materialized query; None where it is not known before a run begins."""
+        return self._page_url(self.studio_query_url, "query", query_id)
+
+    def _page_url(self, template: str | None, kind: str, its_id: str) -> str | None:
         if template is None or isinstance(template, VARIABLES) or isinstance(self.project_id, VARIABLES):
             return None
-        return cache_url(template, self.project_id, cache_id)
+        return page_url(template, self.project_id, kind, its_id)
 
     def _with_variables_read(self) -> "PeakaResource":
         """Itself, for use outside of a run with variables read; inside a run Dagster has read them already."""

@@ -1,16 +1,29 @@
 """How a cache becomes an asset's spec, and how a project says otherwise."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import dagster as dg
 
 from dagster_peaka.api.models import Column
+from dagster_peaka.caches.declared import link
 from dagster_peaka.caches.names import group_name, kind
 from dagster_peaka.caches.project import PeakaCache, PeakaQuery
 
 AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
 """What Dagster takes as an asset key."""
+
+
+class PeakaPages(Protocol):
+    """Where a person finds caches and queries: a :class:`PeakaResource` or a :class:`PeakaClient`."""
+
+    def cache_url(self, cache_id: str) -> str | None:
+        """The address of a cache's page; None where it is not known."""
+        ...
+
+    def query_url(self, query_id: str) -> str | None:
+        """The address of a query's page; None where it is not known."""
+        ...
 
 
 class DagsterPeakaTranslator:
@@ -22,6 +35,7 @@ class DagsterPeakaTranslator:
     Args:
         source_asset_key: the key of the asset that stands for the table which a cache copies, or None where there is
             no such asset; the cache's asset then depends on it.
+        pages: the resource, where specs are to show ``peaka/url``, too: materializations and failures do by themselves.
 
     Example:
         .. code-block:: python
@@ -41,11 +55,16 @@ class DagsterPeakaTranslator:
 
     # Of the class, for subclasses that have an __init__ of their own.
     _source_asset_key: Callable[[PeakaCache], AssetKeyLike | None] | None = None
+    _pages: PeakaPages | None = None
 
     def __init__(
-        self, *, source_asset_key: Callable[[PeakaCache], AssetKeyLike | None] | None = None
+        self,
+        *,
+        source_asset_key: Callable[[PeakaCache], AssetKeyLike | None] | None = None,
+        pages: PeakaPages | None = None,
     ) -> None:
         self._source_asset_key = source_asset_key
+        self._pages = pages
 
     def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
         """The spec of the asset that stands for the cache ``props``.
@@ -66,6 +85,7 @@ class DagsterPeakaTranslator:
             deps=None if source is None else [source],
             description=f"Peaka's copy of {props.name}.",
             metadata={
+                **link(self._pages.cache_url(props.id) if self._pages else None),
                 "dagster/table_name": props.name,
                 **columns,
                 **{name: duration for name, duration in schedules.items() if duration is not None},
@@ -85,6 +105,7 @@ class DagsterPeakaTranslator:
             key=list(props.table),
             description=f"Peaka's snapshot of the query {props.name}.",
             metadata={
+                **link(self._pages.query_url(props.id) if self._pages else None),
                 "dagster/table_name": str(props.table),
                 "peaka/sql": dg.MetadataValue.md(f"```sql\n{props.sql}\n```"),
                 **schedule,

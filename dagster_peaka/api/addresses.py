@@ -57,30 +57,30 @@ def checked_zone(zone: str) -> str:
     return known
 
 
-PLACES = ("{project_id}", "{cache_id}")
-"""What a template of addresses may name."""
-
-
-def checked_studio_url(template: str) -> str:
-    """A template of the addresses at which a person finds a cache.
+def checked_studio_url(template: str, kind: str = "cache") -> str:
+    """A template of the addresses at which a person finds a cache, or a query.
 
     Raises:
-        PeakaConfigError: when it is no http(s) address, or names anything but project and cache.
+        PeakaConfigError: when it is no http(s) address, or names anything but the project and that.
     """
     template = bare(template)
-    filled = cache_url(template, "1", "1")
+    filled = page_url(template, "1", kind, "1")
     address = urlsplit(filled) if filled.isprintable() else urlsplit("")
     if address.scheme not in ("http", "https") or not address.netloc or set(filled) & set("{} "):
         raise PeakaConfigError(
-            f"studio_url must be an address like 'https://peaka.example/{{project_id}}/{{cache_id}}', with no other "
-            f"names in braces, not {template!r}."
+            f"{STUDIO_URLS[kind]} must be an address like 'https://peaka.example/{{project_id}}/{{{kind}_id}}', with "
+            f"no other names in braces, not {template!r}."
         )
     return template
 
 
-def cache_url(template: str, project_id: str, cache_id: str) -> str:
-    """The address of one cache."""
-    for place, value in zip(PLACES, (project_id, cache_id), strict=True):
+STUDIO_URLS = {"cache": "studio_url", "query": "studio_query_url"}
+"""The settings that hold these templates."""
+
+
+def page_url(template: str, project_id: str, kind: str, its_id: str) -> str:
+    """The address of the page of one cache, or of one query."""
+    for place, value in {"{project_id}": project_id, f"{{{kind}_id}}": its_id}.items():
         template = template.replace(place, quote(value, safe=""))
     return template
 

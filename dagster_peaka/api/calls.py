@@ -267,6 +267,18 @@ def get_query(query_id: str) -> Call[SavedQuery]:
     return Call("GET", ("queries", query_id), _one(SavedQuery), f"query {query_id}")
 
 
+def unschedule_query(query: SavedQuery) -> Call[SavedQuery]:
+    # All of it: what is left out stays, says Peaka's document, and also that a query is PLAIN by default.
+    body = {
+        "displayName": query.display_name or query.name,
+        "inputQuery": query.sql,
+        "queryType": query.query_type,
+        "schedule": {"type": "none"},
+        **({} if query.path is None else {"path": query.path}),
+    }
+    return Call("PUT", ("queries", query.id), _one(SavedQuery), f"query {query.id}", body=body, changes=True)
+
+
 def list_query_statuses() -> Call[list[QueryStatus]]:
     segments = ("materialized-queries", "status")
     return Call("GET", segments, _many(QueryStatus), "the project's materialized queries", fresh=True)

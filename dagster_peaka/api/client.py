@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Protocol, TypeVar
 
 from dagster_peaka.api import calls
-from dagster_peaka.api.addresses import ZONES, cache_url, checked_studio_url, checked_zone
+from dagster_peaka.api.addresses import ZONES, checked_studio_url, checked_zone, page_url
 from dagster_peaka.api.calls import Answer, Call
 from dagster_peaka.api.models import (
     CacheCreation,
@@ -81,6 +81,7 @@ class PeakaClient:
         zone: the zone of the account, ``us`` or ``eu``.
         studio_url: a template of the addresses at which a person finds a cache, such as
             ``https://peaka.example/{project_id}/{cache_id}``, for :meth:`cache_url`.
+        studio_query_url: likewise for materialized queries, with ``{query_id}``, for :meth:`query_url`.
         request_timeout: seconds for one attempt at a request, from connecting to the last byte.
         request_max_retries: repetitions of a request at most.
         max_concurrent_requests: requests under way at once at most.
@@ -109,6 +110,7 @@ class PeakaClient:
         *,
         zone: str = "us",
         studio_url: str | None = None,
+        studio_query_url: str | None = None,
         request_timeout: float = 30.0,
         request_max_retries: int = 4,
         max_concurrent_requests: int = 16,
@@ -117,7 +119,12 @@ class PeakaClient:
     ) -> None:
         project_id = checked_project_id(project_id)
         zone = checked_zone(zone)
-        self._studio_url = None if studio_url is None else checked_studio_url(studio_url)
+        templates = {"cache": studio_url, "query": studio_query_url}
+        self._studio_urls = {
+            kind: checked_studio_url(template, kind)
+            for kind, template in templates.items()
+            if template is not None
+        }
         if not (math.isfinite(request_timeout) and request_timeout > 0):
             raise PeakaConfigError("request_timeout must be a number of seconds above 0.")
         if request_max_retries < 0:
@@ -151,7 +158,15 @@ class PeakaClient:
 
     def cache_url(self, cache_id: str) -> str | None:
         """The address at which a person finds a cache, by ``studio_url``; None where that is not set."""
-        return None if self._studio_url is None else cache_url(self._studio_url, self._project_id, cache_id)
+        return self._page_url("cache", cache_id)
+
+    def query_url(self, query_id: str) -> str | None:
+        """The address at which a person finds a query, by ``studio_query_url``; None where that is not set."""
+        return self._page_url("query", query_id)
+
+    def _page_url(self, kind: str, its_id: str) -> str | None:
+        template = self._studio_urls.get(kind)
+        return None if template is None else page_url(template, self._project_id, kind, its_id)
 
     def __repr__(self) -> str:
         return f"<PeakaClient for project {self._project_id!r}>"

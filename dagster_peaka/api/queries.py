@@ -34,6 +34,10 @@ class PeakaQueries:
         """One saved query."""
         return self._answer(calls.get_query(query_id))
 
+    def unschedule(self, query: SavedQuery) -> SavedQuery:
+        """Take the schedule away by which Peaka refreshes a query, which stays as ``query`` says otherwise."""
+        return self._answer(calls.unschedule_query(query))
+
     def list_statuses(self) -> list[QueryStatus]:
         """How the newest refresh of every materialized query of the project stands: one request."""
         return self._answer(calls.list_query_statuses())

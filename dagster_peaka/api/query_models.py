@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
 
-from dagster_peaka.api.models import Id, Instant, Label, OrNone, PeakaModel, Status, Text
+from dagster_peaka.api.models import (
+    TERMINAL_STATUSES,
+    CacheExecution,
+    Id,
+    Instant,
+    Label,
+    OrNone,
+    PeakaModel,
+    Status,
+    SyncMode,
+    Text,
+)
 
 MATERIALIZED = "MATERIALIZED"
 """The type of a query whose result Peaka keeps as a snapshot."""
+
+UNCHANGED_WORD = 30.0
+"""Seconds for which a word that may be from before the start has to stay, where no time tells."""
 
 
 class QuerySchedule(PeakaModel):
@@ -29,12 +44,15 @@ class QuerySchedule(PeakaModel):
 
     @property
     def words(self) -> str:
-        """The schedule in words: an ISO-8601 duration, or a cron expression with its zone; empty for none."""
-        if self.type.lower() == "interval":
-            return self.repeat_duration or ""
-        if self.type.lower() == "cron":
-            return " ".join(filter(None, (self.cron_expression, self.timezone)))
-        return ""
+        """The schedule in words: an ISO-8601 duration, or a cron expression with its zone; empty for none.
+
+        Of a type that is not known, and where that leaves its fields empty, the type itself.
+        """
+        if self.type.lower() in ("", "none"):
+            return ""
+        return (
+            self.repeat_duration or " ".join(filter(None, (self.cron_expression, self.timezone))) or self.type
+        )
 
 
 class SavedQuery(PeakaModel):
@@ -86,4 +104,30 @@ class QueryStatus(PeakaModel):
     next_start_at: Instant = Field(default=None, validation_alias="nextExecutionStartTime")
     schedule: Annotated[QuerySchedule | None, OrNone] = Field(
         default=None, validation_alias="scheduleSettings"
+    )
+
+    def ended(self, now: datetime | None) -> CacheExecution | None:
+        """The refresh that this status, alone, proves to have ended, and how; None where it may still run.
+
+        Args:
+            now: Peaka's clock when it answered. Where no time tells, a word that stands :data:`UNCHANGED_WORD` seconds
+                after the start is not that of the refresh before.
+        """
+        start, updated = self.started_at, self.updated_at
+        if self.status not in TERMINAL_STATUSES or start is None or (updated is not None and updated < start):
+            return None
+        if updated is not None and updated > start:
+            return refresh_execution(start, self.status, updated)
+        stood = 0.0 if now is None else (now - start).total_seconds()
+        return None if stood < UNCHANGED_WORD else refresh_execution(start, self.status)
+
+
+def refresh_execution(start: datetime, word: str, finished_at: datetime | None = None) -> CacheExecution:
+    """A refresh as an execution, whose id is its start: nothing else tells it from the others of its query."""
+    return CacheExecution(
+        id=start.isoformat(),
+        status=word,
+        mode=SyncMode.FULL_REFRESH,
+        created_at=start,
+        finished_at=finished_at,
     )

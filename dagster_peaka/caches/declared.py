@@ -3,7 +3,8 @@
 The factories write this metadata; whoever declares specs by hand may write it as well.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
@@ -68,6 +69,9 @@ SOURCES_METADATA = "peaka/sources"
 SOURCES_CHECK = "sources_cached"
 """The name of the check that a refresh's own step evaluates before it."""
 
+URL_METADATA = "peaka/url"
+"""The key of the address at which a person finds the cache or the query."""
+
 LAST_SYNC_CHECK = "last_sync_succeeded"
 """The name of the check that a sync's own step evaluates, where the asset declares it."""
 
@@ -128,6 +132,11 @@ class OnSchedule(str, Enum):
             raise PeakaConfigError(f"on_schedule must be one of {choices}, not {text!r}.") from None
 
 
+def link(url: str | None) -> dict[str, Any]:
+    """The metadata of the address at which a person finds a cache or a query; nothing where it is not known."""
+    return {} if url is None else {URL_METADATA: dg.MetadataValue.url(url)}
+
+
 def checked_fingerprint(text: str) -> str:
     """``text``, when it can be a fingerprint: ``checksum``, or a select list.
 
@@ -174,27 +183,61 @@ def declared_cache(spec: dg.AssetSpec) -> DeclaredCache:
             f"Asset {asset} names no Peaka cache: its spec's metadata needs {CACHE_ID_METADATA!r} or "
             f"{TABLE_METADATA!r}."
         )
+    with _about(spec):
+        metadata = spec.metadata
+        cache_id, table = _text(metadata, CACHE_ID_METADATA), _text(metadata, TABLE_METADATA)
+        reference = checked_cache_id(cache_id) if cache_id else TableName.parse(table or "")
+        mode = SyncMode.parse(_text(metadata, MODE_METADATA) or SyncMode.INCREMENTAL.value)
+        return _declared(spec, reference, _target(cache_id, metadata) if cache_id else None, mode)
+
+
+def declared_query(spec: dg.AssetSpec) -> DeclaredCache:
+    """The materialized query behind an asset, which the engine follows as a cache that is always made anew.
+
+    Its ``reference`` is the query's name or id, its ``target`` None where no id is known.
+
+    Raises:
+        PeakaConfigError: naming the asset, when its spec says what makes no sense.
+    """
+    with _about(spec):
+        name, query_id = _text(spec.metadata, QUERY_METADATA), _text(spec.metadata, QUERY_ID_METADATA)
+        target = query_target(query_id, str(name)) if query_id else None
+        return _declared(spec, str(name), target, SyncMode.FULL_REFRESH)
+
+
+def query_target(query_id: str, name: str) -> SyncTarget:
+    """A materialized query as the engine follows it: by its id, under the name of its snapshot in SQL."""
+    return SyncTarget(query_id, str(TableName("peaka", "mtquery", name)))
+
+
+@contextmanager
+def _about(spec: dg.AssetSpec) -> Generator[None]:
+    """Lets what is wrong with a spec name its asset."""
     try:
-        return _declared(spec.metadata, [dep.asset_key for dep in spec.deps])
+        yield
     except PeakaConfigError as error:
         problem = str(error)
-    raise PeakaConfigError(f"Asset {asset}: {problem}")
+    else:
+        return
+    raise PeakaConfigError(f"Asset {spec.key.to_user_string()}: {problem}")
 
 
-def _declared(metadata: Mapping[str, Any], deps: Sequence[dg.AssetKey]) -> DeclaredCache:
-    cache_id, table = _text(metadata, CACHE_ID_METADATA), _text(metadata, TABLE_METADATA)
+def _declared(
+    spec: dg.AssetSpec, reference: CacheReference, target: SyncTarget | None, mode: SyncMode
+) -> DeclaredCache:
+    metadata = spec.metadata
     fingerprint = _text(metadata, FINGERPRINT_METADATA)
     return DeclaredCache(
-        reference=checked_cache_id(cache_id) if cache_id else TableName.parse(table or ""),
-        target=_target(cache_id, metadata) if cache_id else None,
-        mode=SyncMode.parse(_text(metadata, MODE_METADATA) or SyncMode.INCREMENTAL.value),
+        reference=reference,
+        target=target,
+        mode=mode,
         supported_modes=_modes(_text(metadata, SUPPORTED_MODES_METADATA) or ""),
         row_count=RowCount.parse(_text(metadata, ROW_COUNT_METADATA) or RowCount.OFF.value),
         fingerprint=checked_fingerprint(fingerprint) if fingerprint is not None else None,
         columns=_columns(metadata.get(COLUMN_SCHEMA_METADATA)),
         wait=_flag(metadata, WAIT_METADATA, default=True),
         on_schedule=OnSchedule.parse(_text(metadata, ON_SCHEDULE_METADATA) or OnSchedule.WARN.value),
-        deps=deps,
+        deps=[dep.asset_key for dep in spec.deps],
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from dagster_peaka.caches.declared import declared_cache
+from dagster_peaka.caches.declared import declared_cache, link
 from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.attributes import (
     NEEDS_POLLING,
@@ -81,7 +81,6 @@ from dagster_peaka.component.translation import (
 )
 from dagster_peaka.component.written import as_written
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
-from dagster_peaka.records.materializations import link
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor

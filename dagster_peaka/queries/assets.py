@@ -1,6 +1,6 @@
 """The factories that make Peaka's materialized queries Dagster assets."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
@@ -8,25 +8,32 @@ import dagster as dg
 
 from dagster_peaka.caches.declared import (
     CHECKSUM,
+    LAST_SYNC_CHECK,
     QUERY_METADATA,
     SOURCES_CHECK,
     SOURCES_METADATA,
     TABLE_NAME_METADATA,
-    RowCount,
-    checked_fingerprint,
+    WAIT_METADATA,
 )
-from dagster_peaka.caches.names import TableName, few, near_matches, op_name
+from dagster_peaka.caches.names import TableName, near_matches, op_name
 from dagster_peaka.caches.project import PeakaProject, PeakaQuery
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.queries.graph import Graph
-from dagster_peaka.queries.step import RefreshSettings, refresh_step
+from dagster_peaka.queries.step import refresh_step
 from dagster_peaka.steps.arguments import instead
 from dagster_peaka.steps.definition import StepSettings
-from dagster_peaka.steps.specs import AssetCondition, AssetDependency, several
+from dagster_peaka.steps.specs import (
+    AssetCondition,
+    AssetDependency,
+    SyncSettings,
+    check_distinct,
+    several,
+    warn_of_own_schedules,
+)
+from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import AssetKeyLike, DagsterPeakaTranslator
 
 SOURCES_CHECKS = ("off", "warn", "block")
-ON_SCHEDULE = ("ignore", "warn")
 
 
 def build_peaka_query_asset(
@@ -50,6 +57,8 @@ def build_peaka_query_asset(
     op_tags: Mapping[str, object] | None = None,
     row_count: str = "off",
     fingerprint: str | None = None,
+    wait: bool = True,
+    on_schedule: str = "warn",
     cancel_on_termination: bool = False,
     resource_key: str = "peaka",
 ) -> dg.AssetsDefinition:
@@ -73,6 +82,11 @@ def build_peaka_query_asset(
         row_count: ``query`` records ``dagster/row_count`` after every refresh, by ``count(*)`` through Peaka's SQL.
         fingerprint: a select list of aggregates over the snapshot, such as ``count(*), max(day)``, of which data
             versions are made. None: a version is the query's id with the refresh's start, and changes every time.
+        wait: False for a step that ends when the trigger is answered; :func:`build_peaka_polling_sensor` then records
+            what becomes of it. It implies the check ``last_sync_succeeded``.
+        on_schedule: what is done about a schedule by which Peaka refreshes the query itself. ``warn``: where a step
+            learns of one, its log says so. ``disable``: the refresh first has it switched off in Peaka, and fails if
+            Peaka keeps it; costs one request a refresh. ``ignore``: nothing.
         cancel_on_termination: whether terminating a run cancels the refresh that it triggered. Peaka's cancel stops
             whatever refresh of the query runs, and a refresh of somebody else cannot always be told from ours.
         resource_key: the key of the :class:`PeakaResource` in the definitions.
@@ -93,7 +107,7 @@ def build_peaka_query_asset(
     if not query.strip():
         raise PeakaConfigError("query is empty: write the query's name in SQL, or its id.")
     tables = [str(TableName.parse(table)) for table in several("sources", sources) or ()]
-    settings = _settings(row_count, fingerprint, sources_check, cancel_on_termination)
+    settings = _settings(row_count, fingerprint, wait, on_schedule)
     name = TableName("peaka", "mtquery", query)
     spec = dg.AssetSpec(
         key=list(name) if key is None else key,
@@ -102,6 +116,7 @@ def build_peaka_query_asset(
         metadata={
             TABLE_NAME_METADATA: str(name),
             **(metadata or {}),
+            **settings,
             QUERY_METADATA: query,
             **({SOURCES_METADATA: tables} if tables else {}),
         },
@@ -114,7 +129,8 @@ def build_peaka_query_asset(
         automation_condition=automation_condition,
         freshness_policy=freshness_policy,
     )
-    return _definition(spec, settings, StepSettings(retry_policy, pool, op_tags), resource_key)
+    step = StepSettings(retry_policy, pool, op_tags)
+    return _definition(spec, step, sources_check, resource_key, cancel=cancel_on_termination)
 
 
 @instead()
@@ -124,12 +140,13 @@ def build_peaka_query_assets(
     selector: str | Iterable[str] | None = None,
     translator: DagsterPeakaTranslator | None = None,
     sources_check: str = "warn",
-    on_schedule: str = "warn",
     retry_policy: dg.RetryPolicy | None = None,
     pool: str | None = None,
     op_tags: Mapping[str, object] | None = None,
     row_count: str = "off",
     fingerprint: str | None = None,
+    wait: bool = True,
+    on_schedule: str = "warn",
     cancel_on_termination: bool = False,
     resource_key: str = "peaka",
 ) -> list[dg.AssetsDefinition]:
@@ -148,9 +165,8 @@ def build_peaka_query_assets(
             the assets of the caches are called; by default :class:`DagsterPeakaTranslator`. Give the one that the
             caches' own factory was given.
         sources_check: as for :func:`build_peaka_query_asset`, and so are ``row_count``, ``fingerprint``,
-            ``cancel_on_termination`` and ``resource_key``.
-        on_schedule: ``warn`` names once a load the queries that Peaka also refreshes by a schedule of its own, or
-            ``ignore``.
+            ``wait``, ``on_schedule``, ``cancel_on_termination`` and ``resource_key``. Of a query from a snapshot,
+            ``warn`` says once a load which have schedules.
 
     ``retry_policy``, ``pool`` and ``op_tags`` mean what they mean for ``@dg.asset``. What an asset is called and shows
     is the translator's to say; ``dg.map_asset_specs`` changes it afterwards, for all of them.
@@ -166,71 +182,62 @@ def build_peaka_query_assets(
             caches = build_peaka_cache_assets(project)
             queries = build_peaka_query_assets(project, sources_check="block", on_schedule="ignore")
     """
-    settings = _settings(row_count, fingerprint, sources_check, cancel_on_termination)
-    if on_schedule not in ON_SCHEDULE:
-        raise PeakaConfigError(f"on_schedule of queries must be 'ignore' or 'warn', not {on_schedule!r}.")
+    settings = _settings(row_count, fingerprint, wait, on_schedule)
     chosen = _chosen(project, selector)
     graph = Graph(project, translator or DagsterPeakaTranslator())
-    specs: dict[str, dg.AssetSpec] = {}
+    specs: list[dg.AssetSpec] = []
+    taken: dict[str, str] = {}
     for query in chosen:
-        spec: dg.AssetSpec = cast("Any", graph.spec_of(query)).replace_attributes(skippable=True)
-        if specs.setdefault(spec.key.to_user_string(), spec) is not spec:
-            raise PeakaConfigError(
-                f"Two queries would be the asset {spec.key.to_user_string()!r}: give one of them another key in the "
-                "translator's get_query_spec, or leave it out with selector."
-            )
+        spec = graph.spec_of(query)
+        metadata = {**settings, **spec.metadata}
+        specs.append(cast("Any", spec).replace_attributes(skippable=True, metadata=metadata))
+        check_distinct(spec, f"query {query.name}", taken)
     graph.warn()
-    if on_schedule == "warn":
-        _warn_of_schedules(chosen)
+    warn_of_own_schedules(
+        "query",
+        ((query.name, query.schedule or "", spec) for query, spec in zip(chosen, specs, strict=True)),
+    )
     step = StepSettings(retry_policy, pool, op_tags)
-    return [_definition(spec, settings, step, resource_key) for spec in specs.values()]
+    return [
+        _definition(spec, step, sources_check, resource_key, cancel=cancel_on_termination) for spec in specs
+    ]
 
 
-def _settings(row_count: str, fingerprint: str | None, sources_check: str, cancel: bool) -> RefreshSettings:
-    if sources_check not in SOURCES_CHECKS:
-        choices = ", ".join(map(repr, SOURCES_CHECKS))
-        raise PeakaConfigError(f"sources_check must be one of {choices}, not {sources_check!r}.")
-    if fingerprint is not None and checked_fingerprint(fingerprint) == CHECKSUM:
+def _settings(row_count: str, fingerprint: str | None, wait: bool, on_schedule: str) -> dict[str, object]:
+    """How queries are refreshed, as their specs' metadata tell the step."""
+    settings = SyncSettings(None, row_count, fingerprint, wait, on_schedule)
+    if fingerprint is not None and fingerprint.strip() == CHECKSUM:
         raise PeakaConfigError(
             "fingerprint='checksum' needs a table's columns, which Peaka lists of no query: write a select list of "
             "aggregates, such as 'count(*), max(day)'."
         )
-    return RefreshSettings(
-        RowCount.parse(row_count),
-        None if fingerprint is None else checked_fingerprint(fingerprint),
-        sources_check != "off",
-        sources_check == "block",
-        cancel,
-    )
+    return settings.without_mode()
 
 
 def _definition(
-    spec: dg.AssetSpec, settings: RefreshSettings, step: StepSettings, resource_key: str
+    spec: dg.AssetSpec, step: StepSettings, sources_check: str, resource_key: str, *, cancel: bool
 ) -> dg.AssetsDefinition:
+    if sources_check not in SOURCES_CHECKS:
+        choices = ", ".join(map(repr, SOURCES_CHECKS))
+        raise PeakaConfigError(f"sources_check must be one of {choices}, not {sources_check!r}.")
     checks: dict[str, dg.AssetCheckSpec] = {}
-    if settings.checks_sources and spec.metadata.get(SOURCES_METADATA):
+    if sources_check != "off" and spec.metadata.get(SOURCES_METADATA):
         checks[f"check__{op_name(spec.key)}"] = dg.AssetCheckSpec(
             SOURCES_CHECK,
             asset=spec.key,
-            blocking=settings.blocking,
+            blocking=sources_check == "block",
             description="What the query reads is cached, and the first sync of each cache is over.",
         )
-    return step.definition(
-        _body(resource_key, settings, has_check=bool(checks)), [spec], checks, op_name(spec.key), resource_key
-    )
+    if spec.metadata.get(WAIT_METADATA) is False:
+        # Without it nobody would see how a refresh has ended that was not waited for.
+        checks[f"last_sync__{op_name(spec.key)}"] = dg.AssetCheckSpec(
+            LAST_SYNC_CHECK, asset=spec.key, description="Peaka's last refresh of this query has succeeded."
+        )
 
+    def peaka_refresh(context: dg.AssetExecutionContext) -> Iterator[StepResult]:
+        yield from refresh_step(context, getattr(context.resources, resource_key), cancel=cancel)
 
-def _body(
-    resource_key: str, settings: RefreshSettings, *, has_check: bool
-) -> Callable[..., Iterator[object]]:
-    own = RefreshSettings(
-        settings.row_count, settings.fingerprint, has_check, settings.blocking, settings.cancel
-    )
-
-    def peaka_refresh(context: dg.AssetExecutionContext) -> Iterator[object]:
-        yield from refresh_step(context, getattr(context.resources, resource_key), own)
-
-    return peaka_refresh
+    return step.definition(peaka_refresh, [spec], checks, op_name(spec.key), resource_key)
 
 
 def _chosen(project: PeakaProject, selector: str | Iterable[str] | None) -> list[PeakaQuery]:
@@ -248,14 +255,3 @@ def _chosen(project: PeakaProject, selector: str | Iterable[str] | None) -> list
             )
         chosen.update((query.id, query) for query in fitting)
     return [query for query in materialized if query.id in chosen]
-
-
-def _warn_of_schedules(queries: Sequence[PeakaQuery]) -> None:
-    found = [f"{query.name} ({query.schedule})" for query in queries if query.schedule is not None]
-    if found:
-        dg.get_dagster_logger("peaka").warning(
-            "Peaka refreshes queries by schedules of its own: %s. One that Dagster decides to refresh as well is "
-            "refreshed twice, and perhaps before its caches. Take the schedule away in Peaka, or set on_schedule to "
-            "'ignore' where both are wanted.",
-            few(found),
-        )

@@ -19,6 +19,7 @@ from dagster_peaka.caches.project import PeakaProject, PeakaQuery
 from dagster_peaka.queries.lineage import Lineage, column_lineage
 from dagster_peaka.queries.sources import folded, is_query
 from dagster_peaka.queries.sql import UnreadableSqlError, tables_of
+from dagster_peaka.steps.specs import checked_spec
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 
@@ -44,7 +45,8 @@ class Graph:
 
     def spec_of(self, query: PeakaQuery) -> dg.AssetSpec:
         """The spec of a query's asset, with its dependencies and its sources."""
-        spec = self._translator.get_query_spec(query)
+        method = self._translator.get_query_spec
+        spec = checked_spec(method(query), f"query {query.name}", method)
         read = self._read_by(query)
         metadata: dict[str, object] = {
             **spec.metadata,

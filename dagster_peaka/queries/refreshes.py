@@ -29,14 +29,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dagster_peaka.api.models import COMPLETED, TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.api.query_models import QueryStatus
+from dagster_peaka.api.query_models import UNCHANGED_WORD, QueryStatus, refresh_execution
 from dagster_peaka.sync.timers import Lasting
 
 MODE = SyncMode.FULL_REFRESH
 """As what a refresh is told: it makes the whole snapshot anew."""
-
-UNCHANGED_WORD = 30.0
-"""Seconds for which a word that may be from before the start has to stay, where no time tells."""
 
 UNPROVEN = "COMPLETED BEFORE ITS START"
 """The end of a refresh whose word stays that of an earlier one: not known as a success."""
@@ -69,7 +66,7 @@ class Refreshes:
         if self.baseline is not None:
             self._read_before = True
             self._before.add(self.baseline)
-            self._known.append(_told(datetime.fromisoformat(self.baseline), COMPLETED))
+            self._known.append(refresh_execution(datetime.fromisoformat(self.baseline), COMPLETED))
 
     @property
     def history(self) -> list[CacheExecution]:
@@ -115,7 +112,7 @@ class Refreshes:
         if self._known and not self._known[0].ended and self._known[0].id in self._before:
             started = self._known[0].created_at
             assert started is not None
-            self._known[0] = _told(started, REPLACED, started)
+            self._known[0] = refresh_execution(started, REPLACED, started)
 
     def _newest(self, status: QueryStatus, start: datetime, now: float) -> CacheExecution:
         """The refresh that began at ``start``, as the status shows it."""
@@ -126,27 +123,20 @@ class Refreshes:
             return before
         if word not in TERMINAL_STATUSES:
             self.unreadable()
-            return _told(start, word or "RUNNING")
+            return refresh_execution(start, word or "RUNNING")
         if updated is not None and updated < start:
             self._same.over()
             if self._stale.seen(now, (word, start)) < self.patience or not self._read_before:
-                return _told(start, "RUNNING")
-            return _told(start, UNPROVEN, start) if word == COMPLETED else _told(start, word)
+                return refresh_execution(start, "RUNNING")
+            return (
+                refresh_execution(start, UNPROVEN, start)
+                if word == COMPLETED
+                else refresh_execution(start, word)
+            )
         self._stale.over()
         lasting = self._same.seen(now, (word, start, updated))
         # What is there at the first reading is the baseline: however it ended, nothing is concluded from that.
         sure = not self._read_before or (updated is not None and updated > start)
         if not sure and self._same.readings > 1:
             sure = len(self._words) > 1 or lasting >= UNCHANGED_WORD
-        return _told(start, word, updated) if sure else _told(start, "RUNNING")
-
-
-def identity(start: datetime) -> str:
-    """What tells a refresh from the others of its query."""
-    return start.isoformat()
-
-
-def _told(start: datetime, word: str, finished_at: datetime | None = None) -> CacheExecution:
-    return CacheExecution(
-        id=identity(start), status=word, mode=MODE, created_at=start, finished_at=finished_at
-    )
+        return refresh_execution(start, word, updated) if sure else refresh_execution(start, "RUNNING")

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
+from dagster_peaka.caches.declared import link
 from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
-from dagster_peaka.records.materializations import link
 from dagster_peaka.sync.outcome import Origin, Result, Trouble
 from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.timers import HANGING

@@ -12,14 +12,12 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.api.models import CacheExecution, SyncMode
+from dagster_peaka.caches.declared import URL_METADATA
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sync.outcome import Result
 
 DATA_VERSION_TAG = "dagster/data_version"
 """The tag under which Dagster keeps a materialization's data version."""
-
-URL_METADATA = "peaka/url"
-"""The key of the address at which a person finds the cache."""
 
 TABLE_METADATA_KEYS = ("dagster/table_name", "dagster/column_schema", URL_METADATA)
 """What an asset's spec says about its table, and Dagster shows for each materialization."""
@@ -73,11 +71,6 @@ def table_metadata(declared: Mapping[str, Any]) -> dict[str, Any]:
     return {key: declared[key] for key in TABLE_METADATA_KEYS if declared.get(key) is not None}
 
 
-def link(url: str | None) -> dict[str, Any]:
-    """The metadata of the address at which a person finds the cache; nothing where it is not known."""
-    return {} if url is None else {URL_METADATA: dg.MetadataValue.url(url)}
-
-
 def data_version(execution: CacheExecution, fingerprint: str | None) -> str:
     """The fingerprint of the rows after an execution, and its id where there is none: never what counters say."""
     return execution.id if fingerprint is None else fingerprint
@@ -86,6 +79,11 @@ def data_version(execution: CacheExecution, fingerprint: str | None) -> str:
 def row_count(rows: int | None) -> dict[str, Any]:
     """Dagster's own metadata for a counted total; nothing where it is not known."""
     return {} if rows is None else {"dagster/row_count": dg.MetadataValue.int(rows)}
+
+
+def schedules_disabled(words: str | None) -> dict[str, Any]:
+    """The metadata of the schedules of Peaka's that were switched off before the sync; nothing where none were."""
+    return {} if words is None else {"peaka/schedules_disabled": dg.MetadataValue.text(words)}
 
 
 def materialization(

@@ -4,7 +4,6 @@ import concurrent.futures
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,10 +11,10 @@ import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import SyncMode
-from dagster_peaka.caches.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK, MODE_METADATA, DeclaredCache, link
 from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.errors import sentence
-from dagster_peaka.records.materializations import external_materialization, link, row_count, table_metadata
+from dagster_peaka.records.materializations import external_materialization, row_count, table_metadata
 from dagster_peaka.sensors.cursor import ADDRESS, short
 from dagster_peaka.sensors.event_log import RUN_ID_METADATA
 from dagster_peaka.sensors.review import Outcome
@@ -85,25 +84,43 @@ def measured_events(
         late: takes the assets whose answers did not come in time.
     """
     newest = {each.asset.key: each for each in reported if each.outcome.record}
-    measurer = Measurer(client, log, max(1.0, until - time.monotonic()))
-    asked: dict[dg.AssetKey, Future[Measurement]] = {}
+    wanted: dict[dg.AssetKey, tuple[SyncTarget, DeclaredCache]] = {}
     for key, each in newest.items():
         declared = each.asset.declared
-        if is_measured(declared) and not each.other_runs:
-            target = declared.target or SyncTarget(each.cache_id, str(declared.reference))
-            asked[key] = measurer.start(target, declared)
-    concurrent.futures.wait(asked.values(), timeout=max(0.0, until - time.monotonic()))
-    measurer.close()
+        if not each.other_runs:
+            wanted[key] = declared.target or SyncTarget(each.cache_id, str(declared.reference)), declared
+    found = measurements(client, log, until, wanted)
+    late.extend(newest[key].asset for key, measured in found.items() if measured is None)
     for each in reported:
-        future = asked.get(each.asset.key) if newest.get(each.asset.key) is each else None
-        measured: Measurement | None = None
-        if future is not None and not future.done():
-            late.append(each.asset)
-        elif future is not None and not future.cancelled():
-            measured = future.result()
+        measured = found.get(each.asset.key) if newest.get(each.asset.key) is each else None
         yield from events_of(
             each.asset, each.cache_id, each.outcome, measured, client.cache_url(each.cache_id)
         )
+
+
+def measurements(
+    client: PeakaClient,
+    log: logging.Logger,
+    until: float,
+    wanted: Mapping[dg.AssetKey, tuple[SyncTarget, DeclaredCache]],
+) -> dict[dg.AssetKey, Measurement | None]:
+    """What tables hold now, of the assets that ask for that; None where the answer did not come in time.
+
+    Args:
+        until: when no answer is waited for any more, by the monotonic clock.
+    """
+    measurer = Measurer(client, log, max(1.0, until - time.monotonic()))
+    asked = {
+        key: measurer.start(target, declared)
+        for key, (target, declared) in wanted.items()
+        if is_measured(declared)
+    }
+    concurrent.futures.wait(asked.values(), timeout=max(0.0, until - time.monotonic()))
+    measurer.close()
+    return {
+        key: future.result() if future.done() and not future.cancelled() else None
+        for key, future in asked.items()
+    }
 
 
 def events_of(

@@ -5,9 +5,14 @@ A sensor is defined without knowing of the others, and Dagster offers no check o
 tick asks the code location: of the sensors of its kind that are switched on, the first by name takes the asset.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import dagster as dg
+
+from dagster_peaka.caches.names import few
+
+NAMED_AT_MOST = 10
+"""Assets that one message names at most."""
 
 
 def left_to_others(
@@ -37,6 +42,17 @@ def left_to_others(
         for string in others[other]:
             left.setdefault(strings[string], other)
     return left
+
+
+def words_on_overlaps(name: str, others: Mapping[dg.AssetKey, str]) -> Iterator[str]:
+    """What a polling sensor of this name says of the assets that it leaves to others: a line for each of these."""
+    for other in sorted(set(others.values())):
+        shared = [key.to_user_string() for key in sorted(others) if others[key] == other]
+        yield (
+            f"Sensors {other} and {name} both poll assets of this code location. This one leaves them to {other}, or "
+            "an execution could be recorded twice; give each asset to one polling sensor: "
+            f"{few(shared, NAMED_AT_MOST)}"
+        )
 
 
 def _switched_on(context: dg.SensorEvaluationContext, others: Iterable[str]) -> set[str]:

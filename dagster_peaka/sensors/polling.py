@@ -13,6 +13,7 @@ from dagster_peaka.caches.declared import (
     LAST_SYNC_CHECK,
     QUERY_METADATA,
     declared_cache,
+    declared_query,
     given_assets_or_specs,
     polling_sensor_metadata,
 )
@@ -84,7 +85,7 @@ def build_peaka_polling_sensor(
             result = (
                 Tick(context, name, client, peaka, polled, backfill, catalogs).result() if polled else None
             )
-            refreshed = refresh_events(context, client, queries)
+            refreshed = refresh_events(context, name, client, peaka, queries)
         return _with_queries(result, refreshed, len(queries)) if queries or result is None else result
 
     return dg.SensorDefinition(
@@ -100,10 +101,13 @@ def build_peaka_polling_sensor(
 
 
 def _with_queries(
-    result: dg.SensorResult | None, refreshed: Sequence[dg.AssetMaterialization], queries: int
+    result: dg.SensorResult | None,
+    refreshed: Sequence[dg.AssetMaterialization | dg.AssetCheckEvaluation],
+    queries: int,
 ) -> dg.SensorResult:
     """A tick's result, with what has become of materialized queries."""
-    reason = f"Recorded {len(refreshed)} of {queries} materialized queries."
+    recorded = sum(isinstance(event, dg.AssetMaterialization) for event in refreshed)
+    reason = f"Recorded {recorded} of {queries} materialized queries."
     if result is None:
         return dg.SensorResult(asset_events=refreshed, skip_reason=reason)
     return dg.SensorResult(
@@ -117,22 +121,26 @@ def _polled(
     assets: Iterable[dg.AssetsDefinition | dg.AssetSpec],
 ) -> tuple[list[PolledAsset], list[PolledQuery]]:
     polled: dict[bytes, PolledAsset] = {}
-    queries: list[PolledQuery] = []
+    queries: dict[str, PolledQuery] = {}
     for each in assets:
         alone = isinstance(each, dg.AssetSpec)
         checks = () if alone else each.check_keys
         checked = {check.asset_key for check in checks if check.name == LAST_SYNC_CHECK}
         for spec in [each] if alone else each.specs:
             if QUERY_METADATA in spec.metadata:
-                queries.append(PolledQuery(spec.key, spec.metadata))
+                query = PolledQuery(spec, declared_query(spec), spec.key in checked)
+                _refuse_same(query, queries.setdefault(query.name, query), f"query {query.name}")
                 continue
             asset = PolledAsset(spec.key, declared_cache(spec), spec.metadata, spec.key in checked)
-            other = polled.setdefault(asset.address, asset)
-            if other is not asset:
-                raise PeakaConfigError(
-                    f"Assets {other.key.to_user_string()} and {asset.key.to_user_string()} mean the same Peaka cache "
-                    f"{asset}: give the polling sensor one of them."
-                )
+            _refuse_same(asset, polled.setdefault(asset.address, asset), f"cache {asset}")
     if not polled and not queries:
         raise PeakaConfigError("The polling sensor was given no asset: there would be nothing to poll.")
-    return list(polled.values()), queries
+    return list(polled.values()), list(queries.values())
+
+
+def _refuse_same(one: PolledAsset | PolledQuery, other: PolledAsset | PolledQuery, what: str) -> None:
+    if other is not one:
+        raise PeakaConfigError(
+            f"Assets {other.key.to_user_string()} and {one.key.to_user_string()} mean the same Peaka {what}: give the "
+            "polling sensor one of them."
+        )

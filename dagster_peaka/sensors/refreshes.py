@@ -5,102 +5,189 @@ refresh has replaced between two ticks is lost, as Peaka keeps no history of ref
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta, timezone
 
 import dagster as dg
 
+from dagster_peaka.api import calls
 from dagster_peaka.api.client import PeakaClient
-from dagster_peaka.api.models import COMPLETED, CacheExecution, SyncMode
+from dagster_peaka.api.models import CacheExecution, CacheStatus
 from dagster_peaka.api.query_models import QueryStatus
-from dagster_peaka.caches.declared import QUERY_ID_METADATA, QUERY_METADATA
-from dagster_peaka.caches.names import few
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK, DeclaredCache, polled_assets, query_target
+from dagster_peaka.caches.names import SyncTarget, few
 from dagster_peaka.errors import PeakaError
-from dagster_peaka.records.materializations import DATA_VERSION_TAG
-from dagster_peaka.records.refreshes import refresh_metadata, refresh_version
-from dagster_peaka.sensors.event_log import followed
-from dagster_peaka.sensors.events import EXTERNAL
+from dagster_peaka.records.materializations import DATA_VERSION_TAG, row_count
+from dagster_peaka.records.refreshes import refresh_check, refresh_metadata, refresh_version
+from dagster_peaka.resource import PeakaResource
+from dagster_peaka.sensors.claims import Claims, Logged, Trigger
+from dagster_peaka.sensors.cursor import short
+from dagster_peaka.sensors.entries import Entries
+from dagster_peaka.sensors.event_log import RUN_ID_METADATA, deferred, evaluated, followed
+from dagster_peaka.sensors.events import EXTERNAL, measurements
+from dagster_peaka.sensors.overlap import left_to_others, words_on_overlaps
+from dagster_peaka.steps.fingerprints import Measurement
+from dagster_peaka.sync.outcome import Origin
+
+SOUGHT_FOR = timedelta(days=1)
+"""How far back runs and their triggers are sought."""
+
+MEASURING = 20.0
+"""Seconds of a tick for row counts and fingerprints of snapshots."""
 
 
 @dataclass(frozen=True)
 class PolledQuery:
-    """An asset whose materialized query is polled."""
+    """An asset whose materialized query is polled, and whether it declares the last-sync check."""
 
-    key: dg.AssetKey
-    metadata: Mapping[str, Any]
+    spec: dg.AssetSpec
+    declared: DeclaredCache
+    checked: bool
+
+    @property
+    def key(self) -> dg.AssetKey:
+        """The asset's key."""
+        return self.spec.key
+
+    @property
+    def name(self) -> str:
+        """The query's name, or its id, as the spec has it."""
+        return str(self.declared.reference)
 
     def is_meant(self, status: QueryStatus) -> bool:
         """Whether a status is that of this query, which its spec names by id or name."""
-        names = {self.metadata.get(QUERY_ID_METADATA), self.metadata.get(QUERY_METADATA)}
+        names = {self.name, self.declared.target.cache_id if self.declared.target else None}
         return not names.isdisjoint({status.query_id, status.query_name})
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """A refresh that has ended, and of which asset's query."""
+
+    query: PolledQuery
+    target: SyncTarget
+    refresh: CacheExecution
+
+    @property
+    def key(self) -> dg.AssetKey:
+        return self.query.key
+
+
 def refresh_events(
-    context: dg.SensorEvaluationContext, client: PeakaClient, queries: Sequence[PolledQuery]
-) -> list[dg.AssetMaterialization]:
-    """The newest refresh of each query, where it has completed and no run has recorded it or is about to."""
+    context: dg.SensorEvaluationContext,
+    name: str,
+    client: PeakaClient,
+    peaka: PeakaResource,
+    queries: Sequence[PolledQuery],
+) -> list[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    """What is to be recorded of the newest refresh of each query, where it has ended and no run is about to record it.
+
+    Args:
+        name: the sensor's own.
+    """
     if not queries:
         return []
-    try:
-        statuses = client.queries.list_statuses()
-    except PeakaError as error:
-        context.log.warning("The statuses of materialized queries could not be read: %s", error)
+    others = left_to_others(context, name, (query.key for query in queries), polled_assets)
+    for line in words_on_overlaps(name, others):
+        context.log.warning("%s", line)
+    ((_, answer),) = client.collect([(None, calls.list_query_statuses())])
+    if isinstance(answer, PeakaError):
+        context.log.warning("The statuses of materialized queries could not be read: %s", answer)
         return []
-    found = {query.key: (query, status) for query in queries for status in statuses if query.is_meant(status)}
-    missing = [str(query.metadata.get(QUERY_METADATA)) for query in queries if query.key not in found]
+    found = {
+        query.key: (query, status) for query in queries for status in answer.value if query.is_meant(status)
+    }
+    missing = [query.name for query in queries if query.key not in found]
     if missing:
         context.log.warning("Not found in Peaka: the materialized queries %s.", few(missing))
     over = [
-        (query, status.query_id, refresh)
+        _Ended(query, query_target(status.query_id, status.query_name), refresh)
         for query, status in found.values()
-        if (refresh := completed(status)) is not None
+        if query.key not in others and (refresh := status.ended(answer.server_time)) is not None
     ]
-    return list(_recorded(context, over))
+    # By Peaka's clock, or by ours where it does not tell its own.
+    now = answer.server_time or datetime.now(timezone.utc)
+    return list(_events(context, client, peaka, over, now))
 
 
-def completed(status: QueryStatus) -> CacheExecution | None:
-    """The refresh that a status shows, when that alone proves its success: it was updated after its start."""
-    start, updated = status.started_at, status.updated_at
-    if status.status != COMPLETED or start is None or updated is None or updated <= start:
-        return None
-    return CacheExecution(
-        id=start.isoformat(),
-        status=COMPLETED,
-        mode=SyncMode.FULL_REFRESH,
-        created_at=start,
-        finished_at=updated,
+def _events(
+    context: dg.SensorEvaluationContext,
+    client: PeakaClient,
+    peaka: PeakaResource,
+    over: Sequence[_Ended],
+    now: datetime,
+) -> Iterator[dg.AssetMaterialization | dg.AssetCheckEvaluation]:
+    instance = context.instance
+    unseen = _unrecorded(instance, over)
+    since = time.time() - SOUGHT_FOR.total_seconds()
+    wanted = {each.key: (each.target.cache_id, since) for each in unseen}
+    runs = followed(instance, wanted) if wanted else {}
+    open_ones = [each for each in unseen if not _is_held(each, runs.get(each.key, ()), peaka, now)]
+    # Asked again: a run that is seen to follow nothing any more may have recorded it meanwhile.
+    new = _unrecorded(instance, open_ones)
+    measured = measurements(
+        client,
+        context.log,
+        time.monotonic() + MEASURING,
+        {each.key: (each.target, each.query.declared) for each in new},
+    )
+    for each in new:
+        triggers = deferred(instance, each.key, each.target.cache_id, since)
+        by = _claims(each, runs.get(each.key, ()), now).runs([0], Logged(deferred=triggers))
+        found, run_id = measured.get(each.key) or Measurement(), by.get(each.refresh.id)
+        metadata = {
+            **refresh_metadata(
+                each.target.cache_id,
+                each.refresh,
+                each.query.spec.metadata,
+                origin=EXTERNAL if run_id is None else Origin.TRIGGERED.value,
+                url=client.query_url(each.target.cache_id),
+            ),
+            **row_count(found.rows),
+            **({} if run_id is None else {RUN_ID_METADATA: dg.MetadataValue.dagster_run(run_id)}),
+        }
+        version = found.fingerprint or refresh_version(each.target.cache_id, each.refresh.id)
+        yield dg.AssetMaterialization(each.key, metadata=metadata, tags={DATA_VERSION_TAG: version})
+    for each in over:
+        check = dg.AssetCheckKey(each.key, LAST_SYNC_CHECK)
+        if each.query.checked and evaluated(instance, check) != each.refresh.id:
+            url = client.query_url(each.target.cache_id)
+            yield refresh_check(dg.AssetCheckEvaluation, each.key, str(each.target), each.refresh, url)
+
+
+def _unrecorded(instance: dg.DagsterInstance, over: Sequence[_Ended]) -> list[_Ended]:
+    """The refreshes that succeeded and of which, or of a later one, their assets have no materialization yet."""
+    return [each for each in over if each.refresh.succeeded and not _holds(instance, each)]
+
+
+def _holds(instance: dg.DagsterInstance, ended: _Ended) -> bool:
+    records = instance.fetch_materializations(ended.key, limit=1).records
+    event = records[0].asset_materialization if records else None
+    started = None if event is None else event.metadata.get("peaka/started_at")
+    begun = ended.refresh.created_at
+    return (
+        begun is not None
+        and isinstance(started, dg.TimestampMetadataValue)
+        and started.value >= begun.timestamp()
     )
 
 
-def _recorded(
-    context: dg.SensorEvaluationContext, over: Sequence[tuple[PolledQuery, str, CacheExecution]]
-) -> Iterator[dg.AssetMaterialization]:
-    if not over:
-        return
-    records = context.instance.get_asset_records([query.key for query, _, _ in over])
-    last = {record.asset_entry.asset_key: record.asset_entry.last_materialization for record in records}
-    new = [each for each in over if not _holds(last.get(each[0].key), each[2])]
-    if not new:
-        return
-    since = time.time() - timedelta(days=1).total_seconds()
-    runs = followed(context.instance, {query.key: (query_id, since) for query, query_id, _ in new})
-    for query, query_id, refresh in new:
-        assert refresh.finished_at is not None
-        age = time.time() - refresh.finished_at.timestamp()
-        if any(age < trigger.notices_within for trigger in runs.get(query.key, ())):
-            continue  # its run records it, if it lives
-        yield dg.AssetMaterialization(
-            asset_key=query.key,
-            metadata=refresh_metadata(query_id, refresh, query.metadata, origin=EXTERNAL),
-            tags={DATA_VERSION_TAG: refresh_version(query_id, refresh.id)},
-        )
+def _is_held(ended: _Ended, followed_by: Sequence[Trigger], peaka: PeakaResource, now: datetime) -> bool:
+    """Whether a refresh is left to the run that follows it, as long as that may be alive.
+
+    Where no time tells the end, that is as long as such a run would poll.
+    """
+    refresh = ended.refresh
+    begun = refresh.created_at or now
+    end = refresh.finished_at or begun + timedelta(seconds=peaka.poll_timeout)
+    since = {short(refresh.id): int(end.timestamp())}
+    return bool(_claims(ended, followed_by, now).held([0], {}, since))
 
 
-def _holds(last: dg.EventLogEntry | None, refresh: CacheExecution) -> bool:
-    """Whether an asset's newest materialization is of this refresh or a later one."""
-    event = last.asset_materialization if last is not None else None
-    started = None if event is None else event.metadata.get("peaka/started_at")
-    assert refresh.created_at is not None
-    return isinstance(started, dg.TimestampMetadataValue) and started.value >= refresh.created_at.timestamp()
+def _claims(ended: _Ended, followed_by: Sequence[Trigger], now: datetime) -> Claims:
+    """Which runs a refresh is of, as if the query were a cache with this one execution."""
+    status = CacheStatus(id=ended.target.cache_id, last_full_refresh=ended.refresh)
+    entries = Entries(status, None)
+    entries.order([ended.refresh], trusted=True)
+    return Claims(entries, followed_by, int(now.timestamp()))

@@ -18,7 +18,7 @@ from dagster_peaka.sensors.claims import Logged
 from dagster_peaka.sensors.cursor import Mark, PollingCursor, UnreadableCursor, short
 from dagster_peaka.sensors.event_log import deferred, evaluated, followed, recorded
 from dagster_peaka.sensors.events import Event, PolledAsset, Reported, failure, measured_events
-from dagster_peaka.sensors.overlap import left_to_others
+from dagster_peaka.sensors.overlap import left_to_others, words_on_overlaps
 from dagster_peaka.sensors.reading import CatalogNames, find_tables, read_histories
 from dagster_peaka.sensors.review import Review, Start, Verdict
 from dagster_peaka.sensors.summary import summary
@@ -145,13 +145,8 @@ class Tick:
         read = self._read(moved)
         self._report_on(read)
         events = self._events()
-        for other in sorted(set(self.others.values())):
-            shared = [key.to_user_string() for key in sorted(self.others) if self.others[key] == other]
-            self._warn(
-                f"Sensors {other} and {self.name} both poll assets of this code location. This one leaves them to "
-                f"{other}, or an execution could be recorded twice; give each asset to one polling sensor:",
-                few(shared, NAMED_AT_MOST),
-            )
+        for line in words_on_overlaps(self.name, self.others):
+            self.context.log.warning("%s", line)
         for beginning, lines in self.warnings.items():
             self.context.log.warning("%s %s", beginning, few(lines, NAMED_AT_MOST, " "))
         recorded = [str(each) for each in self.reported if each.is_recorded]

@@ -103,13 +103,17 @@ class SyncSettings:
         OnSchedule.parse(self.on_schedule)
 
     def as_metadata(self, supported: frozenset[SyncMode] | None = None) -> dict[str, object]:
-        """The metadata, without what is the step's default anyway."""
+        """The metadata of a cache's asset, without what is the step's default anyway."""
         if self.mode is not None:
             mode = SyncMode.parse(self.mode)
         else:
             only_refreshed = supported == frozenset({SyncMode.FULL_REFRESH})
             mode = SyncMode.FULL_REFRESH if only_refreshed else SyncMode.INCREMENTAL
-        metadata: dict[str, object] = {MODE_METADATA: mode.value}
+        return {MODE_METADATA: mode.value, **self.without_mode()}
+
+    def without_mode(self) -> dict[str, object]:
+        """The part of the metadata that a query's asset has, too."""
+        metadata: dict[str, object] = {}
         if self.row_count != RowCount.OFF.value:
             metadata[ROW_COUNT_METADATA] = self.row_count
         if self.fingerprint is not None:
@@ -203,7 +207,7 @@ def specs_of(
             f"translator must be an instance of a DagsterPeakaTranslator, not {translator!r}."
         )
     specs: list[dg.AssetSpec] = []
-    taken: dict[str, PeakaCache] = {}
+    taken: dict[str, str] = {}
     names: dict[str, PeakaCache] = {}
     for cache in caches:
         same = names.setdefault(cache.id, cache)
@@ -211,28 +215,47 @@ def specs_of(
             raise PeakaConfigError(
                 f"Cache {cache.id} is given twice, as {same.name} and as {cache.name}: leave one of them out."
             )
-        translated = translator.get_asset_spec(cache)
-        if not is_a(translated, dg.AssetSpec):
-            raise PeakaConfigError(
-                f"{type(translator).__name__}.get_asset_spec answered {translated!r} for cache {cache.id} "
-                f"({cache.name}): it must return a dagster.AssetSpec."
-            )
-        spec = _with_settings(translated, cache, sync, (place or _place)(cache))
-        if spec.partitions_def is not None:
-            raise PeakaConfigError(
-                f"The asset of cache {cache.id} ({cache.name}) has a partitions_def: a Peaka cache is synced as a "
-                "whole. Remove it in the translator's get_asset_spec."
-            )
-        # By these strings Dagster tells assets apart in places: ['a/b', 'c'] and ['a', 'b/c'] are one there.
-        shown = spec.key.to_user_string()
-        other = taken.setdefault(shown, cache)
-        if other is not cache:
-            raise PeakaConfigError(
-                f"Caches {other.id} ({other.name}) and {cache.id} ({cache.name}) would both be the asset {shown!r}: "
-                "give one of them another key in the translator's get_asset_spec, or leave it out with selector."
-            )
+        whose = f"cache {cache.id} ({cache.name})"
+        spec = checked_spec(translator.get_asset_spec(cache), whose, translator.get_asset_spec)
+        spec = _with_settings(spec, cache, sync, (place or _place)(cache))
+        check_distinct(spec, whose, taken)
         specs.append(spec)
     return specs
+
+
+def checked_spec(answered: object, whose: str, translated_by: Callable[..., object]) -> dg.AssetSpec:
+    """What a translator's method has answered, when it can be the spec of an asset that is synced as a whole.
+
+    Raises:
+        PeakaConfigError: naming the method and ``whose`` spec it is.
+    """
+    method = translated_by.__name__
+    if not isinstance(answered, dg.AssetSpec):
+        raise PeakaConfigError(
+            f"The translator's {method} answered {answered!r} for {whose}: it must return a dagster.AssetSpec."
+        )
+    if answered.partitions_def is not None:
+        raise PeakaConfigError(
+            f"The asset of {whose} has a partitions_def: it is synced as a whole. Remove it in the translator's "
+            f"{method}."
+        )
+    return answered
+
+
+def check_distinct(spec: dg.AssetSpec, whose: str, taken: dict[str, str]) -> None:
+    """Note ``whose`` spec it is in ``taken``, by its key.
+
+    Raises:
+        PeakaConfigError: naming both, when another one's is of that key already.
+    """
+    # By these strings Dagster tells assets apart in places: ['a/b', 'c'] and ['a', 'b/c'] are one there.
+    shown = spec.key.to_user_string()
+    other = taken.setdefault(shown, whose)
+    if other != whose:
+        raise PeakaConfigError(
+            f"{other} and {whose} would both be the asset {shown!r}: give one of them another key in the translator, "
+            "or leave it out with selector."
+        )
 
 
 def identity_of(
@@ -274,21 +297,34 @@ def schedules_text(incremental: str | None, full_refresh: str | None) -> str:
 
 
 def warn_of_schedules(caches: Sequence[PeakaCache], specs: Sequence[dg.AssetSpec]) -> None:
-    """Say in one line which caches Peaka syncs by itself, where that is not declared to be known.
+    """As :func:`warn_of_own_schedules`, for caches and their specs in the same order."""
+    warn_of_own_schedules(
+        "cache",
+        (
+            (cache.name, schedules_text(cache.incremental_schedule, cache.full_refresh_schedule), spec)
+            for cache, spec in zip(caches, specs, strict=True)
+        ),
+    )
+
+
+def warn_of_own_schedules(noun: str, known: Iterable[tuple[str, str, dg.AssetSpec]]) -> None:
+    """Say in one line what Peaka syncs by itself, where that is not declared to be known.
 
     Args:
-        specs: those of the caches, in the same order.
+        noun: what these are, ``cache`` or ``query``.
+        known: of each the name, the schedules in words (empty for none), and the spec.
     """
     found = [
-        f"{cache.name} ({schedules})"
-        for cache, spec in zip(caches, specs, strict=True)
-        if (schedules := schedules_text(cache.incremental_schedule, cache.full_refresh_schedule))
+        f"{name} ({schedules})"
+        for name, schedules, spec in known
+        if schedules
         and spec.metadata.get(ON_SCHEDULE_METADATA, OnSchedule.WARN.value) == OnSchedule.WARN.value
     ]
     if found:
         dg.get_dagster_logger("peaka").warning(
-            "Peaka syncs by schedules of its own: %s. A cache that Dagster decides to sync as well is synced twice. "
+            "Peaka syncs by schedules of its own: %s. A %s that Dagster decides to sync as well is synced twice. "
             "Set on_schedule to 'disable' to have those schedules switched off by the next sync, or to 'ignore' where "
             "both are wanted.",
             few(found),
+            noun,
         )

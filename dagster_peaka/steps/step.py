@@ -13,7 +13,7 @@ import dagster as dg
 from dagster_peaka.api import calls
 from dagster_peaka.api.client import FEW, NOT_LISTED, PeakaClient
 from dagster_peaka.api.models import CacheStatus, SyncMode
-from dagster_peaka.caches.declared import LAST_SYNC_CHECK, DeclaredCache, OnSchedule, declared_cache
+from dagster_peaka.caches.declared import LAST_SYNC_CHECK, DeclaredCache, declared_cache, link
 from dagster_peaka.caches.lookup import find_caches
 from dagster_peaka.caches.names import CacheReference, SyncTarget, few
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
@@ -22,9 +22,9 @@ from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializ
 from dagster_peaka.records.failures import step_failure, sync_error
 from dagster_peaka.records.materializations import (
     DATA_VERSION_TAG,
-    link,
     materialization,
     row_count,
+    schedules_disabled,
     table_metadata,
 )
 from dagster_peaka.steps.checks import CHECKS, evaluations
@@ -208,8 +208,7 @@ class _Step:
         found = Measurement() if measured is None else measured.result()
         extra.update(row_count(found.rows))
         target, mode = wanted.target, wanted.declared.mode
-        if target.cache_id in self._schedules_off:
-            extra["peaka/schedules_disabled"] = dg.MetadataValue.text(self._schedules_off[target.cache_id])
+        extra.update(schedules_disabled(self._schedules_off.get(target.cache_id)))
         yield materialization(key, target, mode, result, fingerprint=found.fingerprint, extra=extra)
         if result.execution and self._has_check(key):
             yield last_sync.passed(key, target.cache_id, mode, result.execution)
@@ -393,11 +392,7 @@ class _Step:
 
     def _see_to_schedules(self, wanted: Mapping[dg.AssetKey, _Wanted], schedules: Schedules) -> None:
         """Switch off Peaka's own schedules, or say that there are some, as each asset declares."""
-        chosen: dict[OnSchedule, list[SyncTarget]] = {choice: [] for choice in OnSchedule}
-        for each in wanted.values():
-            chosen[each.declared.on_schedule].append(each.target)
-        schedules.warn(chosen[OnSchedule.WARN])
-        errors = schedules.disable(chosen[OnSchedule.DISABLE])
+        errors = schedules.see_to((each.target, each.declared.on_schedule) for each in wanted.values())
         self._schedules_off = schedules.disabled
         for key, each in wanted.items():
             if each.target.cache_id in errors:

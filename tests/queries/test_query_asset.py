@@ -1,6 +1,7 @@
 """Runs of query assets against a sandbox: order, checks, what is recorded, what is followed and what is left alone."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -252,6 +253,8 @@ def test_what_runs_already_is_not_taken_for_ours(shop: PeakaSandbox) -> None:
     """It may have read before the caches were synced: another refresh is asked for, and followed."""
     shop.queries.plan("report", hold=True)
     shop.queries.refresh("report")
+    while not shop.queries.refreshes("report")[0].started_at:
+        time.sleep(0.01)
     with acting_when(lambda: posted(shop) == 1, lambda: shop.queries.release("report")):
         result = run_of(report(), peaka_for(shop))
 

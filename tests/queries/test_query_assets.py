@@ -188,7 +188,7 @@ def test_a_schedule_of_peaka_s_is_said(caplog: pytest.LogCaptureFixture) -> None
     ("arguments", "said"),
     [
         ({"selector": "dialy"}, "No materialized query fits 'dialy'. Near matches: daily."),
-        ({"on_schedule": "disable"}, "on_schedule of queries must be 'ignore' or 'warn'"),
+        ({"on_schedule": "off"}, "on_schedule must be one of 'ignore', 'warn', 'disable'"),
         ({"sources_check": "always"}, "sources_check must be one of"),
     ],
 )
@@ -205,7 +205,7 @@ def test_two_queries_of_one_key_are_refused() -> None:
         def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
             return super().get_query_spec(props).replace_attributes(key="same")
 
-    with pytest.raises(PeakaConfigError, match="Two queries would be the asset 'same'"):
+    with pytest.raises(PeakaConfigError, match="query a and query b would both be the asset 'same'"):
         build_peaka_query_assets(project(a="SELECT 1", b="SELECT 2"), translator=Same())
 
 

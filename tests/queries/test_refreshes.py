@@ -5,7 +5,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 
 from dagster_peaka.api.query_models import QueryStatus
-from dagster_peaka.queries.refreshes import REPLACED, UNPROVEN, Refreshes, identity
+from dagster_peaka.queries.refreshes import REPLACED, UNPROVEN, Refreshes
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 PATIENCE = 20.0
@@ -168,7 +168,7 @@ def test_a_reading_that_fails_confirms_nothing() -> None:
 
 def test_what_an_earlier_attempt_saw_is_the_baseline() -> None:
     """Also where the first reading shows a later refresh: that is none from before."""
-    refreshes = Refreshes("7", PATIENCE, identity(at(0)))
+    refreshes = Refreshes("7", PATIENCE, at(0).isoformat())
     refreshes.read(status("COMPLETED", 60), 0)
 
     assert told(refreshes) == [("RUNNING", 60), ("COMPLETED", 0)]
