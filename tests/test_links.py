@@ -6,13 +6,18 @@ import dagster as dg
 import pytest
 
 from dagster_peaka import (
+    DagsterPeakaTranslator,
     PeakaClient,
     PeakaConfigError,
     PeakaProjectComponent,
     PeakaResource,
     PeakaSyncError,
     build_peaka_cache_asset,
+    build_peaka_cache_assets,
     build_peaka_polling_sensor,
+    build_peaka_query_asset,
+    build_peaka_query_assets,
+    load_peaka_cache_specs,
 )
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.materializing import peaka_for
@@ -88,6 +93,63 @@ def test_without_studio_url_there_is_no_link(sandbox: PeakaSandbox) -> None:
     result = dg.materialize([build_peaka_cache_asset(table=TABLE)], resources={"peaka": peaka_for(sandbox)})
     (event,) = result.get_asset_materialization_events()
     assert "peaka/url" not in event.materialization.metadata
+
+
+QUERIES = "https://peaka.example/{project_id}/queries/{query_id}"
+
+
+def test_a_query_links_to_its_own_page(sandbox: PeakaSandbox) -> None:
+    """The materialization, a failure, its sentence, and what the polling sensor records."""
+    query_id = sandbox.queries.create("report", "SELECT 1 AS one")
+    link = dg.MetadataValue.url(f"https://peaka.example/{sandbox.project_id}/queries/{query_id}")
+    peaka = peaka_for(sandbox, studio_query_url=QUERIES, studio_url=TEMPLATE)
+    asset = build_peaka_query_asset(query="report")
+
+    good = dg.materialize([asset], resources={"peaka": peaka})
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance=instance, resources={"peaka": peaka})
+        ticked = build_peaka_polling_sensor(asset)(context)
+    sandbox.queries.plan("report", fail="no room")
+    bad = dg.materialize([asset], resources={"peaka": peaka}, raise_on_error=False)
+
+    (event,) = good.get_asset_materialization_events()
+    assert event.materialization.metadata["peaka/url"] == link
+    assert isinstance(ticked, dg.SensorResult)
+    assert [each.metadata["peaka/url"] for each in ticked.asset_events] == [link]
+    (failed,) = [event for event in bad.all_events if event.is_step_failure]
+    data = failed.step_failure_data.user_failure_data
+    assert data is not None
+    assert data.metadata["peaka/url"] == link
+    assert f"<{link.value}>" in (data.description or "")
+
+
+def test_specs_link_where_the_translator_is_given_the_resource(sandbox: PeakaSandbox) -> None:
+    """Those of caches, whether they are synced or only watched, and those of queries."""
+    query_id = sandbox.queries.create("report", "SELECT 1 AS one")
+    peaka = peaka_for(sandbox, studio_url=TEMPLATE, studio_query_url=QUERIES)
+    project = peaka.fetch_project(selector=TABLE, queries=True)
+    translator = DagsterPeakaTranslator(pages=peaka)
+
+    (cache,) = (
+        spec for each in build_peaka_cache_assets(project, translator=translator) for spec in each.specs
+    )
+    (watched,) = load_peaka_cache_specs(project, translator=translator)
+    (query,) = (
+        spec for each in build_peaka_query_assets(project, translator=translator) for spec in each.specs
+    )
+
+    assert (
+        cache.metadata["peaka/url"] == watched.metadata["peaka/url"] == dg.MetadataValue.url(link_of(sandbox))
+    )
+    assert query.metadata["peaka/url"].value.endswith(f"/queries/{query_id}")
+
+
+def test_a_template_for_queries_names_no_cache() -> None:
+    """The message names the setting, and what its template may name."""
+    with pytest.raises(PeakaConfigError, match=r"studio_query_url must be .*\{query_id\}"):
+        PeakaClient("k", "p", studio_query_url=TEMPLATE)
+    with pytest.raises(ValueError, match="studio_query_url must be an address like"):
+        PeakaResource.model_validate({"api_key": "k", "project_id": "p", "studio_query_url": TEMPLATE})
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,9 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         polled = bool(self.polling_sensor)
         if self.wait is False and not polled:
             raise field_error(("wait",), NEEDS_POLLING)
+        queries = switched(self.queries, PeakaQuerySettings)
+        if queries is not None and not queries.wait and not polled:
+            raise field_error(("queries", "wait"), NEEDS_POLLING)
         for field, several in (("overrides", self.overrides), ("caches", self.caches or ())):
             for number, each in enumerate(several):
                 each.check((field, number), self.step_per, polled=polled)
@@ -478,7 +481,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
     def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
         """The spec of the asset that stands for the materialized query ``props``. Override it to change it."""
-        return DagsterPeakaTranslator().get_query_spec(props)
+        return DagsterPeakaTranslator(pages=self.connection).get_query_spec(props)
 
     def execute(self, context: dg.AssetExecutionContext, peaka: PeakaResource) -> Iterable[StepResult]:
         """What a step does: sync the caches of its selected assets, with the config of the run.
@@ -511,7 +514,8 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             self._log.warning("%s: overrides: %s", self._title, problem)
         steps = self._steps(context)
         with blaming(self._context):
-            definitions = self._definitions(steps.of_caches(caches, said), steps.name)
+            assets = steps.of_caches(caches, said)
+        queries: list[dg.AssetsDefinition] = []
         settings = switched(self.queries, PeakaQuerySettings)
         if settings is not None and caches and not project.queries:
             self._log.warning(
@@ -520,18 +524,18 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                 age(project.taken_at),
                 REFRESH,
             )
-        if settings is None or not project.queries:
-            return definitions
-        with blaming(self._context, "queries"):
-            queries = query_assets_of(
-                project,
-                caches,
-                settings,
-                cache_spec=lambda props: self._spec(props, said.get(props.id, ())),
-                query_spec=self.get_query_spec,
-                resource_key=steps.name,
-            )
-        return dg.Definitions.merge(definitions, dg.Definitions(assets=queries))
+        if settings is not None and project.queries:
+            with blaming(self._context, "queries"):
+                queries = query_assets_of(
+                    project,
+                    caches,
+                    settings,
+                    cache_spec=lambda props: self._spec(props, said.get(props.id, ())),
+                    query_spec=self.get_query_spec,
+                    resource_key=steps.name,
+                )
+        with blaming(self._context):
+            return self._definitions(assets, steps.name, queries)
 
     def _definitions_of_entries(
         self, entries: Sequence[PeakaCacheEntry], context: dg.ComponentLoadContext
@@ -570,7 +574,9 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             execute=self.execute,
         )
 
-    def _definitions(self, assets: Sequence[dg.AssetsDefinition], name: str) -> dg.Definitions:
+    def _definitions(
+        self, assets: Sequence[dg.AssetsDefinition], name: str, queries: Sequence[dg.AssetsDefinition] = ()
+    ) -> dg.Definitions:
         """The assets, with the resource that they need, and with sensors."""
         for spec in (spec for definition in assets for spec in definition.specs):
             if declared_cache(spec).wait is False and not self.polling_sensor:
@@ -584,11 +590,12 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                     raise PeakaConfigError(NOTHING_UPSTREAM)
                 arguments = upstream.arguments(f"{name}_upstream_sensor")
                 sensors.append(build_peaka_upstream_sensor(assets, **arguments))
-        if polling is not None and assets:
+        if polling is not None and (assets or queries):
             with blaming(self._context, "polling_sensor"):
                 arguments = polling.arguments(f"{name}_polling_sensor")
-                sensors.append(build_peaka_polling_sensor(assets, resource_key=name, **arguments))
-        return dg.Definitions(assets=assets, sensors=sensors, resources={name: self.connection})
+                polled = [*assets, *queries]
+                sensors.append(build_peaka_polling_sensor(polled, resource_key=name, **arguments))
+        return dg.Definitions(assets=[*assets, *queries], sensors=sensors, resources={name: self.connection})
 
     # Words
 

@@ -42,6 +42,7 @@ def query_assets_of(
         translator=ComponentTranslator(cache_spec, in_group),
         sources_check=settings.sources_check,
         on_schedule=settings.on_schedule,
+        wait=settings.wait,
         row_count=settings.row_count or "off",
         fingerprint=settings.fingerprint,
         cancel_on_termination=settings.cancel_on_termination,

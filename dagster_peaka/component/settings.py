@@ -360,9 +360,12 @@ class PeakaQuerySettings(Section):
         doc("The check sources_cached before each refresh: none, a warning, or no refresh where it fails."),
     ] = "warn"
     on_schedule: Annotated[
-        Literal["ignore", "warn"],
-        doc("Whether queries that Peaka also refreshes by a schedule are named when definitions load."),
+        Literal["ignore", "warn", "disable"],
+        doc("What is done about queries that Peaka also refreshes by a schedule of its own."),
     ] = "warn"
+    wait: Annotated[
+        bool, doc("Whether a step waits for its refresh; false leaves it to the polling_sensor.")
+    ] = True
     row_count: Annotated[
         _RowCount | None, doc("What dagster/row_count is taken from after a refresh; by default nothing.")
     ] = None

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def _serve(options: argparse.Namespace) -> None:
     from dagster_peaka.sandbox import PeakaSandbox
 
+    queries = _pairs("query", "NAME=SQL", options.query)
     given = options.api_key or os.environ.get(KEY_VARIABLE)
     with _written_to(options.requests) as on_request:
         sandbox = PeakaSandbox(
@@ -51,10 +52,13 @@ def _serve(options: argparse.Namespace) -> None:
             port=options.port,
             profile=options.profile,
             behaviour=Behaviour(**_readings(options)),
-            fail=_failing(options.fail),
+            fail=_pairs("fail", "CATALOG.SCHEMA.TABLE=REASON", options.fail),
             on_request=on_request,
         )
         with sandbox:
+            for name, sql in queries.items():
+                with suppress(ValueError):  # the store has it
+                    sandbox.queries.create(name, sql)
             print(
                 _greeting(sandbox.base_url, sandbox.project_id, None if given else _DEFAULT_KEY), flush=True
             )
@@ -105,12 +109,12 @@ def _sources(given: Sequence[str]) -> dict[str, dict[str, str | Path]]:
     return sources
 
 
-def _failing(given: Sequence[str]) -> dict[str, str]:
+def _pairs(option: str, form: str, given: Sequence[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
-    for table, separator, reason in pairs:
-        if not separator or not reason:
-            raise SandboxError(f"fail {table}: write it as CATALOG.SCHEMA.TABLE=REASON.")
-    return {table: reason for table, _, reason in pairs}
+    for name, separator, value in pairs:
+        if not separator or not value:
+            raise SandboxError(f"{option} {name}: write it as {form}.")
+    return {name: value for name, _, value in pairs}
 
 
 def _leave(_: int, __: object) -> NoReturn:
@@ -158,6 +162,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="CATALOG.SCHEMA.TABLE=REASON",
         help="let every execution of this table's cache end FAILED with the reason; may be repeated",
+    )
+    add(
+        "--query",
+        action="append",
+        default=[],
+        metavar="NAME=SQL",
+        help="a materialized query to save, unless the store has it; may be repeated",
     )
     add(
         "--store",

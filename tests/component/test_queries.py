@@ -103,3 +103,38 @@ def test_a_state_under_a_key_of_one_s_own_is_kept_apart_as_well(
     assert keys(project.definitions("older")) == set()
     project.refresh("older")
     assert len(project.states) == 2
+
+
+def test_the_polling_sensor_covers_queries_that_nobody_waits_for(
+    project: Project, sandbox_with_query: PeakaSandbox
+) -> None:
+    """And the schedules that are to be switched off are a matter of each query's asset."""
+    connection = connection_to(
+        sandbox_with_query, studio_query_url="https://peaka.example/{project_id}/{query_id}"
+    )
+    project.declare(
+        {
+            "connection": connection,
+            "polling_sensor": True,
+            "queries": {"include": "daily", "wait": False, "on_schedule": "disable"},
+        }
+    )
+
+    definitions = project.definitions(dev=True)
+
+    (sensor,) = list(definitions.sensors or ())
+    assert isinstance(sensor, dg.SensorDefinition)
+    assert QUERY in sensor.metadata["peaka/polling_sensor"].value  # pyright: ignore[reportOperatorIssue]
+    metadata = definitions.resolve_asset_graph().get(dg.AssetKey(QUERY.split("/"))).metadata
+    assert metadata["peaka/wait"] is False
+    assert metadata["peaka/on_schedule"] == "disable"
+    assert str(metadata["peaka/url"].value).startswith("https://peaka.example/")
+
+
+def test_queries_that_nobody_waits_for_need_a_polling_sensor(
+    project: Project, sandbox_with_query: PeakaSandbox
+) -> None:
+    """Nobody would learn how their refreshes end."""
+    project.declare({"connection": connection_to(sandbox_with_query), "queries": {"wait": False}})
+
+    assert "leaves it to a polling sensor" in project.refusal(dev=True)

@@ -18,6 +18,8 @@ from dagster_peaka.sandbox import PeakaSandbox
 from flights.database import create_tables
 from flights.defs import landing
 from flights.defs.caches import cache_assets
+from flights.peaka_names import QUERY
+from flights.punctuality import statement
 from tests.dagster_dev import dagster_dev, write_settings
 from tests.graphql import GraphQL
 from tests.materializing import peaka_for
@@ -25,6 +27,12 @@ from tests.materializing import peaka_for
 SHOPS = [f"shop_{city}" for city in ("berlin", "lisbon", "oslo", "paris", "rome", "vienna")]
 MONTHS = [f"orders_2010_{month:02}" for month in range(1, 13)]
 THRICE = "shop_oslo.public.orders_2010_01"
+DEAREST = """
+WITH oslo AS (SELECT item, max(price) AS price FROM shop_oslo.public.orders_2010_01 GROUP BY item)
+SELECT r.item, oslo.price AS in_oslo, r.price AS in_rome, oslo.price - r.price AS dearer
+FROM oslo JOIN shop_rome.public.orders_2010_01 r ON r.item = oslo.item
+"""
+"""The materialized query of the fleet."""
 
 WORKSPACE_YAML = f"""\
 load_from:
@@ -81,7 +89,9 @@ def served(path: Path) -> Generator[Served]:
     sources = {catalog: {"public": folder.source(catalog)} for catalog in ("ops", *SHOPS)}
     with PeakaSandbox(sources, caches=[f"{catalog}.public.*" for catalog in sources]) as sandbox:
         sandbox.wait_idle()
-        peaka_for(sandbox).fetch_project().save(folder.snapshot)
+        sandbox.queries.create(QUERY, statement())
+        sandbox.queries.create("dearest", DEAREST)
+        peaka_for(sandbox).fetch_project(queries=True).save(folder.snapshot)
         write_settings(folder.home)
         with pytest.MonkeyPatch.context() as here:
             here.setenv("FLIGHTS_DATABASE", str(folder.source("ops")))

@@ -4,6 +4,7 @@ One file, so that `dagster dev` starts once. Each test has tables of its own, an
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -88,15 +89,15 @@ def test_rows_that_land_reach_the_report_by_themselves(
     run = ui.run(synced)
     assert (run.status, run.assets) == ("SUCCESS", [["ops", "public", "flights"]])
 
-    (requested_run,) = until(lambda: requested(ui.ticks("new_report")), what="request of the report")
-    assert ui.ended(requested_run).status == "SUCCESS"
+    report_run, query_run = until(lambda: query_and_report(ui), what="request of the query and the report")
+    assert ui.ended(report_run).status == "SUCCESS"
     page.goto(f"{ui.url}/assets/punctuality?view=events")
     expect(row(page, "flights")).to_contain_text(str(FLIGHTS_OF_THE_FIRST_DAY))
     reported = materialized_in(page)
     row(page, "report").get_by_text("[Show Markdown]").click()
     expect(page.get_by_role("dialog").get_by_role("row", name="United Air Lines")).to_be_visible()
 
-    for sensor, requests in {"after_landing": [synced], "new_report": [reported]}.items():
+    for sensor, requests in {"after_landing": [synced], "new_report": [reported, query_run]}.items():
         ui.wait_for_ticks(sensor)
         assert requested(ui.ticks(sensor)) == requests
     assert triggers(dagster_dev, "ops.public.flights", after=before) == [trigger]
@@ -117,10 +118,13 @@ def test_the_report_is_made_once_for_a_changed_row_and_not_for_a_sync_without_an
     assert dagster_dev.change("ops", "UPDATE airlines SET name = 'American' WHERE carrier = 'AA'") == 1
     assert sync_airlines(ui).metadata["peaka/rows_updated"] == 2
     ui.wait_for_ticks("new_report")
-    run, *others = requested(ui.ticks("new_report"))
-    assert (ui.ended(run).assets, others) == ([["punctuality"]], before)
+    runs = until(lambda: query_and_report(ui, before), what="request of the query and the report")
+    assert [ui.ended(run).assets for run in runs] == [
+        [["punctuality"]],
+        [["peaka", "mtquery", "punctuality"]],
+    ]
     ui.wait_for_ticks("new_report")
-    assert requested(ui.ticks("new_report")) == [run, *before]
+    assert requested(ui.ticks("new_report")) == [*runs, *before]
 
 
 def test_what_somebody_else_syncs_shows_up(dagster_dev: Served, page: Page, pictures: Path) -> None:
@@ -171,6 +175,12 @@ def triggers(dagster_dev: Served, cache: str, *, after: int) -> list[RequestReco
     ]
 
 
+def query_and_report(ui: GraphQL, before: Sequence[str] = ()) -> list[str] | None:
+    """The runs of the report and of its query, the newer first, when both are requested; without those before."""
+    runs = requested(ui.ticks("new_report"))
+    return runs[:2] if len(runs) == len(before) + 2 else None
+
+
 def requested(ticks: list[Tick]) -> list[str]:
     """The runs that ticks requested."""
     return [run_id for tick in ticks for run_id in tick.run_ids]
@@ -188,7 +198,7 @@ def test_the_asset_graph_leads_from_landings_to_the_report(dagster_dev: Served, 
     page.reload()  # which fits all of it into the window
     for table in TABLES:
         expect(page.get_by_text(table, exact=True)).to_have_count(2)
-    expect(page.get_by_text("punctuality", exact=True)).to_have_count(1)
+    expect(page.get_by_text("punctuality", exact=True)).to_have_count(2)  # the query, and the report
 
 
 def test_a_cache_materialized_by_the_button_shows_what_its_execution_did(
@@ -273,6 +283,26 @@ def test_a_cache_of_the_fleet_shows_its_table_and_what_its_syncs_did_over_time(
     for what in ("inserted", "updated", "deleted"):
         expect(page.get_by_text(f"peaka/rows_{what}", exact=True)).to_be_visible()
     take(page, pictures / "columns-and-plots.png", height=1570)
+
+
+def test_a_query_shows_of_which_columns_its_columns_are_made(
+    dagster_dev: Served, page: Page, pictures: Path
+) -> None:
+    """After a run by the button: the check, the snapshot's columns, and the lineage of one of them."""
+    url = dagster_dev.fleet.url + "/assets/peaka/mtquery/dearest"
+    page.goto(url)
+    page.get_by_role("button", name="Materialize").click()
+    run = launched(page)
+    page.goto(f"{dagster_dev.fleet.url}/runs/{run}")
+    expect(page.get_by_text("Success", exact=True)).to_be_visible()
+
+    page.goto(url)
+    for column in ("item", "in_oslo", "in_rome", "dearer"):
+        expect(row(page, column)).to_be_visible()
+    page.goto(f"{url}?view=lineage&column=dearer")
+    for table in ("shop_oslo", "shop_rome"):
+        expect(page.get_by_text(table).first).to_be_visible()
+    take(page, pictures / "query-lineage.png", height=900)
 
 
 def test_a_failed_run_says_which_caches_failed_and_why(

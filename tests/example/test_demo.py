@@ -66,6 +66,9 @@ def test_each_run_lands_the_next_day_and_counts_exactly(tmp_path: Path, environm
         "flights": (842, 2, 0),
     }
     assert re.search(r"^\| United Air Lines Inc\. +\| +165 \|", first.stdout, re.MULTILINE)
+    assert first.stdout.index("materialized ops/public/weather") < first.stdout.index(
+        "materialized peaka/mtquery/punctuality"
+    )
 
     updated = change(
         tmp_path, "UPDATE flights SET arr_delay = coalesce(arr_delay, 0) + 60 WHERE carrier = 'UA'"

@@ -34,13 +34,14 @@ def test_its_definitions_are_valid_without_any_configuration(
 def test_each_table_lands_and_is_cached_and_the_report_follows(
     project: Path, environment: dict[str, str]
 ) -> None:
-    """`dg list defs` shows five landings, a cache that depends on each, the report behind them, and what automates."""
+    """`dg list defs` shows five landings, a cache behind each, then query and report, and what automates."""
     found = json.loads(run_dg(project, environment, "list", "defs", "--json"))
     deps = {asset["asset_key"]: set(asset["dependency_keys"]) for asset in found["assets"]}
     landings: dict[str, set[str]] = {f"operational/{table}": set() for table in TABLES}
     caches = {f"ops/public/{table}": {f"operational/{table}"} for table in TABLES}
-    report = {"punctuality": {"ops/public/flights", "ops/public/airlines", "ops/public/weather"}}
-    assert deps == {**landings, **caches, **report}
+    query = {"peaka/mtquery/punctuality": {"ops/public/flights", "ops/public/airlines", "ops/public/weather"}}
+    report = {"punctuality": {"peaka/mtquery/punctuality"}}
+    assert deps == {**landings, **caches, **query, **report}
     assert [job["name"] for job in found["jobs"]] == ["chain"]
     assert [schedule["name"] for schedule in found["schedules"]] == ["another_day"]
     assert [sensor["name"] for sensor in found["sensors"]] == [
@@ -72,7 +73,7 @@ def test_the_caches_show_their_columns_and_one_fails_on_purpose(
     (sync,) = synced.get_asset_materialization_events()
     assert sync.materialization.metadata["dagster/row_count"].value == 0
     chain = definitions.resolve_job_def("chain").asset_layer.selected_asset_keys
-    assert {key.path[0] for key in chain} == {"operational", "ops", "punctuality"}
+    assert {key.path[0] for key in chain} == {"operational", "ops", "peaka", "punctuality"}
     assert dg.AssetKey(["ops", "public", "gates"]) not in chain
     assert dg.AssetKey(["ops", "public", "gates"]) in {
         spec.key for spec in definitions.resolve_all_asset_specs()

@@ -7,6 +7,7 @@ as far as the times could have shown it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from math import floor
@@ -189,8 +190,10 @@ QUIET = st.builds(
     coalesces=st.booleans(),
     lost=st.booleans(),
 )
+EXAMPLES = int(os.environ.get("PEAKA_QUERY_WORLDS", "1500"))
+"""How many worlds each test goes through."""
 MANY = settings(
-    max_examples=1500,
+    max_examples=EXAMPLES,
     phases=[Phase.generate],
     database=None,
     deadline=None,
@@ -237,6 +240,21 @@ def test_where_nobody_else_is_there_the_step_says_what_happened(world: World) ->
     assert result.trouble == {"COMPLETED": None, "FAILED": Trouble.FAILED, "CANCELED": Trouble.CANCELLED}[end]
     assert result.execution is not None
     assert result.execution.id == moment(world.ran()[0].start).isoformat()
+
+
+@MANY
+@given(world=WORLDS, at=st.floats(0.0, 300.0), since=st.sampled_from([0.0, 0.01, 0.9, UNCHANGED_WORD, 31.0]))
+def test_what_one_status_proves_has_happened(world: World, at: float, since: float) -> None:
+    """What the polling sensor goes by, at any moment and in the moments after a start: an end, as it really was."""
+    starts = [each.start for each in world.ran()]
+    now = starts[int(at) % len(starts)] + since if starts and at % 1 < 0.5 else at
+    shown = world.status(now).ended(date(now))
+    if shown is None:
+        return
+    (ran,) = [each for each in world.ran() if moment(each.start).isoformat() == shown.id]
+    if world.word_lag < UNCHANGED_WORD or not times_are_silent(world, ran):
+        assert ran.finish <= now
+        assert ran.end == {"CANCELLED": "CANCELED"}.get(shown.status, shown.status)
 
 
 def test_a_refresh_of_somebody_else_that_cannot_be_told_from_ours_counts() -> None:

@@ -4,11 +4,17 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
 
-from dagster_peaka import build_peaka_cache_asset, build_peaka_polling_sensor, build_peaka_query_asset
+from dagster_peaka import (
+    PeakaConfigError,
+    build_peaka_cache_asset,
+    build_peaka_polling_sensor,
+    build_peaka_query_asset,
+)
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.materializing import acting_when, peaka_for
 from tests.sensors.polling import Watch, values
@@ -161,3 +167,147 @@ def test_caches_and_queries_share_a_sensor(shop: PeakaSandbox, report: dg.Assets
     assert watch.skipped is not None
     assert "Polled 1 cache" in watch.skipped
     assert watch.skipped.endswith("Recorded 1 of 1 materialized queries.")
+
+
+# Where no time tells
+
+
+@pytest.mark.parametrize("updates", ["absent", "equal"])
+def test_without_a_time_of_update_a_refresh_is_recorded_when_its_word_has_stood(
+    shop: PeakaSandbox, watch: Watch, updates: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a minute after the start a word is no longer that of the refresh before."""
+    refreshed(shop)
+    with peaka_for(shop).get_client() as client:
+        (status,) = client.queries.list_statuses()
+    assert status.started_at is not None
+    started = status.started_at.isoformat()
+    shown = {
+        "queryId": status.query_id,
+        "queryName": "report",
+        "status": "COMPLETED",
+        "lastExecutionStartTime": started,
+        "lastUpdateTime": started if updates == "equal" else None,
+    }
+    shop.fault("listMaterializedQueryStatuses", times=None, status=200, body=[shown])
+
+    assert watch.tick() == []
+
+    monkeypatch.setattr("dagster_peaka.api.query_models.UNCHANGED_WORD", -1.0)  # the Date is in whole seconds
+    (event,) = watch.tick()
+    assert event.tags["dagster/data_version"] == f"{status.query_id}@{started}"
+    assert "peaka/finished_at" not in values(event)
+    assert watch.tick() == []
+
+
+def test_a_run_that_follows_a_refresh_without_a_time_of_update_records_it(
+    shop: PeakaSandbox, watch: Watch, report: dg.AssetsDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long that has stood: the run is under way, and notices the end."""
+    monkeypatch.setattr("dagster_peaka.api.query_models.UNCHANGED_WORD", -1.0)  # the Date is in whole seconds
+    shop.behaviour.query_updates = "absent"
+    ticks: list[list[object]] = []
+    shop.queries.plan("report", hold=True)
+
+    def end() -> None:
+        shop.queries.release("report")
+        shop.queries.wait_idle()
+        ticks.append(watch.tick())
+
+    slow = peaka_for(shop, poll_interval=2.0)
+    with acting_when(lambda: any(each.started_at for each in shop.queries.refreshes("report")), end):
+        run = dg.materialize([report], resources={"peaka": slow}, instance=watch.instance)
+
+    assert run.success
+    assert ticks == [[]]
+    assert watch.tick() == []
+
+
+# What the event log holds
+
+
+def test_a_run_that_records_while_a_tick_reads_is_not_doubled(
+    shop: PeakaSandbox, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the runs under way are read, then what is recorded: what such a run has recorded is seen."""
+    refreshed(shop)
+    (event,) = watch.tick()
+    refreshed(shop)
+    read = watch.instance.get_run_records
+    with peaka_for(shop).get_client() as client:
+        (status,) = client.queries.list_statuses()
+    assert status.started_at is not None
+    started = dg.MetadataValue.timestamp(status.started_at)
+
+    def reading(*arguments: Any, **more: Any) -> Any:
+        watch.instance.report_runless_asset_event(
+            dg.AssetMaterialization(REPORT, metadata={"peaka/started_at": started}, tags=event.tags)
+        )
+        return read(*arguments, **more)
+
+    monkeypatch.setattr(watch.instance, "get_run_records", reading)
+
+    assert watch.tick() == []
+
+
+def test_an_older_refresh_is_recorded_beside_a_run_that_waits_for_its_own(
+    shop: PeakaSandbox, watch: Watch, report: dg.AssetsDefinition
+) -> None:
+    """What a run follows is left to it, and nothing else."""
+    refreshed(shop)
+    shop.behaviour.query_start_gap = 2.0
+    ticks: list[list[object]] = []
+
+    def tick() -> None:
+        ticks.append(watch.tick())
+
+    asked = lambda: any(each.origin == "api" for each in shop.queries.refreshes("report"))  # noqa: E731
+    with acting_when(asked, tick):
+        run = dg.materialize([report], resources={"peaka": watch.peaka}, instance=watch.instance)
+
+    assert run.success
+    assert [len(events) for events in ticks] == [1]
+
+
+def test_row_count_and_fingerprint_are_as_a_run_would_have_recorded_them(shop: PeakaSandbox) -> None:
+    """The version too: a refresh of somebody else that changed nothing wakes nobody."""
+    asset = build_peaka_query_asset(query="report", row_count="query", fingerprint="count(*), max(id)")
+    with dg.DagsterInstance.ephemeral() as instance:
+        watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(shop), instance)
+        run = dg.materialize([asset], resources={"peaka": watch.peaka}, instance=instance)
+        (ours,) = run.asset_materializations_for_node("peaka__mtquery__report")
+        refreshed(shop)
+
+        (event,) = watch.tick()
+
+    assert values(event)["dagster/row_count"] == 1
+    assert event.tags["dagster/data_version"] == (ours.tags or {})["dagster/data_version"] == "[1, 1]"
+
+
+# Several sensors
+
+
+def test_of_two_sensors_over_one_query_the_first_by_name_takes_it(
+    shop: PeakaSandbox, report: dg.AssetsDefinition
+) -> None:
+    """The other one says so, and records nothing of it."""
+    sensors = [build_peaka_polling_sensor([report], name=name) for name in ("first", "second")]
+    definitions = dg.Definitions(assets=[report], sensors=sensors, resources={"peaka": peaka_for(shop)})
+    refreshed(shop)
+    with dg.DagsterInstance.ephemeral() as instance:
+        first, second = (
+            Watch(sensor, peaka_for(shop), instance, definitions=definitions) for sensor in sensors
+        )
+
+        assert second.tick() == []
+        assert len(first.tick()) == 1
+        assert first.warnings == []
+        assert "Sensors first and second both poll assets" in second.warnings[0]
+
+
+def test_two_assets_of_one_query_are_refused(report: dg.AssetsDefinition) -> None:
+    """As of one cache."""
+    other = build_peaka_query_asset(query="report", key="other")
+
+    with pytest.raises(PeakaConfigError, match="mean the same Peaka query report"):
+        build_peaka_polling_sensor([report, other])

@@ -368,7 +368,7 @@ def test_a_polling_sensor_has_to_cover_the_asset(sandbox: PeakaSandbox, tmp_path
             "-m",
             "tests.steps.waiting_location",
             "--select",
-            "polled,forgotten",
+            "polled,forgotten,forgotten_query",
         ],
         cwd=ROOT,
         env=environment,
@@ -384,6 +384,7 @@ def test_a_polling_sensor_has_to_cover_the_asset(sandbox: PeakaSandbox, tmp_path
     assert (
         "Asset forgotten would not be waited for (wait=False), and no polling sensor of this code location covers it"
     ) in ended.stdout
+    assert "Asset forgotten_query would not be waited for (wait=False)" in ended.stdout
     assert "Add build_peaka_polling_sensor with this asset to the definitions" in ended.stdout
     posts = [request.path for request in sandbox.requests if request.method == "POST"]
     assert [sandbox.caches[TABLE] in path for path in posts] == [True]

@@ -1,14 +1,15 @@
-"""A code location with two assets that are not waited for, of which a polling sensor covers one."""
+"""A code location with three assets that are not waited for, of which a polling sensor covers one."""
 
 import os
 
 import dagster as dg
 
-from dagster_peaka import PeakaResource, build_peaka_cache_asset
+from dagster_peaka import PeakaResource, build_peaka_cache_asset, build_peaka_query_asset
 from dagster_peaka.caches.declared import polling_sensor_metadata
 
 polled = build_peaka_cache_asset(table="ops.public.t", key="polled", wait=False)
 forgotten = build_peaka_cache_asset(table="ops.public.u", key="forgotten", wait=False)
+query = build_peaka_query_asset(query="report", key="forgotten_query", wait=False)
 
 
 @dg.sensor(name="watch", metadata=polling_sensor_metadata([polled.key]))
@@ -18,7 +19,7 @@ def watch() -> dg.SkipReason:
 
 
 defs = dg.Definitions(
-    assets=[polled, forgotten],
+    assets=[polled, forgotten, query],
     sensors=[watch],
     resources={
         "peaka": PeakaResource(

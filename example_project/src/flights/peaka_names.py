@@ -1,6 +1,9 @@
-"""Where Peaka finds the five tables: the environment's FLIGHTS_SCHEMA, `catalog.schema`, or `ops.public`."""
+"""What things are called in Peaka: the five tables, in the environment's FLIGHTS_SCHEMA, and the report's query."""
 
 import os
+
+QUERY = "punctuality"
+"""The materialized query of which the report is made."""
 
 
 def cache_key(table: str) -> list[str]:

@@ -11,6 +11,9 @@ from flights.peaka_names import cache_key
 ON_TIME_MINUTES = 15  # a flight is on time when it arrives less than this late, as the US government counts
 STRONG_WIND = 15  # miles an hour, at the airport and in the hour of departure
 
+TABLES = ("flights", "airlines", "weather")  # that the question is about
+COLUMNS = ("carrier", "airline", "flights", "on_time", "cancelled", "delay", "delay_in_wind")  # of its answer
+
 _STATEMENT = """
 SELECT
     f.carrier,
@@ -46,10 +49,7 @@ class Carrier:
 
 def statement() -> str:
     """The question, in Trino's SQL, over three cached tables."""
-    names = {
-        table: ".".join(f'"{part}"' for part in cache_key(table))
-        for table in ("flights", "airlines", "weather")
-    }
+    names = {table: ".".join(f'"{part}"' for part in cache_key(table)) for table in TABLES}
     return _STATEMENT.format(on_time=ON_TIME_MINUTES, strong_wind=STRONG_WIND, **names).strip()
 
 

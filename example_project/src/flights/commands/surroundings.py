@@ -15,7 +15,8 @@ from pathlib import Path
 
 from flights.commands.processes import Processes
 from flights.database import BROKEN_TABLE, create_tables
-from flights.peaka_names import cache_key
+from flights.peaka_names import QUERY, cache_key
+from flights.punctuality import statement
 
 _DAGSTER_YAML = """\
 # Written by the example's commands: no usage statistics, no pop-ups.
@@ -124,6 +125,7 @@ def _start_sandbox(processes: Processes, state: State, port: int) -> tuple[dict[
         *(sys.executable, "-m", "dagster_peaka.sandbox"),
         *("--source", f"{catalog}={state.operational}"),
         *("--cache", f"{catalog}.*"),
+        *("--query", f"{QUERY}={statement()}"),
         *("--fail", f"{catalog}.{BROKEN_TABLE}=the source refuses every connection"),
         *("--store", str(state.sandbox_store)),
         *("--port", str(port)),

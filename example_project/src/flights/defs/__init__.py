@@ -1,1 +1,1 @@
-"""What this project defines: landings, caches, the report, the resource and the schedule."""
+"""What this project defines: landings, caches, the query, the report, the resource and the schedule."""

@@ -8,7 +8,7 @@ from flights.defs.landing import next_day
 chain = dg.define_asset_job(
     "chain",
     selection=dg.AssetSelection.all() - dg.AssetSelection.groups(BROKEN),
-    description="Land a day of flights and the four small tables, sync the caches, make the report.",
+    description="Land a day of flights and the four small tables, sync the caches, refresh the query, make the report.",
 )
 
 
