@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TypeVar, cast
@@ -22,10 +21,9 @@ from dagster_peaka.caches.selection import (
     select,
 )
 from dagster_peaka.caches.snapshot import fetch_project
-from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
-from dagster_peaka.component.naming import plain
-from dagster_peaka.component.reading import Loc, all_problems, problem_at
-from dagster_peaka.component.settings import Texts, listed
+from dagster_peaka.component.attributes import PeakaCacheOverride
+from dagster_peaka.component.fields import listed
+from dagster_peaka.component.reading import Loc, all_problems, blaming
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.resource import PeakaResource
 
@@ -33,6 +31,11 @@ E = TypeVar("E", bound=PeakaError)
 
 REFRESH = "`dg utils refresh-defs-state`"
 """The command that renews the state."""
+
+
+def plain(project_id: str) -> str:
+    """A project's id; of one that is kept in a variable the variable's name."""
+    return project_id.env_var_name if isinstance(project_id, dg.EnvVar) else project_id
 
 
 def state_key(name: str, project_id: str, selection: PeakaCacheSelector | None) -> str:
@@ -63,17 +66,17 @@ def without_trace(error: E) -> E:
 def fetched(
     client: PeakaClient,
     selector: PeakaCacheSelector | None,
-    patterns: Sequence[tuple[Loc, Texts]],
+    overrides: Sequence[PeakaCacheOverride],
     context: dg.ResolutionContext | None,
     log: logging.Logger,
     *,
-    queries: bool = False,
+    queries: bool,
 ) -> PeakaProject:
     """A snapshot of the selected caches.
 
     Args:
         queries: whether it holds the project's saved queries as well.
-        patterns: which caches are said to be different, after the field that says so: each has to mean one.
+        overrides: each of their patterns has to mean a cache.
         context: says in errors where fields were read.
 
     Raises:
@@ -88,28 +91,14 @@ def fetched(
         return False
 
     watched: PeakaCacheSelector | None = selector
-    if patterns:
+    if overrides:
         asked = selector or PeakaCacheSelector()
         watched = PeakaCacheSelector(asked.include, [*entries(asked.exclude), noted])
-    try:
+    with blaming(context, "selection"):
         project = fetch_project(client, watched, log, queries=queries)
-    except PeakaConfigError as error:
-        raise problem_at(context, ("selection",), str(error)) from None
-    chosen = select(named, selector) if patterns else ()
-    problems = [
-        (loc, unmatched(text, chosen))
-        for loc, texts in patterns
-        for text in listed(texts)
-        if not fitting(chosen, text)
-    ]
-    if problems:
-        raise all_problems(context, problems)
+    if overrides and (missing := overrides_of(select(named, selector), overrides)[1]):
+        raise all_problems(context, missing)
     return project
-
-
-def is_dev() -> bool:
-    """Whether ``dg`` or ``dagster dev`` loads definitions, as Dagster decides it."""
-    return bool(os.environ.get("DAGSTER_IS_DEV_CLI"))
 
 
 def entries(choice: PeakaCacheChoice | None) -> list[str | PeakaCachePredicate]:
@@ -159,9 +148,9 @@ def still_selected(
 
 def overrides_of(
     caches: Sequence[PeakaCache], overrides: Sequence[PeakaCacheOverride]
-) -> tuple[dict[str, list[PeakaCacheAttributes]], list[tuple[Loc, str]]]:
-    """The overrides of each cache, by its id; and the patterns that fit none, with what is to be said of them."""
-    said: dict[str, list[PeakaCacheAttributes]] = {}
+) -> tuple[dict[str, list[int]], list[tuple[Loc, str]]]:
+    """Which overrides mean each cache, by its id; and the patterns that fit none, with what is to be said of them."""
+    said: dict[str, list[int]] = {}
     missing: list[tuple[Loc, str]] = []
     for number, override in enumerate(overrides):
         found: dict[str, None] = {}
@@ -171,7 +160,7 @@ def overrides_of(
             if not fits:
                 missing.append((("overrides", number, "match"), unmatched(text, caches)))
         for cache_id in found:
-            said.setdefault(cache_id, []).append(override)
+            said.setdefault(cache_id, []).append(number)
     return said, missing
 
 
