@@ -13,29 +13,22 @@ from pydantic import AfterValidator, BeforeValidator, ModelWrapValidatorHandler,
 from typing_extensions import Self
 
 from dagster_peaka.api.settings import bare
-from dagster_peaka.caches.declared import (
-    FINGERPRINT_METADATA,
-    MODE_METADATA,
-    ON_SCHEDULE_METADATA,
-    ROW_COUNT_METADATA,
-    WAIT_METADATA,
-)
+from dagster_peaka.caches.declared import checked_fingerprint
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.fields import Anything, Key, Tags, Texts, asset_key, doc, fields_of, instance_of
 from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
-    Exact,
     Loc,
     Section,
     blaming,
     field_error,
     is_late,
     problem_at,
+    rendered,
     validated,
 )
-from dagster_peaka.component.settings import WHICH_CACHES, Fingerprint, PeakaOpSettings, RowCount
-from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, RowCount
 from dagster_peaka.steps.specs import AssetCondition
 from dagster_peaka.translator import AssetKeyLike
 
@@ -92,10 +85,9 @@ class PeakaAssetAttributes(Section):
         """
         if not self._late:
             return self
-        # Its signature has a type that Dagster leaves open.
-        scope = cast("Any", Exact.of(context)).with_scope(spec=spec, props=props)
         early = {name: getattr(self, name) for name in self.model_fields_set}
-        return validated(type(self), context, {**early, **scope.resolve_value(self._late)})
+        late = rendered(context, self._late, spec=spec, props=props)
+        return validated(type(self), context, {**early, **late})
 
     def on(self, context: dg.ResolutionContext, spec: dg.AssetSpec, props: PeakaCache) -> dg.AssetSpec:
         """The spec with these attributes.
@@ -154,8 +146,7 @@ def translated(
     if callable(translation):
         return cast("TranslationFn", translation)(spec, props)
     if isinstance(translation, str):
-        scope = cast("Any", Exact.of(context)).with_scope(spec=spec, props=props)
-        translation = scope.resolve_value(translation)
+        translation = rendered(context, translation, spec=spec, props=props)
         if isinstance(translation, dg.AssetSpec):
             return translation
         if isinstance(translation, Mapping):
@@ -174,7 +165,7 @@ def source_key(context: dg.ResolutionContext, source: Any, props: PeakaCache) ->
     """
     if source is None or callable(source):
         return cast("AssetKeyLike | None", source and source(props))
-    value = cast("Any", Exact.of(context)).with_scope(props=props).resolve_value(source)
+    value = rendered(context, source, props=props)
     try:
         return None if value in (None, "") else asset_key(value)
     except ValueError as error:
@@ -191,14 +182,14 @@ NEEDS_POLLING = (
 
 
 class SyncFields(dg.Model):
-    """How caches are synced: all of them, or some."""
+    """How caches are synced: all of them, or some. As ``peaka/<name>`` in metadata, each tells a step how to sync."""
 
     model_config = SETTINGS_CONFIG
 
     mode: Annotated[Literal["incremental", "full_refresh"] | None, doc("How the cache is synced.")] = None
     row_count: Annotated[RowCount | None, doc("What dagster/row_count is taken from after a sync.")] = None
     fingerprint: Annotated[
-        Fingerprint | None,
+        Annotated[str, AfterValidator(checked_fingerprint)] | None,
         doc(
             "What data versions are made of: checksum, or a select list of aggregates; by default execution ids."
         ),
@@ -233,15 +224,11 @@ class PeakaCacheAttributes(SyncFields, PeakaAssetAttributes):
 
     def added_metadata(self) -> dict[str, object]:
         """What is added to the spec's metadata: by it the step knows how to sync."""
-        said = {
-            MODE_METADATA: self.mode,
-            ROW_COUNT_METADATA: self.row_count,
-            FINGERPRINT_METADATA: self.fingerprint,
-            WAIT_METADATA: self.wait,
-            ON_SCHEDULE_METADATA: self.on_schedule,
+        said = {f"peaka/{name}": getattr(self, name) for name in SyncFields.model_fields}
+        return {
+            **super().added_metadata(),
+            **{name: value for name, value in said.items() if value is not None},
         }
-        declared = {name: value for name, value in said.items() if value is not None}
-        return {**super().added_metadata(), **declared}
 
 
 class PeakaCacheOverride(PeakaCacheAttributes):
@@ -265,22 +252,19 @@ class PeakaCacheEntry(PeakaCacheAttributes):
             PeakaCacheEntry(table="shop.public.orders", deps=["landed/orders"])
     """
 
-    table: Annotated[str | None, doc("The cached table.", "shop.public.orders")] = None
+    table: Annotated[
+        Annotated[str, AfterValidator(lambda table: str(TableName.parse(table)))] | None,
+        doc("The cached table.", "shop.public.orders"),
+    ] = None
     cache_id: Annotated[
-        Annotated[str, AfterValidator(bare)] | None, doc("The cache's id, where table is not given.")
+        Annotated[str, AfterValidator(lambda cache_id: checked_cache_id(bare(cache_id)))] | None,
+        doc("The cache's id, where table is not given."),
     ] = None
 
     @model_validator(mode="after")
     def _names_one_cache(self) -> "PeakaCacheEntry":
         if (self.table is None) == (self.cache_id is None):
             raise ValueError("give either table or cache_id, and not both.")
-        try:
-            if self.table is not None:
-                TableName.parse(self.table)
-            else:
-                checked_cache_id(self.cache_id or "")
-        except PeakaConfigError as error:
-            raise field_error(("cache_id" if self.table is None else "table",), str(error)) from None
         return self
 
     def __str__(self) -> str:

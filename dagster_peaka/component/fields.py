@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from functools import cache
 from typing import Annotated, Any, ClassVar, TypeVar, Union, cast
 
 import dagster as dg
@@ -24,8 +25,6 @@ from dagster_peaka.component.reading import TEMPLATE, Section, as_read
 
 S = TypeVar("S", bound=Section)
 
-# The schema
-
 
 class doc(dg.Resolver):  # noqa: N801 (it reads as a function where it is used)
     """What is said about a field. Templates in it are rendered; all else is left to pydantic.
@@ -36,9 +35,8 @@ class doc(dg.Resolver):  # noqa: N801 (it reads as a function where it is used)
 
     def __init__(self, description: str, *examples: Any) -> None:
         super().__init__(
-            lambda context, value: cast("Any", context).resolve_value(
-                value
-            ),  # its signature leaves types open
+            # Its signature has types that Dagster leaves open.
+            lambda context, value: cast("Any", context).resolve_value(value),
             model_field_type=object,
             inject_before_resolve=False,
             description=description,
@@ -93,38 +91,43 @@ def _kind(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class _Open(BaseModel):
+class Open(BaseModel):
     """What Dagster reads a component's YAML into: as it is. What it says is looked at once, with file and field."""
 
     model_config = ConfigDict(extra="allow")
 
     described: ClassVar[type[BaseModel]] = BaseModel
+    """Our component."""
+
+    own: ClassVar[type[BaseModel]] = BaseModel
+    """What Dagster makes of the fields that a subclass of it has besides."""
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """What ``dg check yaml`` and editors go by."""
-        schema, own = (
-            cls.described.model_json_schema(*args, **kwargs),
-            super().model_json_schema(*args, **kwargs),
-        )
+        schema = cls.described.model_json_schema(*args, **kwargs)
+        own = cls.own.model_json_schema(*args, **kwargs)
         for part in ("properties", "$defs"):
             schema[part].update(own.get(part, {}))
-        return {**schema, "title": cls.__name__, "required": [*schema["required"], *own.get("required", ())]}
+        schema["required"] += own.get("required", ())
+        return schema
 
 
-def model_of(cls: type[BaseModel], base: type[BaseModel], derived: type[BaseModel]) -> type[BaseModel]:
-    """The model of the YAML of ``cls``: open but for the fields that it has beside those of ``base``.
+@cache
+def model_of(base: type[BaseModel], derived: type[BaseModel]) -> type[Open]:
+    """The model of the YAML of a component.
 
     Args:
-        derived: the model that Dagster makes of ``cls``.
+        base: our component.
+        derived: the model that Dagster makes of it, or of a subclass.
     """
     own: dict[str, Any] = {
         name: (field.rebuild_annotation(), field)
         for name, field in derived.model_fields.items()
         if name not in base.model_fields
     }
-    model = create_model(f"{cls.__name__}Model", __base__=_Open, **own)
-    model.described = base
+    model = create_model(derived.__name__, __base__=Open)
+    model.described, model.own = base, create_model(derived.__name__, __base__=dg.Model, **own)
     return model
 
 

@@ -27,7 +27,7 @@ from dagster_peaka.component.attributes import (
     source_key,
     translated,
 )
-from dagster_peaka.component.fields import doc, fields_of, model_of, switched
+from dagster_peaka.component.fields import Open, doc, fields_of, model_of, switched
 from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
     Exact,
@@ -205,9 +205,9 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
     # What is said, and whether it can be meant
 
     @classmethod
-    def model(cls) -> type[BaseModel]:
+    def model(cls) -> type[Open]:
         """The schema of the YAML."""
-        return model_of(cls, PeakaProjectComponent, super().model())
+        return model_of(PeakaProjectComponent, super().model())
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "PeakaProjectComponent":
@@ -229,13 +229,17 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             PeakaConfigError: naming file, line and field.
         """
         context = Exact.of(context)
-        read = {**model.__dict__, **(model.model_extra or {})}
-        said = {name: read[name] for name in model.model_fields_set}
         written = as_written(context)
-        said.update((name, written[name]) for name in written if name in PeakaProjectComponent.model_fields)
+        said = {
+            name: written.get(name, value) if name in PeakaProjectComponent.model_fields else value
+            for name, value in (model.model_extra or {}).items()
+        }
+        fields = cls.model().own.model_fields
+        own = validated(cls.model().own, context, {name: said[name] for name in said if name in fields})
+        said.update((name, getattr(own, name)) for name in own.model_fields_set)
         said["connection"] = connection = with_variable(said.get("connection"))
         try:
-            resolved = resolve_fields(model.model_copy(update=said), cls, context)
+            resolved = resolve_fields(Open(**said), cls, context)
         except ResolutionException as error:
             # A subclass's own field: Dagster shows the lines around it, which may hold the key.
             key = cast("Any", connection)["api_key"] if isinstance(connection, Mapping) else None
@@ -320,13 +324,16 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
     def _fetched(self) -> PeakaProject:
         if self.caches is not None:
-            return PeakaProject(project_id=plain(self.connection.project_id), caches=())
+            return self._nobody()
         connection = self.connection
         if self._phase == "load" and not self._keeps_no_older_state:
             connection = connection.model_copy(update=patience_at_load(connection))
         with connection.get_client() as client:
             queries = bool(self.queries)
-            return fetched(client, self.selection, self.overrides, self._context, self._log, queries=queries)
+            return fetched(client, self.selection, self.overrides, self._at(), self._log, queries=queries)
+
+    def _nobody(self) -> PeakaProject:
+        return PeakaProject(project_id=plain(self.connection.project_id), caches=())
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of this component.
@@ -335,7 +342,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             PeakaConfigError: naming file, line and field.
         """
         if self.caches is not None:
-            return self._definitions_of_entries(self.caches, context)
+            return self._definitions_of(context, self._nobody(), self.caches)
         try:
             return self._built(context, "load")
         except (PeakaError, ValidationError, OSError) as error:
@@ -365,15 +372,14 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         failure, self._failure = self._failure, None
         why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
         if state_path is None or (self._keeps_no_older_state and state_path.stat().st_size == 0):
-            project_id = plain(self.connection.project_id)
             # Dagster loads what it has asked for once more, or in another process, without asking again.
             asked = self._keeps_no_older_state or (
                 self.defs_state.refresh_if_dev and os.environ.get("DAGSTER_IS_DEV_CLI")
             )
             if failure or not asked:
-                nothing = nothing_known(project_id, self._keeps_no_older_state)
+                nothing = nothing_known(self.connection.project_id, self._keeps_no_older_state)
                 self._log.warning("%s:%s %s", self._title, why, nothing)
-            return self._definitions_of_caches((), PeakaProject(project_id=project_id, caches=()), context)
+            return self._definitions_of(context, self._nobody())
         project = self._loaded(state_path, why)
         is_old = f"the state, which is {age(project.taken_at)}"
         if failure:
@@ -389,7 +395,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             )
         if self.queries and caches and not project.queries:
             self._log.warning("%s: queries: %s, holds none. %s renews it.", self._title, is_old, REFRESH)
-        return self._definitions_of_caches(caches, project, context)
+        return self._definitions_of(context, project.model_copy(update={"caches": tuple(caches)}))
 
     def _loaded(self, state_path: Path, why: str) -> PeakaProject:
         """The snapshot in the state's file.
@@ -464,40 +470,28 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             spec = attributes.on(context, spec, props)
         return spec
 
-    def _definitions_of_caches(
-        self, caches: Sequence[PeakaCache], project: PeakaProject, context: dg.ComponentLoadContext
+    def _definitions_of(
+        self, context: dg.ComponentLoadContext, project: PeakaProject, entries: Entries | None = None
     ) -> dg.Definitions:
-        numbers, missing = overrides_of(caches, self.overrides)
+        """The definitions for the caches of a snapshot, or for those that are written out."""
+        caches = project.caches if entries is None else [entry.props for entry in entries]
+        said, missing = overrides_of(caches, self.overrides, self._at("overrides"))
+        if entries is not None:
+            if missing:
+                raise all_problems(self._context, missing)
+            for number, entry in enumerate(entries):
+                said.setdefault(entry.props.id, []).append((self._at("caches", number), entry))
         for _, problem in missing if caches else ():
             self._log.warning("%s: overrides: %s", self._title, problem)
-        said = self._said(numbers)
         steps = self._steps(context, said)
-        with blaming(self._context):
-            definitions = self._definitions(steps.of(caches, said, written=False), steps.name)
+        with blaming(self._context, *(() if entries is None else ("caches",))):
+            assets = steps.of(caches, said, written=entries is not None)
+            definitions = self._definitions(assets, steps.name)
         settings = switched(self.queries, PeakaQuerySettings)
         if settings is None or not project.queries:
             return definitions
-        queries = self._query_assets(settings, project.model_copy(update={"caches": tuple(caches)}), steps)
-        return dg.Definitions.merge(definitions, dg.Definitions(assets=queries))
-
-    def _definitions_of_entries(self, entries: Entries, context: dg.ComponentLoadContext) -> dg.Definitions:
-        caches = [entry.props for entry in entries]
-        numbers, missing = overrides_of(caches, self.overrides)
-        if missing:
-            raise all_problems(self._context, missing)
-        said = self._said(numbers)
-        for number, entry in enumerate(entries):
-            said.setdefault(entry.props.id, []).append((self._at("caches", number), entry))
-        steps = self._steps(context, said)
-        with blaming(self._context, "caches"):
-            return self._definitions(steps.of(caches, said, written=True), steps.name)
-
-    def _said(self, numbers: dict[str, list[int]]) -> dict[str, list[Any]]:
-        """The overrides with these numbers, and where they stand."""
-        return {
-            cache_id: [(self._at("overrides", number), self.overrides[number]) for number in several]
-            for cache_id, several in numbers.items()
-        }
+        queries = dg.Definitions(assets=self._query_assets(settings, project, steps))
+        return dg.Definitions.merge(definitions, queries)
 
     def _steps(self, context: dg.ComponentLoadContext, said: Said) -> Steps:
         checks: PeakaCacheChecks = {} if self.checks is None else self.checks.chosen

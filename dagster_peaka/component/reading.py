@@ -168,11 +168,19 @@ class Exact(dg.ResolutionContext):
 
 def is_late(value: Any) -> bool:
     """Whether a template is in it that has to be rendered for each cache."""
-    if isinstance(value, Mapping):
-        return any(map(is_late, cast("Mapping[str, Any]", value).values()))
-    if type(value) in SEQUENCES:
-        return any(map(is_late, cast("Sequence[Any]", value)))
-    return isinstance(value, str) and OF_EACH_CACHE.search(value) is not None
+    return (
+        isinstance(value, (str, list, dict)) and OF_EACH_CACHE.search(str(cast("object", value))) is not None
+    )
+
+
+def rendered(context: dg.ResolutionContext, value: Any, **scope: object) -> Any:
+    """``value`` for one cache, with what ``scope`` tells of it.
+
+    Raises:
+        PeakaConfigError: naming file, line and field, where a template cannot be rendered.
+    """
+    # Its signature has a type that Dagster leaves open.
+    return cast("Any", Exact.of(context)).with_scope(**scope).resolve_value(value)
 
 
 # Errors
@@ -289,7 +297,7 @@ def _as_it_stands(parts: Sequence[str | int], values: Any, kind: str) -> Loc:
         if isinstance(values, Mapping) and part in values:
             values = cast("Mapping[Any, Any]", values)[part]
         elif isinstance(values, list) and isinstance(part, int):
-            values = cast("list[Any]", values)[part]
+            values = dict(enumerate(cast("list[Any]", values))).get(part)
         elif kind != "missing" or part != parts[-1]:
             continue
         path.append(part)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 import dagster as dg
 from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, field_validator, model_validator
 
-from dagster_peaka.caches.declared import RowCount as DeclaredRowCount
-from dagster_peaka.caches.declared import checked_fingerprint
+from dagster_peaka.caches.declared import RowCount as RowCounts
 from dagster_peaka.caches.selection import PeakaCacheChoice, PeakaCacheSelector
 from dagster_peaka.component.fields import (
     Anything,
@@ -21,7 +20,6 @@ from dagster_peaka.component.fields import (
     fields_of,
 )
 from dagster_peaka.component.reading import FIELDS_WANTED, Section, field_error
-from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.resource import ON_RUNNING, PeakaResource
 from dagster_peaka.steps.checks import PeakaCacheChecks
 
@@ -195,27 +193,13 @@ class PeakaOpSettings(Section):
 
 
 def _row_count(value: object) -> object:
-    if value == "full_refresh":
-        try:
-            DeclaredRowCount.parse("full_refresh")
-        except PeakaConfigError as error:
-            raise ValueError(str(error)) from None
-    return "off" if value is False else value
+    return (
+        RowCounts.parse(str(value)).value if value == "full_refresh" else "off" if value is False else value
+    )
 
 
 RowCount = Annotated[Literal["query", "off", False], BeforeValidator(_row_count)]
 """Where row counts come from; ``dg check yaml`` takes ``off`` without quotes for a truth value."""
-
-
-def _fingerprint(value: object) -> object:
-    try:
-        return checked_fingerprint(value) if isinstance(value, str) else value
-    except PeakaConfigError as error:
-        raise ValueError(str(error)) from None
-
-
-Fingerprint = Annotated[str, BeforeValidator(_fingerprint)]
-"""What data versions are made of."""
 
 # Checks and sensors
 

@@ -21,7 +21,7 @@ from dagster_peaka.caches.selection import (
     select,
 )
 from dagster_peaka.caches.snapshot import fetch_project
-from dagster_peaka.component.attributes import PeakaCacheOverride
+from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
 from dagster_peaka.component.fields import listed
 from dagster_peaka.component.reading import Loc, all_problems, blaming
 from dagster_peaka.errors import PeakaConfigError, PeakaError
@@ -67,7 +67,7 @@ def fetched(
     client: PeakaClient,
     selector: PeakaCacheSelector | None,
     overrides: Sequence[PeakaCacheOverride],
-    context: dg.ResolutionContext | None,
+    context: dg.ResolutionContext,
     log: logging.Logger,
     *,
     queries: bool,
@@ -96,7 +96,7 @@ def fetched(
         watched = PeakaCacheSelector(asked.include, [*entries(asked.exclude), noted])
     with blaming(context, "selection"):
         project = fetch_project(client, watched, log, queries=queries)
-    if overrides and (missing := overrides_of(select(named, selector), overrides)[1]):
+    if overrides and (missing := overrides_of(select(named, selector), overrides, context)[1]):
         raise all_problems(context, missing)
     return project
 
@@ -131,26 +131,21 @@ def still_selected(
     """
     if selector is None:
         return list(caches), []
-    missing: list[str] = []
-    included: set[str] = set()
-    for entry in entries(selector.include):
-        found = fitting(caches, entry)
-        included.update(cache.id for cache in found)
-        if not found and isinstance(entry, str):
-            missing.append(entry)
+    included = {entry: fitting(caches, entry) for entry in entries(selector.include)}
+    chosen = {cache.id for found in included.values() for cache in found}
     excluded = {cache.id for entry in entries(selector.exclude) for cache in fitting(caches, entry)}
     return [
         cache
         for cache in caches
-        if (selector.include is None or cache.id in included) and cache.id not in excluded
-    ], missing
+        if (selector.include is None or cache.id in chosen) and cache.id not in excluded
+    ], [entry for entry, found in included.items() if isinstance(entry, str) and not found]
 
 
 def overrides_of(
-    caches: Sequence[PeakaCache], overrides: Sequence[PeakaCacheOverride]
-) -> tuple[dict[str, list[int]], list[tuple[Loc, str]]]:
-    """Which overrides mean each cache, by its id; and the patterns that fit none, with what is to be said of them."""
-    said: dict[str, list[int]] = {}
+    caches: Sequence[PeakaCache], overrides: Sequence[PeakaCacheOverride], place: dg.ResolutionContext
+) -> tuple[dict[str, list[tuple[dg.ResolutionContext, PeakaCacheAttributes]]], list[tuple[Loc, str]]]:
+    """The overrides of each cache and where they stand, by its id; and the patterns that fit none, with what to say."""
+    said: dict[str, list[tuple[dg.ResolutionContext, PeakaCacheAttributes]]] = {}
     missing: list[tuple[Loc, str]] = []
     for number, override in enumerate(overrides):
         found: dict[str, None] = {}
@@ -160,7 +155,7 @@ def overrides_of(
             if not fits:
                 missing.append((("overrides", number, "match"), unmatched(text, caches)))
         for cache_id in found:
-            said.setdefault(cache_id, []).append(number)
+            said.setdefault(cache_id, []).append((place.at_path(number), override))
     return said, missing
 
 
@@ -178,6 +173,7 @@ def patience_at_load(connection: PeakaResource) -> dict[str, object]:
 
 def nothing_known(project_id: str, keeps_no_older: bool) -> str:
     """What to say where there is nothing to build definitions from."""
+    project_id = plain(project_id)
     if keeps_no_older:
         return (
             f"Nothing is known of project {project_id}, so there are no assets of it until this code location is "

@@ -89,7 +89,7 @@ MISTAKES = [
         "overrides.0.match",
         "'a.b.d'. Near matches: a.b.c",
     ),
-    (f"{CONNECTION}caches: [a.b]", 6, "caches.0.table", "catalog.schema.table"),
+    (f"{CONNECTION}caches: [a.b]", 6, "caches.0", "catalog.schema.table"),
     (f"{CONNECTION}caches:\n  - tabel: a.b.c", 7, "caches.0.tabel", "Near matches: table"),
     (f"{CONNECTION}caches:\n  - mode: incremental", 7, "caches.0", "either table or cache_id"),
     (f"{CONNECTION}caches: [a.b.c, {{table: a.b.c}}]", 6, "caches", "is given twice, as a.b.c"),
