@@ -140,7 +140,7 @@ def test_a_subclass_has_fields_as_dagster_resolves_them(owned: Project) -> None:
 def test_a_key_that_is_written_out_is_in_no_error_of_a_subclass_s_own_field(owned: Project) -> None:
     """Dagster shows the lines around a mistake."""
     kind = f"{owned.folder.project_name}.defs.components.own.Owned"
-    connection = {"api_key": "pk-never-to-be-seen", "project_id": "p"}
+    connection = {"project_id": "p", "api_key": "pk-never-to-be-seen"}
     owned.declare({"connection": connection, "teams": [{"name": "x", "since": "soon"}]}, kind=kind)
 
     refusal = owned.refusal()
