@@ -101,7 +101,8 @@ FIELDS = """
 
 
     class Owned(PeakaProjectComponent):
-        teams: list[Team]
+        teams: list[Team] = []
+        since: Annotated[date, dg.Resolver(read_date, model_field_type=str)]
         size: int = 1
         chosen: dg.Injected[Callable[[str], bool]] | None = None
     """
@@ -122,7 +123,9 @@ def test_a_subclass_has_fields_as_dagster_resolves_them(owned: Project) -> None:
     kind = f"{owned.folder.project_name}.defs.components.own.Owned"
     static = {"connection": {"project_id": "p"}, "caches": ["a.b.c"]}
     teams = [{"name": "{{ 'data' }}", "since": "2024-01-31"}]
-    path = owned.declare({**static, "teams": teams, "size": 3, "chosen": "{{ short }}"}, kind=kind)
+    path = owned.declare(
+        {**static, "teams": teams, "since": "2023-01-01", "size": 3, "chosen": "{{ short }}"}, kind=kind
+    )
     path.write_text(f"template_vars_module: .vars\n{path.read_text()}")
 
     component: Any = owned.component()
@@ -132,8 +135,8 @@ def test_a_subclass_has_fields_as_dagster_resolves_them(owned: Project) -> None:
     assert component.chosen("four")
     schema = type(component).model().model_json_schema()
     assert "TeamModel" in schema["$defs"]
-    assert schema["required"] == ["connection", "teams"]
-    owned.declare({**static, "teams": [{"nam": "x"}]}, kind=kind)
+    assert schema["required"] == ["connection", "since"]
+    owned.declare({**static, "since": "2023-01-01", "teams": [{"nam": "x"}]}, kind=kind)
     assert "attributes.teams.0.nam" in owned.refusal()
 
 
@@ -141,7 +144,7 @@ def test_a_key_that_is_written_out_is_in_no_error_of_a_subclass_s_own_field(owne
     """Dagster shows the lines around a mistake."""
     kind = f"{owned.folder.project_name}.defs.components.own.Owned"
     connection = {"project_id": "p", "api_key": "pk-never-to-be-seen"}
-    owned.declare({"connection": connection, "teams": [{"name": "x", "since": "soon"}]}, kind=kind)
+    owned.declare({"connection": connection, "since": "soon"}, kind=kind)
 
     refusal = owned.refusal()
 
