@@ -61,7 +61,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
-from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, ExecutionProgress, SyncMode
+from dagster_peaka.api.fields import CANCELLED
+from dagster_peaka.api.models import CacheExecution, CacheStatus, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record, started_by
 from dagster_peaka.sync.outcome import Origin, Posted, Result, Trouble
 from dagster_peaka.sync.rules import SyncRules
