@@ -63,7 +63,7 @@ from dagster_peaka.component.state import (
     unmatched,
     without_trace,
 )
-from dagster_peaka.component.steps import ComponentTranslator, Said, Steps
+from dagster_peaka.component.steps import ComponentTranslator, Said, steps_for, written_place
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
 from dagster_peaka.queries.assets import build_peaka_query_assets
 from dagster_peaka.records.materializations import link
@@ -71,7 +71,7 @@ from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
-from dagster_peaka.steps.specs import SyncSettings
+from dagster_peaka.steps.specs import SyncSettings, specs_of, warn_of_schedules
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
@@ -483,36 +483,34 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                 said.setdefault(entry.props.id, []).append((self._at("caches", number), entry))
         for _, problem in missing if caches else ():
             self._log.warning("%s: overrides: %s", self._title, problem)
-        steps = self._steps(context, said)
+        translator = ComponentTranslator(lambda props: self._spec(props, said))
+        name = self.name or name_of(context)
+        settings: dict[str, Any] = {"name": name, "step_per": self.step_per, "checks": self._checks()}
+        sync = SyncSettings(
+            self.mode,
+            self.row_count or "off",
+            self.fingerprint,
+            self.wait is not False,
+            self.on_schedule or "warn",
+        )
         with blaming(self._context, *(() if entries is None else ("caches",))):
-            assets = steps.of(caches, said, written=entries is not None)
-            definitions = self._definitions(assets, steps.name)
-        settings = switched(self.queries, PeakaQuerySettings)
-        if settings is None or not project.queries:
+            specs = specs_of(caches, translator, sync, None if entries is None else written_place)
+            warn_of_schedules(caches, specs)
+            assets = steps_for(caches, specs, said, op=self.op, execute=self.execute, **settings)
+            definitions = self._definitions(list(assets), name)
+        chosen = switched(self.queries, PeakaQuerySettings)
+        if chosen is None or not project.queries:
             return definitions
-        queries = dg.Definitions(assets=self._query_assets(settings, project, steps))
+        queries = dg.Definitions(assets=self._query_assets(chosen, project, translator, name))
         return dg.Definitions.merge(definitions, queries)
 
-    def _steps(self, context: dg.ComponentLoadContext, said: Said) -> Steps:
+    def _checks(self) -> PeakaCacheChecks:
+        """What the steps evaluate; refused here, so that the error names the field."""
         checks: PeakaCacheChecks = {} if self.checks is None else self.checks.chosen
         if checks:
             with blaming(self._context, "checks"):
-                step_checks((), checks)  # refused here, so that the error names the field
-        return Steps(
-            name=self.name or name_of(context),
-            step_per=self.step_per,
-            sync=SyncSettings(
-                self.mode,
-                self.row_count or "off",
-                self.fingerprint,
-                self.wait is not False,
-                self.on_schedule or "warn",
-            ),
-            checks={"last_sync_succeeded": self.last_sync_check, **checks},
-            op=self.op,
-            translator=ComponentTranslator(lambda props: self._spec(props, said)),
-            execute=self.execute,
-        )
+                step_checks((), checks)
+        return {"last_sync_succeeded": self.last_sync_check, **checks}
 
     def _definitions(self, assets: Sequence[dg.AssetsDefinition], name: str) -> dg.Definitions:
         """The assets, with the resource that they need, and with sensors."""
@@ -535,7 +533,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         return dg.Definitions(assets=assets, sensors=sensors, resources={name: self.connection})
 
     def _query_assets(
-        self, settings: PeakaQuerySettings, project: PeakaProject, steps: Steps
+        self, settings: PeakaQuerySettings, project: PeakaProject, translator: ComponentTranslator, name: str
     ) -> list[dg.AssetsDefinition]:
         """The assets of a project's queries; what they read besides its caches is outside of them."""
 
@@ -551,11 +549,11 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             return build_peaka_query_assets(
                 project,
                 selector=given.pop("include"),
-                translator=ComponentTranslator(steps.translator.get_asset_spec, in_group),
+                translator=ComponentTranslator(translator.get_asset_spec, in_group),
                 retry_policy=op.retry_policy,
                 pool=op.pool,
                 op_tags=op.tags,
-                resource_key=steps.name,
+                resource_key=name,
                 **cast("Any", {**given, "row_count": settings.row_count or "off"}),
             )
 

@@ -1,7 +1,6 @@
 """From the component's caches to assets, and to the steps that sync them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import dagster as dg
@@ -13,9 +12,12 @@ from dagster_peaka.component.settings import PeakaOpSettings
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.steps.checks import PeakaCacheChecks
 from dagster_peaka.steps.definition import StepSettings
-from dagster_peaka.steps.specs import SyncSettings, identity_of, specs_of, warn_of_schedules
+from dagster_peaka.steps.specs import identity_of
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
+
+Execute: TypeAlias = Callable[[dg.AssetExecutionContext, PeakaResource], Iterable[StepResult]]
+"""What a step does."""
 
 Said: TypeAlias = Mapping[str, Sequence[tuple[dg.ResolutionContext, PeakaCacheAttributes]]]
 """What is said about single caches and where, by their ids; of several the last one wins."""
@@ -42,76 +44,54 @@ class ComponentTranslator(DagsterPeakaTranslator):
         return self._query_spec(props)
 
 
-@dataclass(frozen=True)
-class Steps:
-    """How caches are synced.
+def steps_for(
+    caches: Sequence[PeakaCache],
+    specs: Sequence[dg.AssetSpec],
+    said: Said,
+    *,
+    name: str,
+    step_per: str,
+    checks: PeakaCacheChecks,
+    op: PeakaOpSettings,
+    execute: Execute,
+) -> Iterator[dg.AssetsDefinition]:
+    """The steps that sync caches.
 
-    ``name`` is the key of the resource, and what the names of steps of many caches begin with. ``execute`` is what
-    each of them does.
+    One that is written by its id has a step of its own where there is one per catalog: its catalog is not known.
+
+    Args:
+        specs: those of the caches, in the same order.
+        name: the key of the resource, and what the names of steps of many caches begin with.
+        execute: what each step does.
     """
-
-    name: str
-    step_per: str
-    sync: SyncSettings
-    checks: PeakaCacheChecks
-    op: PeakaOpSettings
-    translator: ComponentTranslator
-    execute: Callable[[dg.AssetExecutionContext, PeakaResource], Iterable[StepResult]]
-
-    def of(self, caches: Sequence[PeakaCache], said: Said, *, written: bool) -> list[dg.AssetsDefinition]:
-        """The assets of caches.
-
-        Args:
-            written: whether the caches are written out: not all is known of them then. One that is written by its id
-                has a step of its own where there is one per catalog.
-
-        Raises:
-            PeakaConfigError: when two of them would be one asset.
-        """
-        specs = specs_of(caches, self.translator, self.sync, _written_place if written else None)
-        warn_of_schedules(caches, specs)
-        definitions: list[dg.AssetsDefinition] = []
-        for step_per in dict.fromkeys(("cache", self.step_per)):
-            group = [
-                (cache, spec)
-                for cache, spec in zip(caches, specs, strict=True)
-                if step_per
-                == ("cache" if self.step_per == "catalog" and not cache.table_name else self.step_per)
-            ]
-            if group:
-                definitions.extend(self._definitions(step_per, group, said))
-        return definitions
-
-    def _definitions(
-        self, step_per: str, group: Sequence[tuple[PeakaCache, dg.AssetSpec]], said: Said
-    ) -> Iterator[dg.AssetsDefinition]:
-        caches, specs = zip(*group, strict=True)
-        cache_of = {spec.key: cache for cache, spec in group}
-        prefix = None if step_per == "cache" else self.name
-        for name, members in steps_of(step_per, caches, specs, prefix, None).items():
-            op = self.op
-            if step_per == "cache":
-                cache = cache_of[members[0].key]
-                for context, attributes in said.get(cache.id, ()):
-                    own = attributes.of(context, members[0], cache).op
-                    op = own.over(op) if own else op
-            step = StepSettings(op.retry_policy, op.pool, op.tags)
-            yield step.definition(self._body(), members, checks_of(members, self.checks), name, self.name)
-
-    def _body(self) -> Callable[..., Iterator[StepResult]]:
-        execute, resource_key = self.execute, self.name
-
-        # The config makes the form of the launchpad; `execute` reads it from the context.
-        def peaka_sync(
-            context: dg.AssetExecutionContext,
-            config: PeakaSyncConfig,  # noqa: ARG001
-        ) -> Iterator[StepResult]:
-            yield from execute(context, getattr(context.resources, resource_key))
-
-        return peaka_sync
+    cache_of = {spec.key: cache for cache, spec in zip(caches, specs, strict=True)}
+    groups: dict[str, list[dg.AssetSpec]] = {"cache": [], step_per: []}
+    for cache, spec in zip(caches, specs, strict=True):
+        groups["cache" if step_per == "catalog" and not cache.table_name else step_per].append(spec)
+    for per, group in groups.items():
+        prefix = None if per == "cache" else name
+        members_of = steps_of(per, [cache_of[spec.key] for spec in group], group, prefix, None)
+        for step_name, members in members_of.items():
+            settings, cache = op, cache_of[members[0].key]
+            for context, attributes in said.get(cache.id, ()) if per == "cache" else ():
+                own = attributes.of(context, members[0], cache).op
+                settings = own.over(settings) if own else settings
+            step = StepSettings(settings.retry_policy, settings.pool, settings.tags)
+            yield step.definition(_body(execute, name), members, checks_of(members, checks), step_name, name)
 
 
-def _written_place(cache: PeakaCache) -> dict[str, str]:
+def _body(execute: Execute, resource_key: str) -> Callable[..., Iterator[StepResult]]:
+    # The config makes the form of the launchpad; `execute` reads it from the context.
+    def peaka_sync(
+        context: dg.AssetExecutionContext,
+        config: PeakaSyncConfig,  # noqa: ARG001
+    ) -> Iterator[StepResult]:
+        yield from execute(context, getattr(context.resources, resource_key))
+
+    return peaka_sync
+
+
+def written_place(cache: PeakaCache) -> dict[str, str]:
     """The metadata by which a step finds a cache that is written out; its table stands for its id."""
     identity, _ = identity_of(None, cache.id) if cache.table_name else identity_of(cache.id, None)
     return identity
