@@ -2,7 +2,6 @@
 
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -13,7 +12,6 @@ from dagster_peaka.sandbox import PeakaSandbox
 from tests.materializing import peaka_for, run_of
 from tests.observed.conftest import TABLE
 from tests.sensors.polling import Watch
-
 
 COUNTERS = ("inserted", "updated", "deleted", "processed")
 
@@ -53,9 +51,7 @@ def test_counters_are_shown_as_reported_and_nothing_else(
 
 def test_a_first_sync_s_counters_are_no_total_either(peaka: PeakaSandbox) -> None:
     """Seen: 40 % of its rows are updates besides, and both together are what it calls cached."""
-    backfill = build_peaka_polling_sensor(
-        [build_peaka_cache_asset(table=TABLE, key="t")], backfill=timedelta(days=1)
-    )
+    backfill = build_peaka_polling_sensor([build_peaka_cache_asset(table=TABLE, key="t")], backfill=True)
     with dg.DagsterInstance.ephemeral() as instance:
         (event,) = Watch(backfill, peaka_for(peaka), instance).tick()
 
