@@ -9,7 +9,6 @@ import pytest
 
 from dagster_peaka import (
     build_peaka_cache_asset,
-    build_peaka_cache_assets,
     build_peaka_cache_checks,
     build_peaka_polling_sensor,
 )
@@ -145,12 +144,11 @@ def test_checks_read_what_is_to_be_had_where_a_listing_fails(
     """Those of a step of their own, and those of a step that syncs nothing: at once, and in the end by each cache."""
     with many(tmp_path, profile) as peaka, dg.DagsterInstance.ephemeral() as instance:
         peaka.wait_idle()
-        project = peaka_for(peaka).fetch_project()
-        assets = build_peaka_cache_assets(project, checks={"last_sync_succeeded": True})
+        asset = fleet(by_id(peaka), checks=True)
         for operation in broken:
             peaka.fault(operation, times=None, status=500)
         result = dg.materialize(
-            [*assets, *build_peaka_cache_checks(assets, max_age=timedelta(days=1))],
+            [asset, *build_peaka_cache_checks(asset, max_age=timedelta(days=1))],
             selection=dg.AssetSelection.all_asset_checks(),
             resources={"peaka": peaka_for(peaka)},
             instance=instance,
