@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_peaka.api.client import ZONES
+from dagster_peaka.api.addresses import ZONES
 from dagster_peaka.sandbox import PeakaSandbox, Profile
 from tests.doctor.conftest import KEY, Doctor, settings_for
 from tests.raw_server import HANG, RawServer, reply
