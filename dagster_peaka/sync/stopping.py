@@ -85,15 +85,7 @@ class Stop:
 
     def _poll(self, runs: Sequence[Run]) -> list[Run]:
         """Those whose cache runs something, by one reading just now; the others' machines have been told."""
-        wanted: dict[Future[Any], Sequence[Run]] = {}
-        if len(runs) <= FEW or not self._listed:
-            wanted = {
-                self._client.start(calls.get_cache_status(run.job.target.cache_id)): [run] for run in runs
-            }
-        else:
-            wanted = {self._client.start(calls.list_cache_statuses()): runs}
         running: list[Run] = []
-        unlisted: list[Run] = []
 
         def polled(run: Run, status: CacheStatus, answer: Answer[Any]) -> None:
             run.reading = Reading.of(status, run.job.mode, answer.server_time)
@@ -101,18 +93,16 @@ class Stop:
             if run.sync.result is None and run.reading.newest is not None and not run.reading.newest.ended:
                 running.append(run)
 
-        for future, concerned in _answered(wanted, self._deadline):
-            answer: Answer[CacheStatus | list[CacheStatus]] = future.result()
-            if not isinstance(answer.value, list):
-                polled(concerned[0], answer.value, answer)
-                continue
-            statuses = {status.id: status for status in answer.value}
-            for run in concerned:
-                status = statuses.get(run.job.target.cache_id)
-                if status is not None:
-                    polled(run, status, answer)
-                else:
-                    unlisted.append(run)
+        unlisted = dict.fromkeys(runs)
+        if len(runs) > FEW and self._listed:
+            for future, _ in _answered(
+                {self._client.start(calls.list_cache_statuses()): None}, self._deadline
+            ):
+                statuses = {status.id: status for status in future.result().value}
+                for run in runs:
+                    if (status := statuses.get(run.job.target.cache_id)) is not None:
+                        del unlisted[run]
+                        polled(run, status, future.result())
         single = {
             self._client.start(calls.get_cache_status(run.job.target.cache_id)): run for run in unlisted
         }

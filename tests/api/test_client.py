@@ -530,11 +530,3 @@ def test_queries_are_listed_refreshed_and_cancelled(sandbox: PeakaSandbox) -> No
         client.queries.cancel(query.id)
         sandbox.queries.wait_idle()
         assert sandbox.queries.refreshes("report")[-1].status == "CANCELED"
-
-
-def test_a_deleted_query_is_refused(sandbox: PeakaSandbox) -> None:
-    """With 400, as was seen."""
-    with peaka_for(sandbox).get_client() as client, pytest.raises(PeakaApiError) as raised:
-        client.queries.get_status("7")
-
-    assert raised.value.status_code == 400
