@@ -276,6 +276,32 @@ def test_a_partitioned_spec_is_refused() -> None:
         build_peaka_cache_assets([cache(1)], translator=Daily())
 
 
+@pytest.mark.parametrize("step_per", ["cache", "project"])
+def test_a_cache_that_is_given_twice_is_one_asset(step_per: str) -> None:
+    """Lists of caches may overlap; what differs under one id is refused."""
+    caches = [cache(1), cache(2), cache(1)]
+
+    assets = build_peaka_cache_assets(caches, step_per=step_per)
+
+    assert [spec.key.path[-1] for asset in assets for spec in asset.specs] == ["t1", "t2"]
+    with pytest.raises(PeakaConfigError, match=r"Cache id-1 is given twice, as shop\.public\.t1 and as"):
+        build_peaka_cache_assets([*caches, cache(1, table="t3")])
+
+
+@pytest.mark.parametrize("step_per", ["cache", "project"])
+def test_dependencies_may_be_added_to_what_the_factory_made(step_per: str) -> None:
+    """`dg.map_asset_specs` may say what lands a table, also where a step had no upstream before."""
+    assets = build_peaka_cache_assets([cache(1), cache(2)], step_per=step_per)
+
+    with_deps = list(
+        dg.map_asset_specs(lambda spec: spec.merge_attributes(deps=[["landed", spec.key.path[-1]]]), assets)
+    )
+
+    load(with_deps)
+    deps = {name: [dep.asset_key.path for dep in spec.deps] for name, spec in specs_of(with_deps).items()}
+    assert deps == {"t1": [["landed", "t1"]], "t2": [["landed", "t2"]]}
+
+
 # What a step syncs
 
 

@@ -180,6 +180,7 @@ def selected(
                 "caches_or_project must be a PeakaProject, such as PeakaProject.load(path), or a list of PeakaCache, "
                 f"not {caches_or_project!r}."
             )
+    caches = tuple(dict.fromkeys(caches))  # the same once, where lists of caches overlap
     return caches if selector is None else select(caches, selector)
 
 
