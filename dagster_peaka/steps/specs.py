@@ -212,7 +212,12 @@ def specs_of(
             raise PeakaConfigError(
                 f"Cache {cache.id} is given twice, as {same.name} and as {cache.name}: leave one of them out."
             )
-        translated = translator.get_asset_spec(cache)
+        try:
+            translated = translator.get_asset_spec(cache)
+        except dg.DagsterInvalidDefinitionError as error:  # which of hundreds of caches, it does not say
+            raise PeakaConfigError(
+                f"{type(translator).__name__}.get_asset_spec failed for cache {cache.id} ({cache.name}): {error}"
+            ) from error
         if not is_a(translated, dg.AssetSpec):
             raise PeakaConfigError(
                 f"{type(translator).__name__}.get_asset_spec answered {translated!r} for cache {cache.id} "

@@ -195,7 +195,9 @@ def test_the_asset_graph_leads_from_landings_to_the_report(
     expect(page.get_by_text("punctuality", exact=True)).to_have_count(1)
     expect(page.get_by_text("Loading...")).to_have_count(0)
     expect(page.get_by_text("Latest event")).to_have_count(2 * len(TABLES) + 1)
-    page.screenshot(path=pictures / "asset-graph.png", clip={"x": 590, "y": 120, "width": 1080, "height": 980})
+    page.screenshot(
+        path=pictures / "asset-graph.png", clip={"x": 590, "y": 120, "width": 1080, "height": 980}
+    )
 
 
 def test_a_cache_materialized_by_the_button_shows_what_its_execution_did(
