@@ -92,8 +92,20 @@ class Runner:
         self._after_result = after_result
         self._check_run = check_run
         now = clock()
+        jobs = list(jobs)
+        shared = len(jobs) > FEW
         self._runs = [
-            Run(job, Sync(job.mode, job.rules, now, job.earlier, job.earlier_age, job.adopts_completed))
+            Run(
+                job,
+                Sync(
+                    job.mode,
+                    job.rules.polled_together() if shared else job.rules,
+                    now,
+                    job.earlier,
+                    job.earlier_age,
+                    job.adopts_completed,
+                ),
+            )
             for job in jobs
         ]
         self._progress = Progress(log, [run.sync for run in self._runs], clock)

@@ -212,7 +212,7 @@ def test_a_hanging_server(doctor: Doctor) -> None:
 def test_one_part_that_hangs_leaves_the_others(peaka: PeakaSandbox, doctor: Doctor) -> None:
     """A history that never comes is a reading of its own."""
     peaka.fault("getCacheExecutionHistory", times=None, status=None, delay=600)
-    ran = doctor(peaka, "--timeout", "6")
+    ran = doctor(peaka, "--timeout", "18")
 
     assert ran.code == 0
     assert ran.readings["history"] == "fail"

@@ -67,7 +67,7 @@ def no_false_success(story: Story, attempt: Attempt, execution: Truth) -> None:
     assert sync is not None, seed
     if sync.origin is Origin.ATTACHED or not (reading.shows_times and reading.has_date):
         return
-    if len(taken(attempt)) > 1 or abs(reading.clock_skew) > LATE_TOLERANCE.total_seconds():
+    if may_have_doubled(attempt) or abs(reading.clock_skew) > LATE_TOLERANCE.total_seconds():
         return
     begun = execution.started if reading.created_when_started else execution.created
     assert begun is not None, seed
@@ -77,6 +77,18 @@ def no_false_success(story: Story, attempt: Attempt, execution: Truth) -> None:
         )
     if sync.origin is Origin.TRIGGERED:
         assert begun >= attempt.began - TOLERANCE - abs(reading.clock_skew), f"{seed} recorded an older one"
+
+
+def may_have_doubled(attempt: Attempt) -> bool:
+    """Whether the trigger that is followed may be a second one: the attempt's own, or what it adopts."""
+    assert attempt.sync is not None
+    adopts = attempt.sync.origin is Origin.ADOPTED
+    each: Attempt | None = attempt
+    while each is not None:
+        if len(taken(each)) > 1:
+            return True
+        each = each.before if adopts else None
+    return False
 
 
 def taken(attempt: Attempt) -> list[float]:
@@ -293,11 +305,13 @@ def may_be_forgotten(story: Story, execution: Truth) -> bool:
     """Whether the history may have lost an execution before the sensor could know that it is new.
 
     Two ticks have to read it: where the history begins after the last poll, the first one waits for what may lag. And
-    where the history has lost what the last poll saw, only a time of an end after that poll tells what is new.
+    where the history has lost what the last poll saw, only a time of an end after that poll tells what is new. One of
+    them has to read its end, and to live until that is stored.
     """
     assert execution.finished is not None
     datable = story.world.open.shows_times and appears(story.world, execution) <= execution.finished
-    return story.forgets and (story.read[execution.id] < 2 or (execution.id in story.adrift and not datable))
+    unread = story.read[execution.id] < 2 or execution.id not in story.read_over
+    return story.forgets and (unread or (execution.id in story.adrift and not datable))
 
 
 def appears(world: World, execution: Truth) -> float:

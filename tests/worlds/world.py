@@ -133,6 +133,8 @@ class Story:
     dropped: int = 0
     read: Counter[str] = field(default_factory=Counter[str])
     """How many ticks that stored their cursor had an execution in the history that they read."""
+    read_over: set[str] = field(default_factory=set[str])
+    """Executions that one of these ticks has read as ended, and whose events were stored."""
     adrift: set[str] = field(default_factory=set[str])
     """Executions that a tick has read in a history that had lost what the tick before had seen."""
     at_rest: int = 0
@@ -509,6 +511,7 @@ class Story:
             self.at_rest += 1
             return
         read = {entry.id for entry in review.history.entries}
+        over = {entry.id for entry in review.history.entries if entry.ended}
         asked = review.choose(self.pick.choice(self.most))
         yield from self._requested()
         told = self._told(asked)
@@ -516,9 +519,12 @@ class Story:
         if last is None:
             self.begun = min(readings), max(readings)
         yield self.now + self.pick.choice([0.0, 0.02])
+        dropped = self.dropped
         if not self._store(verdict.outcomes):
             self.deaths += 1
             return
+        if self.dropped == dropped:
+            self.read_over |= over
         marks = dict(last.marks) if last else {}
         if verdict.mark is not None:
             marks[ADDRESS] = verdict.mark
