@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dagster_peaka.api.models import Id, Instant, Label, OrNone, PeakaModel, Status, Text
+from dagster_peaka.api.fields import Id, Instant, Label, OrNone, PeakaModel, Status, Text
 
 MATERIALIZED = "MATERIALIZED"
 """The type of a query whose result Peaka keeps as a snapshot."""

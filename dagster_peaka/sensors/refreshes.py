@@ -13,7 +13,8 @@ from typing import Any
 import dagster as dg
 
 from dagster_peaka.api.client import PeakaClient
-from dagster_peaka.api.models import COMPLETED, CacheExecution, SyncMode
+from dagster_peaka.api.fields import COMPLETED
+from dagster_peaka.api.models import CacheExecution, SyncMode
 from dagster_peaka.api.query_models import QueryStatus
 from dagster_peaka.caches.declared import QUERY_ID_METADATA, QUERY_METADATA
 from dagster_peaka.caches.names import few

@@ -102,6 +102,7 @@ class _Step:
     def __post_init__(self) -> None:
         self.deferred = Deferred(self.context)
         self._schedules_off: dict[str, str] = {}
+        self._measured: dict[str, Future[Measurement]] = {}
         # Made anew, for all assets, at each access.
         self._metadata = self.context.assets_def.metadata_by_key
 
@@ -140,29 +141,14 @@ class _Step:
         def record(notes: Sequence[Note]) -> None:
             write_down(self.context, [(keys[note.job.target.cache_id], note) for note in notes], deps, seen)
 
-        measured: dict[dg.AssetKey, Future[Measurement]] = {}
-
-        def measure(job: SyncJob, result: Result) -> Future[Measurement] | None:
-            key = keys[job.target.cache_id]
-            if not result.ok or not is_measured(wanted[key].declared):
-                return None
-            if result.other_runs:
-                self.context.log.warning(
-                    "%s: its %s still runs, and until it ends the table may hold none of its rows: neither row count "
-                    "nor fingerprint is recorded.",
-                    job.target,
-                    job.mode.other.words,
-                )
-                return None
-            measured[key] = measurer.start(job.target, wanted[key].declared)
-            return measured[key]
-
         runner = Runner(
             client,
             jobs.values(),
             log=self.context.log,
             write_down=record,
-            after_result=measure,
+            after_result=lambda job, result: self._measure(
+                measurer, wanted[keys[job.target.cache_id]], result
+            ),
             check_run=lambda: end_if_terminated(self.context.instance, self.context.run.run_id),
         )
         silent = dict.fromkeys(jobs)
@@ -172,7 +158,7 @@ class _Step:
                 del silent[key]
                 if result.ok:
                     url = client.cache_url(job.target.cache_id)
-                    yield from self._succeeded(key, wanted[key], result, measured.get(key), url)
+                    yield from self._succeeded(key, wanted[key], result, url)
                 elif result.deferred:
                     earlier = wanted[key].earlier
                     written = earlier is not None and earlier.deferred and not result.triggers
@@ -196,6 +182,22 @@ class _Step:
         for key in silent:
             self._fail(key, _without_result(jobs[key].target))
 
+    def _measure(self, measurer: Measurer, wanted: _Wanted, result: Result) -> Future[Measurement] | None:
+        """Begin to ask for the rows and the fingerprint of a table that was synced, where its asset wants them."""
+        if not result.ok or not is_measured(wanted.declared):
+            return None
+        if result.other_runs:
+            self.context.log.warning(
+                "%s: its %s still runs, and until it ends the table may hold none of its rows: neither row count nor "
+                "fingerprint is recorded.",
+                wanted.target,
+                wanted.declared.mode.other.words,
+            )
+            return None
+        measured = measurer.start(wanted.target, wanted.declared)
+        self._measured[wanted.target.cache_id] = measured
+        return measured
+
     def _is_terminated(self) -> bool:
         return is_terminated(self.context.instance, self.context.run.run_id)
 
@@ -204,13 +206,13 @@ class _Step:
         key: dg.AssetKey,
         wanted: _Wanted,
         result: Result,
-        measured: Future[Measurement] | None,
         url: str | None,
     ) -> Iterator[StepResult]:
+        target, mode = wanted.target, wanted.declared.mode
         extra = {**link(url), **table_metadata(self._metadata[key])}
+        measured = self._measured.get(target.cache_id)
         found = Measurement() if measured is None else measured.result()
         extra.update(row_count(found.rows))
-        target, mode = wanted.target, wanted.declared.mode
         if target.cache_id in self._schedules_off:
             extra["peaka/schedules_disabled"] = dg.MetadataValue.text(self._schedules_off[target.cache_id])
         yield materialization(key, target, mode, result, fingerprint=found.fingerprint, extra=extra)

@@ -19,8 +19,9 @@ from typing import Any, TypeVar, cast
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer, Call
-from dagster_peaka.api.client import FEW, NOT_LISTED, Client
+from dagster_peaka.api.client import FEW, NOT_LISTED
 from dagster_peaka.api.models import CacheExecution, CacheStatus
+from dagster_peaka.api.session import Client
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,

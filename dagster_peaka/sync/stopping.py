@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer
-from dagster_peaka.api.client import FEW, Client
+from dagster_peaka.api.client import FEW
 from dagster_peaka.api.models import CacheExecution, CacheStatus
+from dagster_peaka.api.session import Client
 from dagster_peaka.errors import PeakaError
 from dagster_peaka.sync.identity import started_by
 from dagster_peaka.sync.jobs import Run
