@@ -6,7 +6,7 @@ from typing import TypeAlias
 import dagster as dg
 
 from dagster_peaka.api.models import Column
-from dagster_peaka.caches.names import group_name, kind
+from dagster_peaka.caches.names import group_name, kind, parted
 from dagster_peaka.caches.project import PeakaCache, PeakaQuery
 
 AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
@@ -63,7 +63,7 @@ class DagsterPeakaTranslator:
         columns = {"dagster/column_schema": column_schema(props.columns)} if props.columns is not None else {}
         return dg.AssetSpec(
             key=list(props.table),
-            deps=None if source is None else [source],
+            deps=None if source is None else [parted("source_asset_key", source)],
             description=f"Peaka's copy of {props.name}.",
             metadata={
                 "dagster/table_name": props.name,

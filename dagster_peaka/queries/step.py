@@ -34,7 +34,7 @@ from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.fingerprints import Measurement
 from dagster_peaka.steps.retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer
-from dagster_peaka.steps.step import end_if_terminated, is_terminated
+from dagster_peaka.steps.step import end_if_terminated, is_terminated, within_run
 from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.rules import SyncRules
@@ -66,7 +66,8 @@ def refresh_step(
     Raises:
         dagster.Failure: when the refresh did not end well, or was not begun.
     """
-    end_if_terminated(context.instance, context.run.run_id)
+    run = within_run(lambda: context.run)
+    end_if_terminated(context.instance, run.run_id)
     free_inherited_retries(context)
     step = _Step(context, peaka, settings)
     try:

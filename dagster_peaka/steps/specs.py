@@ -180,6 +180,7 @@ def selected(
                 "caches_or_project must be a PeakaProject, such as PeakaProject.load(path), or a list of PeakaCache, "
                 f"not {caches_or_project!r}."
             )
+    caches = tuple(dict.fromkeys(caches))  # the same once, where lists of caches overlap
     return caches if selector is None else select(caches, selector)
 
 
@@ -211,7 +212,12 @@ def specs_of(
             raise PeakaConfigError(
                 f"Cache {cache.id} is given twice, as {same.name} and as {cache.name}: leave one of them out."
             )
-        translated = translator.get_asset_spec(cache)
+        try:
+            translated = translator.get_asset_spec(cache)
+        except dg.DagsterInvalidDefinitionError as error:  # which of hundreds of caches, it does not say
+            raise PeakaConfigError(
+                f"{type(translator).__name__}.get_asset_spec failed for cache {cache.id} ({cache.name}): {error}"
+            ) from error
         if not is_a(translated, dg.AssetSpec):
             raise PeakaConfigError(
                 f"{type(translator).__name__}.get_asset_spec answered {translated!r} for cache {cache.id} "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import dagster as dg
 
@@ -38,6 +38,8 @@ from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.runner import Runner
+
+T = TypeVar("T")
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""
@@ -75,7 +77,8 @@ def sync_step(
         dagster.Failure: at the end, naming every cache that failed and why.
     """
     # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
-    end_if_terminated(context.instance, context.run.run_id)
+    run = within_run(lambda: context.run)
+    end_if_terminated(context.instance, run.run_id)
     free_inherited_retries(context)
     step = _Step(context, rules, mode, wait, cancel)
     yield from step.results(get_client)
@@ -467,6 +470,20 @@ def is_terminated(instance: dg.DagsterInstance, run_id: str) -> bool:
     # The run that a context holds is as it was when the step began.
     run = instance.get_run_by_id(run_id)
     return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+def within_run(get: Callable[[], T]) -> T:
+    """What only a run has.
+
+    Raises:
+        PeakaConfigError: outside of one, as when a test calls an asset like a function.
+    """
+    with suppress(dg.DagsterError):
+        return get()
+    raise PeakaConfigError(
+        "A sync belongs to a run, and there is none: instead of calling the asset like a function, write "
+        "dg.materialize([asset], resources={'peaka': peaka}); without an asset, peaka.sync('catalog.schema.table')."
+    )
 
 
 def end_if_terminated(instance: dg.DagsterInstance, run_id: str) -> None:

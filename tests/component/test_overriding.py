@@ -82,6 +82,27 @@ def test_the_state_of_a_subclass_is_its_own(own: Project, sandbox: PeakaSandbox)
     assert own.component().defs_state_config.key == "Lake[sandbox]"
 
 
+def test_a_translation_in_yaml_reaches_what_depends_on_the_assets_of_an_own_class(
+    own: Project, sandbox: PeakaSandbox
+) -> None:
+    """A query over a cache depends on the key that class and translation have come to."""
+    sandbox.queries.create("daily", "SELECT id FROM ops.public.t")
+    own.declare(
+        {
+            "connection": connection_to(sandbox),
+            "translation": {"key_prefix": "lake"},
+            "queries": True,
+        },
+        kind=f"{own.folder.project_name}.defs.components.own.Lake",
+    )
+
+    definitions = own.definitions(dev=True)
+
+    assert {"lake/copy/ops/public/t", "lake/copy/ops/public/u"} < keys(definitions)
+    query = spec_of(definitions, "peaka/mtquery/daily")
+    assert [dep.asset_key.to_user_string() for dep in query.deps] == ["lake/copy/ops/public/t"]
+
+
 FIELDS = """
     from collections.abc import Callable
     from datetime import date
