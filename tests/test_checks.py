@@ -729,15 +729,33 @@ def test_two_calls_for_the_same_assets_are_two_steps_of_different_names() -> Non
 def test_steps_of_checks_have_a_readable_name_where_something_names_all_their_assets(
     assets: Sequence[Mapping[str, Any]], name: str | None
 ) -> None:
-    """The asset, the group or the catalog, and the checks; only what has nothing in common is told apart by a hash."""
+    """The asset, or the group or the catalog; a hash tells apart what several assets of a group are given."""
     definitions = [build_peaka_cache_asset(**each) for each in assets]
 
     (checks,) = build_peaka_cache_checks(definitions, max_rows_dropped=1, max_age=DAY)
 
-    if name is None:
-        assert re.fullmatch(r"peaka_cache_checks_[0-9a-f]{8}", checks.op.name)
-    else:
-        assert checks.op.name == f"peaka_cache_checks__{name}__not_stale__rows_not_dropped"
+    common = "" if name is None else f"__{name}"
+    digest = "" if len(definitions) == 1 else "__[0-9a-f]{8}"
+    assert re.fullmatch(f"peaka_cache_checks{common}__not_stale__rows_not_dropped{digest}", checks.op.name)
+
+
+def test_caches_of_one_group_may_be_given_the_same_check_twice() -> None:
+    """Hourly ones by the hour and daily ones by the day: two steps, which load beside each other."""
+    hourly, daily = (
+        [build_peaka_cache_asset(table=f"shop.public.{table}", group_name="shop") for table in tables]
+        for tables in (("orders", "items"), ("shops", "prices"))
+    )
+    checks = [
+        *build_peaka_cache_checks(hourly, max_age=DAY / 24),
+        *build_peaka_cache_checks(daily, max_age=DAY),
+    ]
+    dg.Definitions.validate_loadable(
+        dg.Definitions(
+            [*hourly, *daily],
+            asset_checks=checks,
+            resources={"peaka": PeakaResource(api_key="k", project_id="p")},
+        )
+    )
 
 
 def test_no_assets_are_no_checks() -> None:
