@@ -25,9 +25,9 @@ demo: $(VENV)/.example ## land the next day of flights, sync the caches, print w
 dev: $(VENV)/.example ## serve the example in Dagster's UI on port 3000, beside a local Peaka; Ctrl-C ends both
 	@exec $(VENV)/bin/python -m flights.commands.dev --state "$(STATE)" --port "$(PORT)"
 
-# Three workers for two cores, because many tests wait for a server; as collected, the longest files come first.
+# Four workers for two cores, because many tests wait for a server; as collected, the longest files come first.
 test: $(VENV)/.dev ## run all tests
-	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	@$(VENV)/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 test-matrix: $(VENV)/.dev ## run them from the wheel, on each Python with the lowest and the newest Dagster
 	@$(VENV)/bin/nox

@@ -9,7 +9,7 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.declared import WAIT_METADATA
-from dagster_peaka.caches.names import op_name, op_names
+from dagster_peaka.caches.names import op_name, op_names, parted
 from dagster_peaka.caches.project import PeakaCache, PeakaProject
 from dagster_peaka.caches.selection import PeakaSelection
 from dagster_peaka.errors import PeakaConfigError
@@ -31,7 +31,7 @@ from dagster_peaka.steps.specs import (
     specs_of,
     warn_of_schedules,
 )
-from dagster_peaka.steps.step import StepResult
+from dagster_peaka.steps.step import StepResult, within_run
 from dagster_peaka.translator import AssetKeyLike, DagsterPeakaTranslator
 
 STEP_PER = ("cache", "catalog", "project")
@@ -107,8 +107,8 @@ def build_peaka_cache_asset(
     identity, default_key = identity_of(cache_id, table)
     sync = SyncSettings(mode, row_count, fingerprint, wait, on_schedule)
     spec = dg.AssetSpec(
-        key=default_key if key is None else key,
-        deps=several("deps", deps),
+        key=default_key if key is None else parted("key", key),
+        deps=[parted("deps", dep) for dep in several("deps", deps) or ()],
         description=description or description_of(identity, SyncMode.parse(mode)),
         metadata={**shown(identity), **(metadata or {}), **identity, **sync.as_metadata()},
         skippable=True,
@@ -279,7 +279,7 @@ def _watched(body: Callable[..., Iterable[StepResult]]) -> Callable[..., Iterato
                 "peaka.sync_and_poll(context)` in its body.",
                 allow_retries=False,
             )
-        context = dg.AssetExecutionContext.get()
+        context = within_run(dg.AssetExecutionContext.get)
         left_alone = any(
             isinstance(value, PeakaSyncConfig) and value.wait is False for value in (*args, *kwargs.values())
         )

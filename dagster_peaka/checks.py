@@ -1,13 +1,13 @@
 """Checks of cache assets as a step of their own: for caches that no step of this run syncs."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import dagster as dg
 
 from dagster_peaka.caches.declared import declared_cache, given_assets
-from dagster_peaka.caches.names import op_name
+from dagster_peaka.caches.names import TableName, op_name, op_names
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.checks import cache_checks, evaluations
 
@@ -52,7 +52,8 @@ def build_peaka_cache_checks(
         max_age: how long ago the newest completed sync may have ended.
         blocking: whether a failed check keeps everything downstream of the asset from running in the same run.
         severity: of a failed check; WARN by default, and ERROR for blocking checks, because nothing else blocks.
-        name: the name of the step.
+        name: the name of the step. By default it names the asset, or the group or catalog that the assets have in
+            common, and the checks.
         retry_policy: how often the step tries again while Peaka cannot be read. By default it does not, beyond the
             resource's ``request_max_retries``.
         pool, op_tags: as in ``@dg.multi_asset_check``.
@@ -99,7 +100,7 @@ def build_peaka_cache_checks(
     # Not by `@dg.multi_asset_check`, which makes up names of inputs and outputs from keys, whatever is in them.
     inputs = {f"checked__{op_name(key)}": key for key in caches}
     op = dg.op(
-        name=name or _step_name(specs.values()),
+        name=name or _step_name(assets_specs, list(specs.values())),
         ins={input_name: dg.In(dg.Nothing) for input_name in inputs},
         out={output: dg.Out(dg.Nothing, is_required=False) for output in specs},
         required_resource_keys={resource_key},
@@ -113,8 +114,28 @@ def build_peaka_cache_checks(
     return [definition]
 
 
-def _step_name(specs: Iterable[dg.AssetCheckSpec]) -> str:
-    """The same name for the same checks of the same assets."""
-    checks = sorted(f"{spec.asset_key.to_user_string()}:{spec.name}" for spec in specs)
-    digest = hashlib.sha256("\0".join(checks).encode("utf-8", "surrogatepass")).hexdigest()
-    return f"peaka_cache_checks_{digest[:8]}"
+def _step_name(caches: Mapping[dg.AssetKey, dg.AssetSpec], checks: Sequence[dg.AssetCheckSpec]) -> str:
+    """The same name for the same checks of the same assets: by the one asset, or by their group or catalog.
+
+    Of several assets a hash is part of it, because others of that group may be given the same checks elsewhere.
+    """
+    named = {_group(spec) for spec in caches.values()}
+    what = sorted({spec.name for spec in checks})
+    if len(caches) == 1:
+        (key,) = caches
+        parts = [*key.path, *what]
+    else:
+        common = [str(*named)] if len(named) == 1 and None not in named else []
+        said = sorted(f"{spec.asset_key.to_user_string()}:{spec.name}" for spec in checks)
+        digest = hashlib.sha256("\0".join(said).encode("utf-8", "surrogatepass")).hexdigest()
+        parts = [*common, *what, digest[:8]]
+    wanted = ("peaka_cache_checks", *parts)
+    return op_names([wanted])[wanted]
+
+
+def _group(spec: dg.AssetSpec) -> str | None:
+    """The group that an asset was given, or the catalog of its table."""
+    if spec.group_name not in (None, "default"):
+        return spec.group_name
+    reference = declared_cache(spec).reference
+    return reference.catalog if isinstance(reference, TableName) else None

@@ -183,8 +183,8 @@ class PeakaResource(dg.ConfigurableResource[None]):
     )
     poll_interval: Seconds = Field(
         default=1.0,
-        description="Seconds between two polls of a status at least; the wait grows to a tenth of the time since the "
-        "trigger.",
+        description="Seconds between two polls of a status at least, and half of them in a step of more than three "
+        "caches, where one request reads all statuses; the wait grows to a tenth of the time since the trigger.",
     )
     poll_max_interval: Seconds = Field(
         default=60.0, description="Seconds between two polls of a status at most."

@@ -7,7 +7,7 @@ import dagster as dg
 
 from dagster_peaka.api.models import Column
 from dagster_peaka.caches.declared import link
-from dagster_peaka.caches.names import group_name, kind
+from dagster_peaka.caches.names import group_name, kind, parted
 from dagster_peaka.caches.project import PeakaCache, PeakaQuery
 
 AssetKeyLike: TypeAlias = dg.AssetKey | str | Sequence[str]
@@ -82,7 +82,7 @@ class DagsterPeakaTranslator:
         columns = {"dagster/column_schema": column_schema(props.columns)} if props.columns is not None else {}
         return dg.AssetSpec(
             key=list(props.table),
-            deps=None if source is None else [source],
+            deps=None if source is None else [parted("source_asset_key", source)],
             description=f"Peaka's copy of {props.name}.",
             metadata={
                 **link(self._pages.cache_url(props.id) if self._pages else None),

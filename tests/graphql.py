@@ -137,7 +137,7 @@ class GraphQL:
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The data of a query's answer."""
         body = {"query": query, "variables": variables}
-        answer = httpx.post(f"{self.url}/graphql", json=body, timeout=60).json()
+        answer = httpx.post(f"{self.url}/graphql", json=body, timeout=300).json()
         assert "errors" not in answer, answer
         return answer["data"]
 

@@ -234,9 +234,9 @@ MUTATIONS = [
     ),
     Mutation(
         "reading: statuses in upper case only",
-        "api/models.py",
-        "status = _label(value).strip().upper()",
-        "status = _label(value).strip()",
+        "api/fields.py",
+        "status = as_label(value).strip().upper()",
+        "status = as_label(value).strip()",
         (f"{READINGS}::test_statuses_in_any_letter_case",),
     ),
     Mutation(
@@ -248,7 +248,7 @@ MUTATIONS = [
     ),
     Mutation(
         "reading: offsets of timestamps are ignored",
-        "api/models.py",
+        "api/fields.py",
         "offset = f\"{match['sign'] or '+'}{match['hours'] or '00'}:{match['minutes'] or '00'}\"",
         'offset = "+00:00"',
         ("tests/api/test_models.py",),
@@ -262,14 +262,14 @@ MUTATIONS = [
     ),
     Mutation(
         "reading: ids are texts",
-        "api/models.py",
+        "api/fields.py",
         "    if isinstance(value, int) and not isinstance(value, bool):\n        return str(value)\n    return value\n",
         "    return value\n",
         (f"{READINGS}::test_unknown_fields_and_ids_as_numbers",),
     ),
     Mutation(
         "reading: unknown fields are errors",
-        "api/models.py",
+        "api/fields.py",
         'extra="ignore"',
         'extra="forbid"',
         (f"{READINGS}::test_unknown_fields_and_ids_as_numbers",),

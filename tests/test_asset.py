@@ -1,6 +1,7 @@
 """One Peaka cache as one Dagster asset: what it is made of, and what materializing it records."""
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,13 @@ from typing import Any, cast
 import dagster as dg
 import pytest
 
-from dagster_peaka import PeakaConfigError, PeakaResource, PeakaSyncConfig, build_peaka_cache_asset
+from dagster_peaka import (
+    PeakaConfigError,
+    PeakaResource,
+    PeakaSyncConfig,
+    build_peaka_cache_asset,
+    peaka_cache_assets,
+)
 from dagster_peaka.sandbox import Behaviour, PeakaSandbox
 from tests.materializing import TRIGGERS, acting_when, is_followed, peaka_for, run_of, sqlite_tables
 
@@ -354,9 +361,77 @@ def test_keys_that_read_alike_have_steps_of_their_own() -> None:
         ({"cache_id": " "}, "cache_id"),
         ({"cache_id": ".."}, "cache_id"),
         ({"cache_id": "f00", "mode": "full"}, "mode"),
+        ({"cache_id": "f00", "key": "lake/orders"}, r"key names .* such as \['lake', 'orders'\]"),
+        ({"cache_id": "f00", "deps": ["landed/orders"]}, r"deps names .* such as \['landed', 'orders'\]"),
     ],
 )
 def test_arguments_that_cannot_work_are_refused_at_once(arguments: dict[str, Any], named: str) -> None:
     """The error names the argument and what to write."""
     with pytest.raises(PeakaConfigError, match=named):
         build_peaka_cache_asset(**arguments)
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+def test_an_asset_that_is_called_like_a_function_says_what_to_write(
+    sandbox: PeakaSandbox, decorated: bool
+) -> None:
+    """As a user's test may do; without a run nothing could be written down, so nothing is triggered."""
+    peaka = peaka_for(sandbox)
+    asset = build_peaka_cache_asset(table=TABLE)
+    if decorated:
+
+        @peaka_cache_assets(peaka.fetch_project(TABLE))
+        def own(context: dg.AssetExecutionContext, peaka: PeakaResource) -> Iterator[Any]:
+            yield from peaka.sync_and_poll(context)
+
+        asset = own
+    sandbox.clear_requests()
+
+    with pytest.raises(PeakaConfigError, match=r"write dg\.materialize\(\[asset\], resources"):
+        list(cast("Any", asset)(dg.build_asset_context(resources={"peaka": peaka})))
+
+    assert sandbox.requests == []
+
+
+@pytest.mark.parametrize("table", ["order items", "anlægsnummer"])
+def test_an_asset_of_any_name_can_be_depended_on_as_its_page_says(table: str) -> None:
+    """Dagster's own decorators make names of keys: a key of one's own, or a named input, gets by."""
+    odd = build_peaka_cache_asset(table=["ops", "public", table])
+    renamed = build_peaka_cache_asset(table=["ops", "public", table], key=["ops", "t"])
+
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="is not a valid name in Dagster"):
+        dg.asset(name="refused", deps=[odd])(lambda: None)
+
+    by_key = dg.asset(name="by_key", deps=[renamed])(lambda: None)
+    by_input = dg.asset(name="by_input", ins={"i": dg.AssetIn(odd.key, dagster_type=dg.Nothing)})(
+        lambda: None
+    )
+    assets = [odd, renamed, by_key, by_input]
+    dg.Definitions.validate_loadable(dg.Definitions(assets=assets, resources={"peaka": NOWHERE}))
+    assert [dep.asset_key for dep in next(iter(by_input.specs)).deps] == [odd.key]
+
+
+def test_a_sync_works_where_an_event_loop_runs(sandbox: PeakaSandbox) -> None:
+    """In notebooks and async assets there is a loop already, which the client's own does not meet."""
+
+    @dg.asset
+    async def refreshed(peaka: PeakaResource) -> None:
+        assert peaka.sync(TABLE).succeeded
+
+    assert dg.materialize([refreshed], resources={"peaka": peaka_for(sandbox)}).success
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_the_resource_can_be_given_with_a_run(
+    sandbox: PeakaSandbox, monkeypatch: pytest.MonkeyPatch, by_variable: bool
+) -> None:
+    """`RunConfig(resources=…)` takes a PeakaResource, in place of the one that the definitions have."""
+    monkeypatch.setenv("PEAKA_API_KEY", sandbox.api_key)
+    key: Any = dg.EnvVar("PEAKA_API_KEY") if by_variable else sandbox.api_key
+    here = PeakaResource(api_key=key, project_id=sandbox.project_id, base_url=sandbox.base_url)
+    job = dg.define_asset_job("syncs")
+    assets = [build_peaka_cache_asset(table=TABLE)]
+    for before in (PeakaResource.configure_at_launch(), here.model_copy(update={"project_id": "none"})):
+        definitions = dg.Definitions(assets=assets, jobs=[job], resources={"peaka": before})
+        config = dg.RunConfig(resources={"peaka": here})
+        assert definitions.resolve_job_def("syncs").execute_in_process(run_config=config).success

@@ -1,5 +1,6 @@
 """Checks of cache assets: what each finds for a real cause, what it costs, and what happens where it cannot look."""
 
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -614,6 +615,25 @@ def test_checks_of_one_definition_at_a_time_do_not_wait_for_other_caches(
     assert {key: each.passed for key, each in evaluations(result).items()} == {("t", "not_stale"): True}
 
 
+def test_the_step_is_left_out_when_one_of_its_assets_fails_as_its_docstring_says(
+    sandbox: PeakaSandbox, instance: dg.DagsterInstance
+) -> None:
+    """Dagster starts no step behind a failed one, so one step of checks for several assets evaluates none of them."""
+    assets = [build_peaka_cache_asset(table=f"ops.public.{table}", key=table) for table in "tu"]
+    sandbox.plan("ops.public.u", fail="no disk")
+
+    result = dg.materialize(
+        [*assets, *build_peaka_cache_checks(assets, max_age=DAY)],
+        resources={"peaka": peaka_for(sandbox)},
+        instance=instance,
+        raise_on_error=False,
+    )
+
+    assert evaluations(result) == {}
+    said = " ".join((build_peaka_cache_checks.__doc__ or "").split())
+    assert "leaves it out when one of them failed" in said
+
+
 def test_checks_look_after_the_sync_of_their_run(sandbox: PeakaSandbox, instance: dg.DagsterInstance) -> None:
     """The check's request comes when the sync has ended, and sees its execution."""
     asset = build_peaka_cache_asset(table=TABLE, key="t")
@@ -693,6 +713,49 @@ def test_two_calls_for_the_same_assets_are_two_steps_of_different_names() -> Non
     names = [build_peaka_cache_checks(asset, **each)[0].op.name for each in choices]
 
     assert names[0] == names[2] != names[1]
+
+
+@pytest.mark.parametrize(
+    ("assets", "name"),
+    [
+        ([{"cache_id": "1", "key": ["shop", "v1.2 items"]}], "shop__v1_2_items"),
+        ([{"cache_id": "1", "group_name": "g"}, {"cache_id": "2", "group_name": "g"}], "g"),
+        ([{"table": "my-shop.public.a"}, {"table": "my-shop.other.b"}], "my_shop"),
+        ([{"table": "shop.public.a"}, {"table": "lake.public.b"}], None),
+        ([{"cache_id": "1"}, {"cache_id": "2"}], None),
+        ([{"cache_id": "1", "group_name": "g"}, {"cache_id": "2", "group_name": "h"}], None),
+    ],
+)
+def test_steps_of_checks_have_a_readable_name_where_something_names_all_their_assets(
+    assets: Sequence[Mapping[str, Any]], name: str | None
+) -> None:
+    """The asset, or the group or the catalog; a hash tells apart what several assets of a group are given."""
+    definitions = [build_peaka_cache_asset(**each) for each in assets]
+
+    (checks,) = build_peaka_cache_checks(definitions, max_rows_dropped=1, max_age=DAY)
+
+    common = "" if name is None else f"__{name}"
+    digest = "" if len(definitions) == 1 else "__[0-9a-f]{8}"
+    assert re.fullmatch(f"peaka_cache_checks{common}__not_stale__rows_not_dropped{digest}", checks.op.name)
+
+
+def test_caches_of_one_group_may_be_given_the_same_check_twice() -> None:
+    """Hourly ones by the hour and daily ones by the day: two steps, which load beside each other."""
+    hourly, daily = (
+        [build_peaka_cache_asset(table=f"shop.public.{table}", group_name="shop") for table in tables]
+        for tables in (("orders", "items"), ("shops", "prices"))
+    )
+    checks = [
+        *build_peaka_cache_checks(hourly, max_age=DAY / 24),
+        *build_peaka_cache_checks(daily, max_age=DAY),
+    ]
+    dg.Definitions.validate_loadable(
+        dg.Definitions(
+            [*hourly, *daily],
+            asset_checks=checks,
+            resources={"peaka": PeakaResource(api_key="k", project_id="p")},
+        )
+    )
 
 
 def test_no_assets_are_no_checks() -> None:

@@ -276,7 +276,84 @@ def test_a_partitioned_spec_is_refused() -> None:
         build_peaka_cache_assets([cache(1)], translator=Daily())
 
 
+def test_a_spec_that_dagster_refuses_names_its_cache() -> None:
+    """Of hundreds of caches, Dagster's own words about a group's name do not say which has it."""
+
+    class Grouped(DagsterPeakaTranslator):
+        def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+            return super().get_asset_spec(props).replace_attributes(group_name=f"of {props.table_name}")
+
+    with pytest.raises(
+        PeakaConfigError, match=r"Grouped\.get_asset_spec .* id-1 \(shop\.public\.t1\): .*\"of t1\""
+    ):
+        build_peaka_cache_assets([cache(1), cache(2)], translator=Grouped())
+
+
+@pytest.mark.parametrize("step_per", ["cache", "project"])
+def test_a_cache_that_is_given_twice_is_one_asset(step_per: str) -> None:
+    """Lists of caches may overlap; what differs under one id is refused."""
+    caches = [cache(1), cache(2), cache(1)]
+
+    assets = build_peaka_cache_assets(caches, step_per=step_per)
+
+    assert [spec.key.path[-1] for asset in assets for spec in asset.specs] == ["t1", "t2"]
+    with pytest.raises(PeakaConfigError, match=r"Cache id-1 is given twice, as shop\.public\.t1 and as"):
+        build_peaka_cache_assets([*caches, cache(1, table="t3")])
+
+
+@pytest.mark.parametrize("step_per", ["cache", "project"])
+def test_dependencies_may_be_added_to_what_the_factory_made(step_per: str) -> None:
+    """`dg.map_asset_specs` may say what lands a table, also where a step had no upstream before."""
+    assets = build_peaka_cache_assets([cache(1), cache(2)], step_per=step_per)
+
+    with_deps = list(
+        dg.map_asset_specs(lambda spec: spec.merge_attributes(deps=[["landed", spec.key.path[-1]]]), assets)
+    )
+
+    load(with_deps)
+    deps = {name: [dep.asset_key.path for dep in spec.deps] for name, spec in specs_of(with_deps).items()}
+    assert deps == {"t1": [["landed", "t1"]], "t2": [["landed", "t2"]]}
+
+
 # What a step syncs
+
+
+@pytest.mark.parametrize("step_per", ["cache", "project"])
+def test_hooks_of_a_job_hear_why_a_sync_failed(sandbox: PeakaSandbox, step_per: str) -> None:
+    """Also where the hook has a resource of its own, and a whole project is one step."""
+    told: list[str] = []
+
+    @dg.failure_hook(required_resource_keys={"notifier"})
+    def on_failure(context: dg.HookContext) -> None:
+        context.resources.notifier.append(str(context.op_exception))
+
+    sandbox.plan("ops.public.u", fail="no disk")
+    peaka = peaka_for(sandbox)
+    definitions = dg.Definitions(
+        assets=build_peaka_cache_assets(peaka.fetch_project(), step_per=step_per),
+        jobs=[dg.define_asset_job("syncs", hooks={on_failure})],
+        resources={"peaka": peaka, "notifier": told},
+    )
+
+    definitions.resolve_job_def("syncs").execute_in_process(raise_on_error=False)
+
+    (reason,) = told
+    assert "Peaka cache ops.public.u (" in reason
+    assert "no disk" in reason
+
+
+def test_a_job_of_what_an_asset_needs_syncs_part_of_a_shared_step(sandbox: PeakaSandbox) -> None:
+    """`AssetSelection….upstream()` takes one cache of a step, and only that one is triggered."""
+    peaka = peaka_for(sandbox)
+    (shared,) = build_peaka_cache_assets(peaka.fetch_project(), step_per="project")
+    report = dg.asset(name="report", deps=[dg.AssetKey(["ops", "public", "t"])])(lambda: None)
+    job = dg.define_asset_job("reports", selection=dg.AssetSelection.assets(report).upstream())
+    definitions = dg.Definitions(assets=[shared, report], jobs=[job], resources={"peaka": peaka})
+
+    assert definitions.resolve_job_def("reports").execute_in_process().success
+    triggered = [request.path for request in sandbox.requests if request.operation in TRIGGERS]
+    assert len(triggered) == 1
+    assert sandbox.caches["ops.public.t"] in triggered[0]
 
 
 @pytest.fixture(scope="module")

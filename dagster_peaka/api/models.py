@@ -11,25 +11,35 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import Enum
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import (
     AliasChoices,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel
 
+from dagster_peaka.api.fields import (
+    COMPLETED,
+    TERMINAL_STATUSES,
+    Count,
+    Flag,
+    Id,
+    Instant,
+    Label,
+    OrNone,
+    PeakaModel,
+    Status,
+    Text,
+    as_array,
+    as_label,
+    as_object,
+    as_status,
+)
 from dagster_peaka.api.values import python_value
 from dagster_peaka.errors import PeakaConfigError, shortened
 
@@ -74,109 +84,6 @@ class SyncMode(str, Enum):
     def words(self) -> str:
         """The mode in running text, ``incremental update`` or ``full refresh``."""
         return "incremental update" if self is SyncMode.INCREMENTAL else "full refresh"
-
-
-COMPLETED = "COMPLETED"
-FAILED = "FAILED"
-CANCELLED = "CANCELLED"
-TERMINAL_STATUSES = frozenset({COMPLETED, FAILED, CANCELLED})
-"""The only statuses known to be final. Every other one, known or new, means: not finished, as far as can be told."""
-
-
-def _id_text(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return value
-
-
-def _optional_text(value: Any) -> str | None:
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        return None
-    return str(value)
-
-
-_TIMESTAMP = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d)[Tt ](?P<time>\d\d:\d\d:\d\d)(?:[.,](?P<fraction>\d+))?\s*"
-    r"(?:[Zz]|(?P<sign>[+-])(?P<hours>\d\d)(?::?(?P<minutes>\d\d))?)?",
-    re.ASCII,
-)
-
-
-def _instant(value: Any) -> datetime | None:
-    """A timestamp of the API as an aware datetime in UTC; one without a zone is taken for UTC."""
-    if isinstance(value, datetime):
-        return value
-    match = _TIMESTAMP.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None:
-        return None
-    microseconds = (match["fraction"] or "")[:6].ljust(6, "0")
-    offset = f"{match['sign'] or '+'}{match['hours'] or '00'}:{match['minutes'] or '00'}"
-    try:
-        moment = datetime.fromisoformat(f"{match['date']}T{match['time']}.{microseconds}{offset}")
-        return moment.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _whole_number(value: Any) -> int | None:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value):
-        return int(value)
-    return None
-
-
-def _lenient_flag(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _label(value: Any) -> str:
-    return _optional_text(value) or ""
-
-
-def _status(value: Any) -> str:
-    status = _label(value).strip().upper()
-    return CANCELLED if status == "CANCELED" else status  # caches say the one, materialized queries the other
-
-
-def _object(value: Any) -> dict[str, Any] | None:
-    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
-
-
-def _array(value: Any) -> list[Any] | None:
-    return cast("list[Any]", value) if isinstance(value, list) else None
-
-
-def _or_none(value: Any, read: ValidatorFunctionWrapHandler) -> Any:
-    try:
-        return read(value)
-    except ValidationError:
-        return None
-
-
-Id = Annotated[str, BeforeValidator(_id_text), Field(min_length=1)]
-Text = Annotated[str | None, BeforeValidator(_optional_text)]
-Label = Annotated[str, BeforeValidator(_label)]
-Status = Annotated[str, BeforeValidator(_status)]
-Instant = Annotated[datetime | None, BeforeValidator(_instant)]
-Count = Annotated[int | None, BeforeValidator(_whole_number)]
-Flag = Annotated[bool | None, BeforeValidator(_lenient_flag)]
-OrNone = WrapValidator(_or_none)
-"""Marks an inner object that is None when it cannot be read, such as an execution that has no id yet."""
-
-
-class PeakaModel(BaseModel):
-    """An object of the API: frozen, unknown fields ignored, readable by camelCase or by field name."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
 
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
@@ -229,7 +136,7 @@ class CacheExecution(PeakaModel):
     @field_validator("progress", mode="before")
     @classmethod
     def _progress_or_nothing(cls, value: Any) -> Any:
-        return value if isinstance(value, ExecutionProgress) else _object(value) or {}
+        return value if isinstance(value, ExecutionProgress) else as_object(value) or {}
 
     @field_validator("finished_at")
     @classmethod
@@ -278,7 +185,7 @@ def error_words(error: object) -> str:
 
 
 def _messages(error: Any, depth: int = 0) -> Iterator[str]:
-    fields = _object(error)
+    fields = as_object(error)
     if fields is None or depth > 3:
         return
     for key in ("message", "errorMessage", "reason", "detail", "error", "cause"):
@@ -317,7 +224,7 @@ class CacheStatus(PeakaModel):
     @classmethod
     def _of_its_mode(cls, value: Any, info: ValidationInfo) -> Any:
         mode = SyncMode.INCREMENTAL if info.field_name == "last_incremental" else SyncMode.FULL_REFRESH
-        fields = _object(value)
+        fields = as_object(value)
         return value if fields is None else {**fields, "executionMode": mode.value}
 
     @property
@@ -346,7 +253,7 @@ class CacheSchedule(PeakaModel):
     @field_validator("type", mode="before")
     @classmethod
     def _upper(cls, value: Any) -> str:
-        return _status(value) or "NONE"
+        return as_status(value) or "NONE"
 
     @classmethod
     def every(cls, duration: str | None) -> CacheSchedule:
@@ -531,7 +438,7 @@ class Table(PeakaModel):
     @field_validator("supported_cache_types", mode="before")
     @classmethod
     def _texts_or_nothing(cls, value: Any) -> list[str] | None:
-        entries = _array(value)
+        entries = as_array(value)
         return None if entries is None else [entry for entry in entries if isinstance(entry, str)]
 
     @property
@@ -591,19 +498,19 @@ class QueryResult(PeakaModel):
                 print(row["item"], row["price"])
     """
 
-    columns: list[QueryColumn] = []
+    columns: list[QueryColumn] = Field(default_factory=list[QueryColumn])
     rows: list[dict[str, object]] = Field(validation_alias="data")
 
     @model_validator(mode="before")
     @classmethod
     def _read(cls, answer: Any) -> Any:
-        fields = _object(answer)
-        data = _array(fields.get("data")) if fields is not None else None
+        fields = as_object(answer)
+        data = as_array(fields.get("data")) if fields is not None else None
         if fields is None or data is None:
             return answer
         names = [
-            _label(entry.get("columnName") if (entry := _object(each)) else each)
-            for each in _array(fields.get("columns")) or []
+            as_label(entry.get("columnName") if (entry := as_object(each)) else each)
+            for each in as_array(fields.get("columns")) or []
         ]
         rows = [_row(each) for each in data]
         types = {cell.name: cell.data_type for cells, _ in rows for cell in cells} if rows else {}
@@ -614,16 +521,16 @@ class QueryResult(PeakaModel):
 
 def _row(entry: Any) -> tuple[list[QueryColumn], Any]:
     """The typed columns and the values of a row: an array of cells, or an object without types."""
-    cells = _array(entry)
+    cells = as_array(entry)
     if cells is not None and not all(isinstance(cell, dict) for cell in cells):
         return [], entry  # no row of any form that was asked for
     if cells is None:
-        values = _object(entry)
+        values = as_object(entry)
         if values is None:
             return [], entry
         return [], {name: python_value(value, "") for name, value in values.items()}
-    typed = [cell for each in cells if (cell := _object(each)) is not None]
-    columns = [QueryColumn(_label(cell.get("name")), _label(cell.get("dataType"))) for cell in typed]
+    typed = [cell for each in cells if (cell := as_object(each)) is not None]
+    columns = [QueryColumn(as_label(cell.get("name")), as_label(cell.get("dataType"))) for cell in typed]
     values = (
         python_value(cell.get("value"), column.data_type) for cell, column in zip(typed, columns, strict=True)
     )

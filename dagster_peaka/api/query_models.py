@@ -7,18 +7,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dagster_peaka.api.models import (
-    TERMINAL_STATUSES,
-    CacheExecution,
-    Id,
-    Instant,
-    Label,
-    OrNone,
-    PeakaModel,
-    Status,
-    SyncMode,
-    Text,
-)
+from dagster_peaka.api.fields import TERMINAL_STATUSES, Id, Instant, Label, OrNone, PeakaModel, Status, Text
+from dagster_peaka.api.models import CacheExecution, SyncMode
 
 MATERIALIZED = "MATERIALIZED"
 """The type of a query whose result Peaka keeps as a snapshot."""

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import dagster as dg
 
@@ -142,6 +142,23 @@ def checked_cache_id(cache_id: str) -> str:
     if known in ("", ".", ".."):
         raise PeakaConfigError(f"cache_id {cache_id!r} is no id: copy it from the cache's page in Peaka.")
     return known
+
+
+T = TypeVar("T")
+
+
+def parted(argument: str, key: T) -> T:
+    """``key``, unless it is a text with slashes: Dagster shows that like a key of several parts, and takes it for one.
+
+    Raises:
+        PeakaConfigError: naming the argument, and saying what to write.
+    """
+    if isinstance(key, str) and "/" in key:
+        raise PeakaConfigError(
+            f"{argument} names {key!r}, which Dagster takes for one part with slashes in it: write the parts as a "
+            f"list, such as {key.split('/')!r}."
+        )
+    return key
 
 
 def op_name(key: dg.AssetKey) -> str:

@@ -25,7 +25,8 @@ from pydantic import (
     field_validator,
 )
 
-from dagster_peaka.api.models import Column, Id, SyncMode, duration_seconds
+from dagster_peaka.api.fields import Id
+from dagster_peaka.api.models import Column, SyncMode, duration_seconds
 from dagster_peaka.caches.names import TableName
 from dagster_peaka.errors import PeakaConfigError, shortened
 

@@ -1,208 +1,179 @@
 """What the component's YAML says about assets: of all of them, of those that a pattern means, of one that it lists.
 
-Templates that mention ``props`` or ``spec`` are rendered for each cache; everything else when the YAML is read.
+The attributes are those of Dagster's own components. Templates that mention ``props`` or ``spec`` are rendered for each
+cache; everything else when the YAML is read. Dagster's ``post_processing`` says more of assets once they are made.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import dagster as dg
-from pydantic import AfterValidator, BaseModel, BeforeValidator, PrivateAttr, model_validator
+from dagster.components import AssetAttributesModel
+from pydantic import AfterValidator, BeforeValidator, ModelWrapValidatorHandler, PrivateAttr, model_validator
 from typing_extensions import Self
 
 from dagster_peaka.api.settings import bare
-from dagster_peaka.caches.declared import (
-    FINGERPRINT_METADATA,
-    MODE_METADATA,
-    ON_SCHEDULE_METADATA,
-    ROW_COUNT_METADATA,
-    WAIT_METADATA,
-    checked_fingerprint,
-)
-from dagster_peaka.caches.declared import RowCount as DeclaredRowCount
+from dagster_peaka.caches.declared import checked_fingerprint
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
+from dagster_peaka.component.fields import Anything, Key, Tags, Texts, asset_key, doc, fields_of, instance_of
 from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
-    Anything,
-    Key,
     Loc,
-    Scalar,
     Section,
-    Tags,
-    Text,
-    doc,
+    blaming,
     field_error,
-    instance_of,
+    is_late,
     problem_at,
     rendered,
-    text,
     validated,
-    written,
 )
-from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings
-from dagster_peaka.errors import PeakaConfigError
+from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, RowCount
 from dagster_peaka.steps.specs import AssetCondition
-
-OF_EACH_CACHE = re.compile(r"\{[{%].*\b(props|spec)\b", re.DOTALL)
-"""A template that comes to something else for each cache."""
-
-Mode = Literal["incremental", "full_refresh"]
-OnSchedule = Literal["ignore", "warn", "disable"]
-
-
-def _row_count(value: object) -> object:
-    if value == "full_refresh":
-        try:
-            DeclaredRowCount.parse("full_refresh")
-        except PeakaConfigError as error:
-            raise ValueError(str(error)) from None
-    return "off" if value is False else value
-
-
-RowCount = Annotated[
-    Literal["query", "off"],
-    BeforeValidator(_row_count),
-    dg.Resolver.default(model_field_type=Literal["full_refresh", "query", "off", False]),
-]
-"""Where row counts come from; in YAML, ``off`` without quotes is the truth value."""
-
-
-def _fingerprint(value: object) -> object:
-    try:
-        return checked_fingerprint(value) if isinstance(value, str) else value
-    except PeakaConfigError as error:
-        raise ValueError(str(error)) from None
-
-
-Fingerprint = Annotated[str, BeforeValidator(_fingerprint), dg.Resolver.default(model_field_type=str)]
-"""What data versions are made of."""
+from dagster_peaka.translator import AssetKeyLike
 
 Condition = Annotated[
-    AssetCondition,
-    instance_of(dg.AutomationCondition, "{{ dg.AutomationCondition.eager() }}"),
-    dg.Resolver.default(model_field_type=str),
+    AssetCondition, instance_of(dg.AutomationCondition, "{{ dg.AutomationCondition.eager() }}")
 ]
 """An automation condition; in YAML a template."""
 
-_Freshness = Annotated[
-    dg.FreshnessPolicy,
-    instance_of(
-        dg.FreshnessPolicy, "{{ dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(hours=6)) }}"
-    ),
-    dg.Resolver.default(model_field_type=str),
-]
+FRESHNESS = "{{ dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(hours=6)) }}"
+Freshness = Annotated[dg.FreshnessPolicy, instance_of(dg.FreshnessPolicy, FRESHNESS)]
 
 
-T = TypeVar("T", bound="PeakaAssetAttributes")
+def of_dagster(name: str, *examples: Any) -> doc:
+    """What Dagster says about an attribute of assets."""
+    return doc(AssetAttributesModel.model_fields[name].description or "", *examples)
 
 
 class PeakaAssetAttributes(Section):
     """What an asset is called and shows. What is not set stays as it is; tags and metadata are added."""
 
     key: Annotated[Key | None, doc("The asset's key.", "lake/{{ props.table_name }}")] = None
-    key_prefix: Annotated[Key | None, doc("What is put before the asset's key.", "lake")] = None
-    group_name: Annotated[Text | None, doc("The asset's group; by default its catalog's.", "lake")] = None
-    description: Annotated[str | None, doc("What the asset's page says.")] = None
-    deps: Annotated[
-        list[Key] | None,
-        doc("The keys of the assets on which it depends, in place of others.", ["landed/orders"]),
-    ] = None
-    metadata: Annotated[Anything | None, doc("Metadata, added to the rest.")] = None
-    tags: Annotated[Tags | None, doc("Tags, added to the rest.", {"tier": "prod"})] = None
-    owners: Annotated[list[str] | None, doc("Mail addresses, or teams as team:name.", ["team:data"])] = None
-    kinds: Annotated[list[str] | None, doc("The asset's kinds, in place of others.", ["peaka"])] = None
-    code_version: Annotated[Text | None, doc("The version of what makes the asset.", "3")] = None
+    key_prefix: Annotated[Key | None, of_dagster("key_prefix", "lake")] = None
+    group_name: Annotated[str | None, of_dagster("group_name", "lake")] = None
+    description: Annotated[str | None, of_dagster("description")] = None
+    deps: Annotated[list[Key] | None, of_dagster("deps", ["landed/orders"])] = None
+    metadata: Annotated[Anything | None, of_dagster("metadata")] = None
+    tags: Annotated[Tags | None, of_dagster("tags", {"tier": "prod"})] = None
+    owners: Annotated[list[str] | None, of_dagster("owners", ["team:data"])] = None
+    kinds: Annotated[list[str] | None, of_dagster("kinds", ["peaka"])] = None
+    code_version: Annotated[str | None, of_dagster("code_version", "3")] = None
     automation_condition: Annotated[
-        Condition | None,
-        doc("When Dagster materializes the asset by itself.", "{{ dg.AutomationCondition.eager() }}"),
+        Condition | None, of_dagster("automation_condition", "{{ dg.AutomationCondition.eager() }}")
     ] = None
-    freshness_policy: Annotated[
-        _Freshness | None,
-        doc(
-            "How old the asset may become.",
-            "{{ dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(hours=6)) }}",
-        ),
-    ] = None
+    freshness_policy: Annotated[Freshness | None, of_dagster("freshness_policy", FRESHNESS)] = None
 
-    _context: dg.ResolutionContext | None = PrivateAttr(default=None)
     _late: Mapping[str, Any] = PrivateAttr(default={})
 
+    @model_validator(mode="wrap")
     @classmethod
-    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Any:
-        """The attributes as the YAML ``model`` describes them.
+    def _keep_what_is_late(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(values, Mapping):
+            return handler(values)
+        said = cast("Mapping[str, Any]", values)
+        late = {name: value for name, value in said.items() if name in cls.model_fields and is_late(value)}
+        attributes = handler({name: value for name, value in said.items() if name not in late})
+        attributes._late = late  # noqa: SLF001 (its own)
+        return attributes
 
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
-        values = written(context, model)
-        late = {name: value for name, value in values.items() if _is_late(value)}
-        early = {name: value for name, value in values.items() if name not in late}
-        attributes = validated(cls, context, rendered(context, early))
-        return attributes.read_at(context, late)
-
-    def read_at(self, context: dg.ResolutionContext | None, late: Mapping[str, Any] | None = None) -> Self:
-        """Itself; errors will name the file and line of ``context``, and ``late`` is rendered for each cache."""
-        self._context, self._late = context, late or {}
-        return self
-
-    def of(self, spec: dg.AssetSpec, props: PeakaCache) -> Self:
+    def of(self, context: dg.ResolutionContext, spec: dg.AssetSpec, props: PeakaCache) -> Self:
         """The attributes for one cache: with every template rendered.
 
         Raises:
             PeakaConfigError: naming file, line and field.
         """
-        if self._context is None or not self._late:
+        if not self._late:
             return self
-        # Its signature has a type that Dagster leaves open.
-        context = cast("Any", self._context).with_scope(spec=spec, props=props)
         early = {name: getattr(self, name) for name in self.model_fields_set}
-        return validated(type(self), context, {**early, **rendered(context, self._late)})
+        late = rendered(context, self._late, spec=spec, props=props)
+        return validated(type(self), context, {**early, **late})
 
-    def on(self, spec: dg.AssetSpec, props: PeakaCache) -> dg.AssetSpec:
+    def on(self, context: dg.ResolutionContext, spec: dg.AssetSpec, props: PeakaCache) -> dg.AssetSpec:
         """The spec with these attributes.
 
         Raises:
             PeakaConfigError: naming file, line and field, when a template cannot be rendered for this cache, or Dagster
                 does not take what it came to.
         """
-        said = self.of(spec, props)
-        changes = {name: getattr(said, name) for name in REPLACED if getattr(said, name) is not None}
-        if said.kinds is not None:
-            changes["kinds"] = set(said.kinds)
-        if said.key_prefix is not None:
-            changes["key"] = changes.get("key", spec.key).with_prefix(said.key_prefix.path)
-        for name, value in changes.items():
-            spec = self._taken(name, cast("Any", spec).replace_attributes, **{name: value})
-        spec = self._taken("metadata", spec.merge_attributes, metadata=said.added_metadata())
-        return self._taken("tags", spec.merge_attributes, tags=said.tags) if said.tags else spec
-
-    def _taken(self, name: str, change: Callable[..., dg.AssetSpec], **changes: object) -> dg.AssetSpec:
-        """The spec with a change to which Dagster may object."""
-        try:
-            return change(**changes)
-        except dg.DagsterError as error:
-            problem = str(error)
-        raise problem_at(self._context, (name,), problem)
+        said = self.of(context, spec, props)
+        changed: Any = spec  # its methods have types that Dagster leaves open
+        for name in PeakaAssetAttributes.model_fields:
+            value: Any = said.added_metadata() if name == "metadata" else getattr(said, name)
+            if value is None:
+                continue
+            with blaming(context, name):
+                if name == "key_prefix":
+                    changed = changed.replace_attributes(key=changed.key.with_prefix(value.path))
+                elif name in ("metadata", "tags"):
+                    changed = changed.merge_attributes(**{name: value})
+                else:
+                    changed = changed.replace_attributes(**{name: value})
+        return changed
 
     def added_metadata(self) -> dict[str, object]:
         """What is added to the spec's metadata."""
         return dict(self.metadata or {})
 
 
-REPLACED = (
-    "key",
-    "group_name",
-    "description",
-    "deps",
-    "owners",
-    "code_version",
-    "automation_condition",
-    "freshness_policy",
-)
-"""Attributes that take the place of what the spec says."""
+# What all assets are called, and on which asset each depends
 
+TranslationFn: TypeAlias = Callable[[dg.AssetSpec, PeakaCache], dg.AssetSpec]
+"""Changes the spec of a cache's asset."""
+
+Translation = Annotated[TranslationFn | PeakaAssetAttributes | str, fields_of(PeakaAssetAttributes, str)]
+"""A function, attributes, or a template that comes to a spec or to attributes."""
+
+SourceKeyFn: TypeAlias = Callable[[PeakaCache], AssetKeyLike | None]
+
+
+def _source(value: Any) -> Any:
+    return value if callable(value) or is_late(value) else asset_key(value).to_user_string()
+
+
+SourceAssetKey = Annotated[SourceKeyFn | str, BeforeValidator(_source, json_schema_input_type=str)]
+"""The key of the asset that stands for the table which a cache copies: by a function, or by a template."""
+
+
+def translated(
+    context: dg.ResolutionContext, translation: Any, spec: dg.AssetSpec, props: PeakaCache
+) -> dg.AssetSpec:
+    """The spec as a translation has it.
+
+    Raises:
+        PeakaConfigError: naming file, line and field.
+    """
+    if callable(translation):
+        return cast("TranslationFn", translation)(spec, props)
+    if isinstance(translation, str):
+        translation = rendered(context, translation, spec=spec, props=props)
+        if isinstance(translation, dg.AssetSpec):
+            return translation
+        if isinstance(translation, Mapping):
+            translation = validated(PeakaAssetAttributes, context, cast("Mapping[str, Any]", translation))
+    if isinstance(translation, PeakaAssetAttributes):
+        return translation.on(context, spec, props)
+    problem = f"came to {translation!r:.100}, and it must come to an AssetSpec or to attributes."
+    raise problem_at(context, (), problem)
+
+
+def source_key(context: dg.ResolutionContext, source: Any, props: PeakaCache) -> AssetKeyLike | None:
+    """The key of the asset that stands for the table which a cache copies, or None where there is no such asset.
+
+    Raises:
+        PeakaConfigError: naming file, line and field.
+    """
+    if source is None or callable(source):
+        return cast("AssetKeyLike | None", source and source(props))
+    value = rendered(context, source, props=props)
+    try:
+        return None if value in (None, "") else asset_key(value)
+    except ValueError as error:
+        problem = str(error)
+    raise problem_at(context, (), problem)
+
+
+# What is different for some caches, and caches that are written out
 
 NEEDS_POLLING = (
     "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
@@ -211,14 +182,14 @@ NEEDS_POLLING = (
 
 
 class SyncFields(dg.Model):
-    """How caches are synced: of all of them, or of some."""
+    """How caches are synced: all of them, or some. As ``peaka/<name>`` in metadata, each tells a step how to sync."""
 
     model_config = SETTINGS_CONFIG
 
-    mode: Annotated[Mode | None, doc("How the cache is synced.")] = None
+    mode: Annotated[Literal["incremental", "full_refresh"] | None, doc("How the cache is synced.")] = None
     row_count: Annotated[RowCount | None, doc("What dagster/row_count is taken from after a sync.")] = None
     fingerprint: Annotated[
-        Fingerprint | None,
+        Annotated[str, AfterValidator(checked_fingerprint)] | None,
         doc(
             "What data versions are made of: checksum, or a select list of aggregates; by default execution ids."
         ),
@@ -227,7 +198,8 @@ class SyncFields(dg.Model):
         bool | None, doc("Whether the step waits for the sync's end; false needs polling_sensor.")
     ] = None
     on_schedule: Annotated[
-        OnSchedule | None, doc("What a sync does about Peaka's own schedules of the cache.")
+        Literal["ignore", "warn", "disable"] | None,
+        doc("What a sync does about Peaka's own schedules of the cache."),
     ] = None
 
 
@@ -252,13 +224,7 @@ class PeakaCacheAttributes(SyncFields, PeakaAssetAttributes):
 
     def added_metadata(self) -> dict[str, object]:
         """What is added to the spec's metadata: by it the step knows how to sync."""
-        said = {
-            MODE_METADATA: self.mode,
-            ROW_COUNT_METADATA: self.row_count,
-            FINGERPRINT_METADATA: self.fingerprint,
-            WAIT_METADATA: self.wait,
-            ON_SCHEDULE_METADATA: self.on_schedule,
-        }
+        said = {f"peaka/{name}": getattr(self, name) for name in SyncFields.model_fields}
         return {
             **super().added_metadata(),
             **{name: value for name, value in said.items() if value is not None},
@@ -274,19 +240,7 @@ class PeakaCacheOverride(PeakaCacheAttributes):
             PeakaCacheOverride(match="shop.public.*", mode="full_refresh", group_name="shop")
     """
 
-    match: Annotated[
-        str | list[str],
-        text(
-            f"{WHICH_CACHES}.",
-            "shop.public.*",
-            ["shop.public.orders", "crm.*.*"],
-            schema=Scalar | list[Scalar],
-        ),
-    ]
-
-
-CacheId = Annotated[Text, AfterValidator(bare)]
-"""A cache's id, which may look like a number."""
+    match: Annotated[Texts, doc(f"{WHICH_CACHES}.", "shop.public.*", ["shop.public.orders", "crm.*.*"])]
 
 
 class PeakaCacheEntry(PeakaCacheAttributes):
@@ -298,20 +252,19 @@ class PeakaCacheEntry(PeakaCacheAttributes):
             PeakaCacheEntry(table="shop.public.orders", deps=["landed/orders"])
     """
 
-    table: Annotated[str | None, doc("The cached table.", "shop.public.orders")] = None
-    cache_id: Annotated[CacheId | None, doc("The cache's id, where table is not given.")] = None
+    table: Annotated[
+        Annotated[str, AfterValidator(lambda table: str(TableName.parse(table)))] | None,
+        doc("The cached table.", "shop.public.orders"),
+    ] = None
+    cache_id: Annotated[
+        Annotated[str, AfterValidator(lambda cache_id: checked_cache_id(bare(cache_id)))] | None,
+        doc("The cache's id, where table is not given."),
+    ] = None
 
     @model_validator(mode="after")
     def _names_one_cache(self) -> "PeakaCacheEntry":
         if (self.table is None) == (self.cache_id is None):
             raise ValueError("give either table or cache_id, and not both.")
-        try:
-            if self.table is not None:
-                TableName.parse(self.table)
-            else:
-                checked_cache_id(self.cache_id or "")
-        except PeakaConfigError as error:
-            raise field_error(("cache_id" if self.table is None else "table",), str(error)) from None
         return self
 
     def __str__(self) -> str:
@@ -320,31 +273,15 @@ class PeakaCacheEntry(PeakaCacheAttributes):
     @property
     def props(self) -> PeakaCache:
         """What is known of the cache without asking; the table stands for ids, empty texts for names."""
-        if self.table is None:
-            cache_id = self.cache_id or ""
-            return PeakaCache(
-                id=cache_id, catalog_id=cache_id, catalog_name="", schema_name="", table_name=""
-            )
-        table = TableName.parse(self.table)
+        name = TableName("", "", "") if self.table is None else TableName.parse(self.table)
+        known = self.cache_id or str(name)
         return PeakaCache(
-            id=str(table),
-            catalog_id=table.catalog,
-            catalog_name=table.catalog,
-            schema_name=table.schema,
-            table_name=table.table,
+            id=known,
+            catalog_id=name.catalog or known,
+            catalog_name=name.catalog,
+            schema_name=name.schema,
+            table_name=name.table,
         )
-
-
-def cache_entries(context: dg.ResolutionContext, value: Sequence[BaseModel | str]) -> list[PeakaCacheEntry]:
-    """Caches that are written out; as a text, one is a table where it has dots, and an id otherwise."""
-    found: list[PeakaCacheEntry] = []
-    for number, each in enumerate(value):
-        place = context.at_path(number)
-        if isinstance(each, BaseModel):
-            found.append(PeakaCacheEntry.resolve_from_model(place, each))
-        else:
-            found.append(validated(PeakaCacheEntry, place, _as_entry(str(rendered(place, each)))))
-    return found
 
 
 def _as_entry(value: Any) -> Any:
@@ -353,13 +290,7 @@ def _as_entry(value: Any) -> Any:
     return value
 
 
-Entries = list[Annotated[PeakaCacheEntry, BeforeValidator(_as_entry)]]
-"""Caches that are written out, in Python and in what a template comes to as in YAML."""
-
-
-def _is_late(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_is_late, cast("Mapping[str, Any]", value).values()))
-    if isinstance(value, (list, tuple)):
-        return any(map(_is_late, cast("list[Any]", value)))
-    return isinstance(value, str) and OF_EACH_CACHE.search(value) is not None
+Entries = list[
+    Annotated[PeakaCacheEntry, BeforeValidator(_as_entry, json_schema_input_type=str | PeakaCacheEntry)]
+]
+"""Caches that are written out; as a text, one is a table where it has dots, and an id otherwise."""

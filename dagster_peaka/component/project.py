@@ -1,98 +1,91 @@
 """PeakaProjectComponent: a whole Peaka project as assets, from a few lines of YAML."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, TypeAlias, cast
 
 import dagster as dg
-from dagster.components import DefsStateConfig, DefsStateConfigArgs, ResolvedDefsStateConfig
-from pydantic import (
-    BaseModel,
-    Field,
-    PrivateAttr,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from dagster.components import DefsStateConfig, DefsStateConfigArgs
+from dagster.components.resolved.base import resolve_fields
+from dagster.components.resolved.errors import ResolutionException
+from pydantic import BaseModel, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
 from dagster_peaka.caches.declared import declared_cache, link
+from dagster_peaka.caches.names import op_name
 from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
 from dagster_peaka.component.attributes import (
     NEEDS_POLLING,
     Condition,
     Entries,
     PeakaAssetAttributes,
-    PeakaCacheAttributes,
-    PeakaCacheEntry,
     PeakaCacheOverride,
+    SourceAssetKey,
     SyncFields,
-    cache_entries,
+    Translation,
+    source_key,
+    translated,
 )
-from dagster_peaka.component.naming import name_of, plain
-from dagster_peaka.component.queries import query_assets_of
+from dagster_peaka.component.fields import Open, doc, fields_of, model_of, switched
 from dagster_peaka.component.reading import (
     SETTINGS_CONFIG,
+    Exact,
     PeakaYamlError,
-    Scalar,
     all_problems,
+    as_written,
     blaming,
-    doc,
     field_error,
     problem_at,
-    problem_behind,
-    problems_in,
-    readable,
-    rendered,
-    text,
+    validated,
 )
 from dagster_peaka.component.scaffold import PeakaProjectComponentScaffolder
 from dagster_peaka.component.settings import (
-    CONNECTION,
+    Connection,
     PeakaCheckSettings,
     PeakaOpSettings,
     PeakaPollingSensorSettings,
     PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
     Selection,
-    switch,
-    switched,
-    without_key,
+    with_variable,
 )
 from dagster_peaka.component.state import (
     REFRESH,
     age,
     fetched,
-    is_dev,
     nothing_known,
     overrides_of,
     patience_at_load,
+    plain,
     state_key,
     still_selected,
     unmatched,
     without_trace,
 )
-from dagster_peaka.component.steps import Steps, usual_sync
-from dagster_peaka.component.translation import (
-    SourceAssetKey,
-    Translation,
-    read_source_asset_key,
-    read_translation,
-)
-from dagster_peaka.component.written import as_written
+from dagster_peaka.component.steps import ComponentTranslator, Said, steps_for, written_place
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
-from dagster_peaka.resource import PeakaResource
+from dagster_peaka.queries.assets import build_peaka_query_assets
+from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
-from dagster_peaka.steps.specs import SyncSettings
+from dagster_peaka.steps.specs import SyncSettings, specs_of, warn_of_schedules
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 NO_OLDER_STATE = DefsStateConfigArgs.legacy_code_server_snapshots().management_type
 """How state is kept where Dagster fetches it with every load and keeps nothing of what was before."""
 
+NOTHING_UPSTREAM = (
+    "there is nothing to watch, because no cache's asset depends on another. Say by source_asset_key, or by deps in "
+    "overrides, which assets fill the tables that the caches copy."
+)
+
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
+
+Phase: TypeAlias = Literal["", "load", "without_peaka", "older"]
+"""Why definitions are built: in a load that may ask Peaka, after that has failed, or from an older release's state."""
 
 
 @dg.scaffold_with(PeakaProjectComponentScaffolder)
@@ -128,27 +121,20 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
     model_config = SETTINGS_CONFIG
 
-    if TYPE_CHECKING:
-        connection: PeakaResource
-    else:
-        # Dagster looks into the fields of every pydantic model that it meets here, and those of a resource are not
-        # made for YAML.
-        connection: Annotated[Any, CONNECTION]
+    connection: Annotated[Connection, doc("The connection to one project of Peaka. All times are seconds.")]
     selection: Annotated[
         Selection | None, doc("Which caches of the project become assets; by default all.", "shop.public.*")
     ] = None
     caches: Annotated[
         Entries | None,
-        dg.Resolver(
-            cache_entries,
-            model_field_type=list[Scalar | PeakaCacheEntry.model()],
-            description="The caches, written out by table or id. Nothing is asked and no state kept then.",
-            examples=[["shop.public.orders", {"table": "shop.public.items", "mode": "full_refresh"}]],
+        doc(
+            "The caches, written out by table or id. Nothing is asked and no state kept then.",
+            ["shop.public.orders", {"table": "shop.public.items", "mode": "full_refresh"}],
         ),
     ] = None
     name: Annotated[
         Name | None,
-        text(
+        doc(
             "The key of the resource, and what the names of sensors and of steps for many caches begin with. By "
             "default the folder of this file.",
             "peaka",
@@ -162,32 +148,24 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
     last_sync_check: Annotated[
         bool, doc("Whether each asset gets the check last_sync_succeeded, evaluated by every sync.")
     ] = False
-    group_name: Annotated[str | None, text("The group of all assets; by default one for each catalog.")] = (
-        None
-    )
+    group_name: Annotated[str | None, doc("The group of all assets; by default one for each catalog.")] = None
     automation_condition: Annotated[
         Condition | None,
         doc("When Dagster materializes the assets by itself.", "{{ dg.AutomationCondition.eager() }}"),
     ] = None
     source_asset_key: Annotated[
         SourceAssetKey | None,
-        dg.Resolver(
-            read_source_asset_key,
-            model_field_type=str,
-            inject_before_resolve=False,
-            description="The key of the asset that stands for the table which a cache (props) copies: the cache's "
-            "asset then depends on it. Nothing where it comes to nothing.",
-            examples=["landed/{{ props.table_name }}"],
+        doc(
+            "The key of the asset that stands for the table which a cache (props) copies: the cache's asset then "
+            "depends on it. Nothing where it comes to nothing.",
+            "landed/{{ props.table_name }}",
         ),
     ] = None
     translation: Annotated[
         Translation | None,
-        dg.Resolver(
-            read_translation,
-            model_field_type=str | PeakaAssetAttributes.model(),
-            inject_before_resolve=False,
-            description="What each asset (spec) is called and shows, given its cache (props).",
-            examples=[{"key_prefix": "lake", "tags": {"source": "{{ props.catalog_type }}"}}],
+        doc(
+            "What each asset (spec) is called and shows, given its cache (props).",
+            {"key_prefix": "lake", "tags": {"source": "{{ props.catalog_type }}"}},
         ),
     ] = None
     overrides: Annotated[
@@ -198,41 +176,37 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         PeakaCheckSettings | None, doc("Which checks the steps of the syncs evaluate; by default none.")
     ] = None
     upstream_sensor: Annotated[
-        bool | PeakaUpstreamSensorSettings,
-        switch(
-            PeakaUpstreamSensorSettings,
-            "A sensor that requests the caches whose upstream assets have new materializations: true, or its settings.",
+        Annotated[bool | PeakaUpstreamSensorSettings, fields_of(PeakaUpstreamSensorSettings, bool)],
+        doc(
+            "A sensor that requests the caches whose upstream assets have new materializations: true, or its settings."
         ),
     ] = False
     polling_sensor: Annotated[
-        bool | PeakaPollingSensorSettings,
-        switch(
-            PeakaPollingSensorSettings,
-            "A sensor that records the syncs which Peaka's schedules and others started: true, or its settings.",
+        Annotated[bool | PeakaPollingSensorSettings, fields_of(PeakaPollingSensorSettings, bool)],
+        doc(
+            "A sensor that records the syncs which Peaka's schedules and others started: true, or its settings."
         ),
     ] = False
     queries: Annotated[
-        bool | PeakaQuerySettings,
-        switch(
-            PeakaQuerySettings,
-            "Materialized queries as assets, refreshed after the caches that they read: true, or their settings.",
+        Annotated[bool | PeakaQuerySettings, fields_of(PeakaQuerySettings, bool)],
+        doc(
+            "Materialized queries as assets, refreshed after the caches that they read: true, or their settings."
         ),
     ] = False
-    defs_state: ResolvedDefsStateConfig = DefsStateConfigArgs.local_filesystem()
+    defs_state: Annotated[
+        DefsStateConfigArgs, doc("Where the state is kept, and whether development renews it.")
+    ] = DefsStateConfigArgs.local_filesystem()
 
     _context: dg.ResolutionContext | None = PrivateAttr(default=None)
-    _refreshes: bool = PrivateAttr(default=True)
-    _reads_older: bool = PrivateAttr(default=False)
-    _loads: bool = PrivateAttr(default=False)
-    _patience: dict[str, object] = PrivateAttr(default={})
+    _phase: Phase = PrivateAttr(default="")
     _failure: Exception | None = PrivateAttr(default=None)
 
     # What is said, and whether it can be meant
 
     @classmethod
-    def model(cls) -> type[BaseModel]:
+    def model(cls) -> type[Open]:
         """The schema of the YAML."""
-        return readable(super().model())
+        return model_of(PeakaProjectComponent, super().model())
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "PeakaProjectComponent":
@@ -253,41 +227,50 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         Raises:
             PeakaConfigError: naming file, line and field.
         """
-        model = as_written(context, model)
+        context = Exact.of(context)
+        written = as_written(context)
+        said = {
+            name: written.get(name, value) if name in PeakaProjectComponent.model_fields else value
+            for name, value in (model.model_extra or {}).items()
+        }
+        fields = cls.model().own.model_fields
+        own = validated(cls.model().own, context, {name: said[name] for name in said if name in fields})
+        said.update((name, getattr(own, name)) for name in own.model_fields_set)
+        said["connection"] = connection = with_variable(said.get("connection"))
         try:
-            component = super().resolve_from_model(context, model)
-        except ValidationError as error:
-            problem = all_problems(context, problems_in(cls, error, model.model_dump(exclude_unset=True)))
-        except Exception as error:
-            problem = problem_behind(error) or without_key(error, model)
-            if problem is None:
+            resolved = resolve_fields(Open(**said), cls, context)
+        except ResolutionException as error:
+            # A subclass's own field: Dagster shows the lines around it, which may hold the key.
+            key = cast("Any", connection)["api_key"] if isinstance(connection, Mapping) else None
+            if isinstance(error, PeakaYamlError) or not isinstance(key, str):
                 raise
+            problem = PeakaYamlError(str(error).replace(key, "********"))
         else:
-            return component.read_at(context)
+            component = validated(cls, context, {**said, **resolved})
+            component._context = context  # noqa: SLF001 (its own)
+            return component
         raise problem
-
-    def read_at(self, context: dg.ResolutionContext) -> "PeakaProjectComponent":
-        """Itself; errors will name the file and line of ``context``."""
-        self._context = context
-        return self
 
     @model_validator(mode="after")
     def _can_be_meant(self) -> "PeakaProjectComponent":
-        if not isinstance(cast("object", self.connection), PeakaResource):
-            raise field_error(("connection",), "must be a PeakaResource.")
-        if self.caches is not None and self.selection is not None:
-            raise field_error(
-                ("selection",), "chooses among fetched caches; with caches there are none. Drop one."
-            )
-        if self.caches is not None and self.queries:
-            raise field_error(
-                ("queries",), "are fetched with the caches; with caches that are written out there are none."
-            )
-        if self.caches is not None and self.checks is not None and self.checks.columns_unchanged:
-            raise field_error(
-                ("checks", "columns_unchanged"),
-                "compares with the columns of a snapshot; of caches that are written out there is none.",
-            )
+        if self.caches is not None:
+            refused = {
+                ("selection",): (
+                    self.selection,
+                    "chooses among fetched caches; with caches there are none. Drop one.",
+                ),
+                ("queries",): (
+                    self.queries,
+                    "are fetched with the caches; with caches that are written out there are none.",
+                ),
+                ("checks", "columns_unchanged"): (
+                    self.checks and self.checks.columns_unchanged,
+                    "compares with the columns of a snapshot; of caches that are written out there is none.",
+                ),
+            }
+            for loc, (value, problem) in refused.items():
+                if value:
+                    raise field_error(loc, problem)
         polled = bool(self.polling_sensor)
         if self.wait is False and not polled:
             raise field_error(("wait",), NEEDS_POLLING)
@@ -307,18 +290,18 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
         A layout that older releases cannot read has a key of its own, so that they may share the store.
         """
-        key = self._given_key() or state_key(type(self).__name__, self.connection.project_id, self.selection)
+        key = self.defs_state.key or state_key(
+            type(self).__name__, self.connection.project_id, self.selection
+        )
         return DefsStateConfig(
-            key=f"{key}.v2" if self.queries and not self._reads_older else key,
+            key=f"{key}.v2" if self.queries and self._phase != "older" else key,
             management_type=self.defs_state.management_type,
-            refresh_if_dev=self.defs_state.refresh_if_dev and self._refreshes,
+            refresh_if_dev=self.defs_state.refresh_if_dev and self._phase in ("", "load"),
         )
 
-    def _given_key(self) -> str | None:
-        key = self.defs_state.key
-        if key is None or self._context is None:
-            return key
-        return str(rendered(self._context.at_path("defs_state").at_path("key"), key))
+    @property
+    def _keeps_no_older_state(self) -> bool:
+        return self.defs_state.management_type is NO_OLDER_STATE
 
     def write_state_to_path(self, state_path: Path) -> None:
         """Ask Peaka for the selected caches, and only then write what it said: wholly, or not at all.
@@ -335,22 +318,24 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             problem: Exception = error
         except (PeakaError, ValidationError, OSError) as error:
             self._failure = problem = error
-            if self.defs_state.management_type is NO_OLDER_STATE:
+            if self._keeps_no_older_state:
                 # Dagster needs something to hand on to the processes of runs, where everything else is to load.
                 state_path.write_text("")
                 return None
-        raise without_trace(problem) if isinstance(problem, PeakaError) and not self._loads else problem
+        raise without_trace(problem) if isinstance(problem, PeakaError) and not self._phase else problem
 
     def _fetched(self) -> PeakaProject:
         if self.caches is not None:
-            return PeakaProject(project_id=plain(self.connection.project_id), caches=())
-        patterns = [
-            (("overrides", number, "match"), override.match) for number, override in enumerate(self.overrides)
-        ]
-        connection = self.connection.model_copy(update=self._patience) if self._patience else self.connection
+            return self._nobody()
+        connection = self.connection
+        if self._phase == "load" and not self._keeps_no_older_state:
+            connection = connection.model_copy(update=patience_at_load(connection))
         with connection.get_client() as client:
             queries = bool(self.queries)
-            return fetched(client, self.selection, patterns, self._context, self._log, queries=queries)
+            return fetched(client, self.selection, self.overrides, self._at(), self._log, queries=queries)
+
+    def _nobody(self) -> PeakaProject:
+        return PeakaProject(project_id=plain(self.connection.project_id), caches=())
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions of this component.
@@ -359,23 +344,21 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             PeakaConfigError: naming file, line and field.
         """
         if self.caches is not None:
-            return self._definitions_of_entries(self.caches, context)
-        if self.defs_state.management_type is not NO_OLDER_STATE:
-            self._patience = patience_at_load(self.connection)
-        self._loads = True
+            return self._definitions_of(context, self._nobody(), self.caches)
         try:
-            return super().build_defs(context)
+            return self._built(context, "load")
         except (PeakaError, ValidationError, OSError) as error:
             if error is not self._failure:
                 raise
-        finally:
-            self._patience, self._loads = {}, False
         # Peaka could not be asked: go on with what was known before.
-        self._refreshes = False
+        return self._built(context, "without_peaka")
+
+    def _built(self, context: dg.ComponentLoadContext, phase: Phase) -> dg.Definitions:
+        before, self._phase = self._phase, phase
         try:
             return super().build_defs(context)
         finally:
-            self._refreshes = True
+            self._phase = before
 
     def build_defs_from_state(
         self, context: dg.ComponentLoadContext, state_path: Path | None
@@ -385,56 +368,36 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         Raises:
             PeakaConfigError: naming file, line and field; and the state's file when that cannot be used.
         """
-        if state_path is None and self.queries and not self._reads_older:
-            return self._from_older_state(context)
+        if state_path is None and self.queries and self._phase != "older":
+            # What a release without queries has left, or what was kept before there were any.
+            return self._built(context, "older")
         failure, self._failure = self._failure, None
         why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
-        if state_path is None or self._is_nothing(state_path):
-            if failure or not self._was_tried():
-                project_id = plain(self.connection.project_id)
-                nothing = nothing_known(project_id, self.defs_state.management_type is NO_OLDER_STATE)
-                self._log.warning("%s:%s %s", self._title, why, nothing)
-            nobody = PeakaProject(project_id=plain(self.connection.project_id), caches=())
-            return self._definitions_of_caches((), nobody, context)
-        project = self._loaded(state_path, why)
-        if failure:
-            self._log.warning(
-                "%s:%s Going on with the state, which is %s. %s renews it.",
-                self._title,
-                why,
-                age(project.taken_at),
-                REFRESH,
+        if state_path is None or (self._keeps_no_older_state and state_path.stat().st_size == 0):
+            # Dagster loads what it has asked for once more, or in another process, without asking again.
+            asked = self._keeps_no_older_state or (
+                self.defs_state.refresh_if_dev and os.environ.get("DAGSTER_IS_DEV_CLI")
             )
+            if failure or not asked:
+                nothing = nothing_known(self.connection.project_id, self._keeps_no_older_state)
+                self._log.warning("%s:%s %s", self._title, why, nothing)
+            return self._definitions_of(context, self._nobody())
+        project = self._loaded(state_path, why)
+        is_old = f"the state, which is {age(project.taken_at)}"
+        if failure:
+            self._log.warning("%s:%s Going on with %s. %s renews it.", self._title, why, is_old, REFRESH)
         caches, missing = still_selected(project.caches, self.selection)
         for name in missing:
             self._log.warning(
-                "%s: %s It is in the selection, but not in the state, which is %s. %s renews it.",
+                "%s: %s It is in the selection, but not in %s. %s renews it.",
                 self._title,
                 unmatched(name, project.caches),
-                age(project.taken_at),
+                is_old,
                 REFRESH,
             )
-        return self._definitions_of_caches(caches, project, context)
-
-    def _from_older_state(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The definitions from the state that a release without queries has left, or that was kept before them."""
-        refreshes, self._refreshes, self._reads_older = self._refreshes, False, True
-        try:
-            return super().build_defs(context)
-        finally:
-            self._refreshes, self._reads_older = refreshes, False
-
-    def _was_tried(self) -> bool:
-        """Whether Peaka has been asked already when these definitions were loaded for the first time.
-
-        Dagster then loads them once more, or in another process, without asking again.
-        """
-        return (is_dev() and self.defs_state.refresh_if_dev) or (
-            self.defs_state.management_type is NO_OLDER_STATE
-        )
-
-    def _is_nothing(self, state_path: Path) -> bool:
-        return self.defs_state.management_type is NO_OLDER_STATE and state_path.stat().st_size == 0
+        if self.queries and caches and not project.queries:
+            self._log.warning("%s: queries: %s, holds none. %s renews it.", self._title, is_old, REFRESH)
+        return self._definitions_of(context, project.model_copy(update={"caches": tuple(caches)}))
 
     def _loaded(self, state_path: Path, why: str) -> PeakaProject:
         """The snapshot in the state's file.
@@ -477,7 +440,11 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             return dg.AssetSpec(
                 ["peaka", props.id], description=f"Peaka's cache {props.id}.", kinds={"peaka"}
             )
-        return DagsterPeakaTranslator(source_asset_key=self.source_asset_key).get_asset_spec(props)
+        place = self._at("source_asset_key")
+        translator = DagsterPeakaTranslator(
+            source_asset_key=lambda props: source_key(place, self.source_asset_key, props)
+        )
+        return translator.get_asset_spec(props)
 
     def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
         """The spec of the asset that stands for the materialized query ``props``. Override it to change it."""
@@ -488,91 +455,65 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
         Override it to do something around them, as the example of the class does.
         """
-        yield from usual_sync(context, peaka)
+        yield from peaka.sync_and_poll(context, PeakaSyncConfig(**context.op_execution_context.op_config))
 
-    def _spec(self, props: PeakaCache, said: Sequence[PeakaCacheAttributes]) -> dg.AssetSpec:
+    def _spec(self, props: PeakaCache, said: Said) -> dg.AssetSpec:
         spec = self.get_asset_spec(props)
-        if (
-            url := self.connection.cache_url(props.id)
-        ) and props.id != props.name:  # by its table, no id is known
+        url = self.connection.cache_url(props.id)
+        if url and props.id != props.name:  # by its table, no id is known
             spec = spec.merge_attributes(metadata=link(url))
         of_all = PeakaAssetAttributes(
             group_name=self.group_name, automation_condition=self.automation_condition
         )
-        spec = of_all.read_at(self._context).on(spec, props)
+        spec = of_all.on(self._at(), spec, props)
         if self.translation is not None:
-            spec = self.translation(spec, props)
-        for attributes in said:
-            spec = attributes.on(spec, props)
+            spec = translated(self._at("translation"), self.translation, spec, props)
+        for context, attributes in said.get(props.id, ()):
+            spec = attributes.on(context, spec, props)
         return spec
 
-    def _definitions_of_caches(
-        self, caches: Sequence[PeakaCache], project: PeakaProject, context: dg.ComponentLoadContext
+    def _definitions_of(
+        self, context: dg.ComponentLoadContext, project: PeakaProject, entries: Entries | None = None
     ) -> dg.Definitions:
-        said, missing = overrides_of(caches, self.overrides)
+        """The definitions for the caches of a snapshot, or for those that are written out."""
+        caches = project.caches if entries is None else [entry.props for entry in entries]
+        said, missing = overrides_of(caches, self.overrides, self._at("overrides"))
+        if entries is not None:
+            if missing:
+                raise all_problems(self._context, missing)
+            for number, entry in enumerate(entries):
+                said.setdefault(entry.props.id, []).append((self._at("caches", number), entry))
         for _, problem in missing if caches else ():
             self._log.warning("%s: overrides: %s", self._title, problem)
-        steps = self._steps(context)
-        with blaming(self._context):
-            assets = steps.of_caches(caches, said)
+        translator = ComponentTranslator(lambda props: self._spec(props, said))
+        name = self.name or name_of(context)
+        settings: dict[str, Any] = {"name": name, "step_per": self.step_per, "checks": self._checks()}
+        sync = SyncSettings(
+            self.mode,
+            self.row_count or "off",
+            self.fingerprint,
+            self.wait is not False,
+            self.on_schedule or "warn",
+        )
+        here = () if entries is None else ("caches",)
+        with blaming(self._context, *here):
+            specs = specs_of(caches, translator, sync, None if entries is None else written_place)
+            warn_of_schedules(caches, specs)
+            assets = steps_for(caches, specs, said, op=self.op, execute=self.execute, **settings)
         queries: list[dg.AssetsDefinition] = []
-        settings = switched(self.queries, PeakaQuerySettings)
-        if settings is not None and caches and not project.queries:
-            self._log.warning(
-                "%s: queries: the state, which is %s, holds none. %s renews it.",
-                self._title,
-                age(project.taken_at),
-                REFRESH,
-            )
-        if settings is not None and project.queries:
-            with blaming(self._context, "queries"):
-                queries = query_assets_of(
-                    project,
-                    caches,
-                    settings,
-                    cache_spec=lambda props: self._spec(props, said.get(props.id, ())),
-                    query_spec=self.get_query_spec,
-                    resource_key=steps.name,
-                )
-        with blaming(self._context):
-            return self._definitions(assets, steps.name, queries)
-
-    def _definitions_of_entries(
-        self, entries: Sequence[PeakaCacheEntry], context: dg.ComponentLoadContext
-    ) -> dg.Definitions:
-        said, missing = overrides_of([entry.props for entry in entries], self.overrides)
-        if missing:
-            raise all_problems(self._context, missing)
-        for entry in entries:
-            said.setdefault(entry.props.id, []).append(entry)
-        steps = self._steps(context)
-        with blaming(self._context, "caches"):
-            return self._definitions(steps.of_entries(entries, said), steps.name)
+        chosen = switched(self.queries, PeakaQuerySettings)
+        if chosen is not None and project.queries:
+            queries = self._query_assets(chosen, project, translator, name)
+        with blaming(self._context, *here):
+            return self._definitions(list(assets), name, queries)
 
     def _checks(self) -> PeakaCacheChecks:
-        """What the steps of syncs evaluate; refused here, so that the error names the field."""
-        chosen: PeakaCacheChecks = {} if self.checks is None else self.checks.chosen
-        if chosen:
+        """What the steps evaluate; refused here, so that the error names the field."""
+        checks: PeakaCacheChecks = {} if self.checks is None else self.checks.chosen
+        if checks:
             with blaming(self._context, "checks"):
-                step_checks((), chosen)
-        return {"last_sync_succeeded": self.last_sync_check, **chosen}
-
-    def _steps(self, context: dg.ComponentLoadContext) -> Steps:
-        return Steps(
-            name=self.name or name_of(context),
-            step_per=self.step_per,
-            sync=SyncSettings(
-                self.mode,
-                self.row_count or "off",
-                self.fingerprint,
-                self.wait is not False,
-                self.on_schedule or "warn",
-            ),
-            checks=self._checks(),
-            op=self.op,
-            spec_of=self._spec,
-            execute=self.execute,
-        )
+                step_checks((), checks)
+        return {"last_sync_succeeded": self.last_sync_check, **checks}
 
     def _definitions(
         self, assets: Sequence[dg.AssetsDefinition], name: str, queries: Sequence[dg.AssetsDefinition] = ()
@@ -597,7 +538,39 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                 sensors.append(build_peaka_polling_sensor(polled, resource_key=name, **arguments))
         return dg.Definitions(assets=[*assets, *queries], sensors=sensors, resources={name: self.connection})
 
+    def _query_assets(
+        self, settings: PeakaQuerySettings, project: PeakaProject, translator: ComponentTranslator, name: str
+    ) -> list[dg.AssetsDefinition]:
+        """The assets of a project's queries; what they read besides its caches is outside of them."""
+
+        def in_group(props: PeakaQuery) -> dg.AssetSpec:
+            spec = self.get_query_spec(props)
+            group = settings.group_name
+            return spec if group is None else cast("Any", spec).replace_attributes(group_name=group)
+
+        given = settings.given()
+        op: PeakaOpSettings = given.pop("op")
+        del given["group_name"]
+        with blaming(self._context, "queries"):
+            return build_peaka_query_assets(
+                project,
+                selector=given.pop("include"),
+                translator=ComponentTranslator(translator.get_asset_spec, in_group),
+                retry_policy=op.retry_policy,
+                pool=op.pool,
+                op_tags=op.tags,
+                resource_key=name,
+                **cast("Any", {**given, "row_count": settings.row_count or "off"}),
+            )
+
     # Words
+
+    def _at(self, *path: str | int) -> dg.ResolutionContext:
+        """Where a field stands."""
+        context = self._context or dg.ResolutionContext.default()
+        for part in path:
+            context = context.at_path(part)
+        return context
 
     @property
     def _log(self) -> logging.Logger:
@@ -610,7 +583,11 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         return f"{tree.position.filename}: {type(self).__name__}" if tree else type(self).__name__
 
 
-NOTHING_UPSTREAM = (
-    "there is nothing to watch, because no cache's asset depends on another. Say by source_asset_key, or by deps in "
-    "overrides, which assets fill the tables that the caches copy."
-)
+def name_of(context: dg.ComponentLoadContext) -> str:
+    """The name of what one component makes, after the folder that it is in: no two components share it."""
+    place = context.component_path
+    folder = place.file_path.relative_to(context.defs_module_path).parts
+    parts = [part.removesuffix(".py") for part in folder if part != "component.py"]
+    if place.instance_key not in (None, 0, "load"):
+        parts.append(str(place.instance_key))
+    return op_name(dg.AssetKey(parts or ["peaka"]))

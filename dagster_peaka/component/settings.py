@@ -1,33 +1,31 @@
-"""The sections of the component's YAML that say how: connection, selection, steps, checks and sensors."""
+"""The sections of the component's YAML that say how: connection, selection, steps, checks, sensors and queries."""
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
 
 import dagster as dg
-from pydantic import BaseModel, BeforeValidator, Field, create_model, field_validator, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, field_validator, model_validator
 
+from dagster_peaka.caches.declared import RowCount as RowCounts
 from dagster_peaka.caches.selection import PeakaCacheChoice, PeakaCacheSelector
-from dagster_peaka.component.reading import (
+from dagster_peaka.component.fields import (
     Anything,
     Count,
     Duration,
     NotNegative,
-    PeakaYamlError,
-    Scalar,
-    Section,
     Tags,
-    Text,
+    Texts,
     doc,
-    field_error,
-    lasting,
-    problem_at,
-    rendered,
-    validated,
-    written,
+    fields_of,
 )
+from dagster_peaka.component.reading import FIELDS_WANTED, Section, field_error
 from dagster_peaka.resource import ON_RUNNING, PeakaResource
 from dagster_peaka.steps.checks import PeakaCacheChecks
+
+WHICH_CACHES = "Ids or catalog.schema.table, each part of which may be a shell pattern"
+
+# The connection
 
 API_KEY_VARIABLE = "PEAKA_API_KEY"
 """The environment variable that holds the key, unless the YAML names another."""
@@ -35,83 +33,64 @@ API_KEY_VARIABLE = "PEAKA_API_KEY"
 ENVIRONMENT_TEMPLATE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
 """A template that is one environment variable and nothing else."""
 
-Texts = Annotated[str | list[str], dg.Resolver.default(model_field_type=Scalar | list[Scalar])]
-"""One text or several; an id may look like a number."""
+
+class _Variable(Section):
+    env: Annotated[str, doc("The name of an environment variable.", API_KEY_VARIABLE)]
 
 
-WHICH_CACHES = "Ids or catalog.schema.table, each part of which may be a shell pattern"
-
-
-def listed(texts: Texts) -> list[str]:
-    """A list, also of one text."""
-    return [texts] if isinstance(texts, str) else texts
-
-
-# The connection
-
-
-class _Variable(dg.Model):
-    env: str = Field(description="The name of an environment variable.", examples=[API_KEY_VARIABLE])
-
-
-def _connection_schema() -> type[BaseModel]:
-    """The settings of :class:`PeakaResource`, each of them also as a template."""
+def _connection_model() -> type[Section]:
+    """The settings of :class:`PeakaResource` as YAML has them; what they may be is the resource's to say."""
+    choices = {"zone": ("us", "eu"), "on_running": ON_RUNNING}
     types: dict[str, Any] = {
-        "project_id": Scalar,
-        "zone": Literal["us", "eu"],
-        "on_running": Literal[ON_RUNNING],
+        name: Annotated[str, WithJsonSchema({"enum": list(choice)})] for name, choice in choices.items()
     }
     fields: dict[str, Any] = {
         name: (
-            types.get(name, field.rebuild_annotation()) | str,
-            Field(default=... if field.is_required() else field.default, description=field.description),
+            Annotated[types.get(name, field.annotation), doc(field.description or "")],
+            Field(default=... if field.is_required() else field.default),
         )
         for name, field in PeakaResource.model_fields.items()
     }
+    key = doc("Where the API key is: {env: NAME}. Dagster keeps the variable's name and not its value.")
     fields["api_key"] = (
-        str | _Variable,
-        Field(
-            default={"env": API_KEY_VARIABLE},
-            description="Where the API key is: {env: NAME}. Dagster keeps the variable's name and not its value.",
-            examples=[{"env": API_KEY_VARIABLE}],
-        ),
+        Annotated[str | _Variable, fields_of(_Variable, str), key],
+        Field(default=_Variable(env=API_KEY_VARIABLE)),
     )
-    return create_model("PeakaConnectionModel", __base__=dg.Model, **fields)
+    return create_model("PeakaConnectionModel", __base__=Section, **fields)
 
 
-def _variable(value: object) -> str | None:
-    """The environment variable that a template stands for, where it is nothing else."""
-    found = ENVIRONMENT_TEMPLATE.fullmatch(value.strip()) if isinstance(value, str) else None
-    return found[1] if found else None
+_Connection = _connection_model()
 
 
-def _connection(context: dg.ResolutionContext, model: BaseModel) -> PeakaResource:
-    values = written(context, model)
-    key = values.pop("api_key", {"env": API_KEY_VARIABLE})
-    if variable := _variable(key):
-        key = {"env": variable}
-    settings = {name: rendered(context.at_path(name), value) for name, value in values.items()}
-    key = rendered(context.at_path("api_key"), key)
-    settings["api_key"] = (
-        dg.EnvVar(cast("Mapping[str, str]", key)["env"]) if isinstance(key, Mapping) else key
-    )
-    return validated(PeakaResource, context, settings)
+def _as_resource(value: Any) -> PeakaResource:
+    if isinstance(value, PeakaResource):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"must be a PeakaResource; in YAML, {FIELDS_WANTED}")
+    said = _Connection(**cast("Mapping[str, Any]", value)).given()
+    if isinstance(said["api_key"], _Variable):
+        said["api_key"] = dg.EnvVar(said["api_key"].env)
+    return PeakaResource(**said)
 
 
-CONNECTION = dg.Resolver(
-    _connection,
-    model_field_type=_connection_schema(),
-    description="The connection to one project of Peaka. All times are seconds.",
-)
+if TYPE_CHECKING:
+    Connection: TypeAlias = PeakaResource
+else:
+    # Of a union, because Dagster looks into the fields of every pydantic model that it meets bare.
+    Connection = Annotated[
+        Annotated[PeakaResource, Field()] | None,
+        BeforeValidator(_as_resource, json_schema_input_type=_Connection),
+    ]
 
 
-def without_key(error: Exception, model: BaseModel) -> PeakaYamlError | None:
-    """The error without the key, where it shows lines of a file in which a key is written out."""
-    connection = getattr(model, "connection", None)
-    key: object = getattr(connection, "api_key", None)
-    if isinstance(key, str) and key in str(error):
-        return PeakaYamlError(str(error).replace(key, "********"))
-    return None
+def with_variable(connection: Any) -> Any:
+    """The settings of a connection, in which the key is named by its variable wherever that can be."""
+    if not isinstance(connection, Mapping):
+        return connection
+    settings = cast("Mapping[str, Any]", connection)
+    key = settings.get("api_key", {"env": API_KEY_VARIABLE})
+    found = ENVIRONMENT_TEMPLATE.fullmatch(str(key).strip())
+    return {**settings, "api_key": {"env": found[1]} if found else key}
 
 
 # Which caches
@@ -124,45 +103,26 @@ class _Selection(Section):
     exclude: Annotated[Texts | None, doc("What to leave out of that, written likewise.", "*.*.tmp_*")] = None
 
 
-def _selection(context: dg.ResolutionContext, model: BaseModel | str | list[str]) -> PeakaCacheSelector:
-    if isinstance(model, BaseModel):
-        selection: _Selection = _Selection.resolve_from_model(context, model)
-        return PeakaCacheSelector(include=selection.include, exclude=selection.exclude)
-    given = rendered(context, model)
-    try:
-        return cast("PeakaCacheSelector", _as_selector(given))
-    except ValueError as error:
-        problem = str(error)
-    raise problem_at(context, (), problem)
-
-
 def _as_selector(value: Any) -> Any:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
-    if isinstance(value, (str, list)) or callable(value):
-        return PeakaCacheSelector(include=cast("PeakaCacheChoice", value))
-    return value
+    if isinstance(value, PeakaCacheSelector):
+        return value
+    if callable(value):
+        return PeakaCacheSelector(cast("PeakaCacheChoice", value))
+    fields = cast("Mapping[str, Any]", value if isinstance(value, Mapping) else {"include": value})
+    selection = _Selection(**fields)
+    return PeakaCacheSelector(selection.include, selection.exclude)
 
 
 Selection = Annotated[
-    PeakaCacheSelector,
-    BeforeValidator(_as_selector),
-    dg.Resolver(
-        _selection,
-        model_field_type=Scalar | list[Scalar] | _Selection.model(),
-        inject_before_resolve=False,
-    ),
+    PeakaCacheSelector, BeforeValidator(_as_selector, json_schema_input_type=Texts | _Selection)
 ]
 """A :class:`PeakaCacheSelector`, or what to include; in YAML patterns, or what to include and to exclude."""
-
 
 # Steps
 
 
 class _RetryPolicy(Section):
-    max_retries: Annotated[Count | None, doc("How often a failed step is tried again; once by default.")] = (
-        None
-    )
+    max_retries: Annotated[Count, doc("How often a failed step is tried again.")] = 1
     delay: Annotated[NotNegative | None, doc("Seconds before the first retry.")] = None
     backoff: Annotated[
         Literal["linear", "exponential"] | None,
@@ -179,24 +139,20 @@ class _RetryPolicy(Section):
                 raise field_error((name,), "needs delay, which it changes.")
         return self
 
-    def policy(self) -> dg.RetryPolicy:
-        """What Dagster calls it."""
-        return dg.RetryPolicy(
-            max_retries=1 if self.max_retries is None else self.max_retries,
-            delay=self.delay,
-            backoff=dg.Backoff[self.backoff.upper()] if self.backoff else None,
-            jitter=dg.Jitter[self.jitter.upper()] if self.jitter else None,
-        )
+
+def _as_policy(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    said = _RetryPolicy(**cast("Mapping[str, Any]", value))
+    return dg.RetryPolicy(
+        max_retries=said.max_retries,
+        delay=said.delay,
+        backoff=dg.Backoff[said.backoff.upper()] if said.backoff else None,
+        jitter=dg.Jitter[said.jitter.upper()] if said.jitter else None,
+    )
 
 
-def _policy(value: Any) -> Any:
-    settings = cast("dict[str, Any]", value)
-    return _RetryPolicy(**settings).policy() if isinstance(value, dict) else value
-
-
-RetryPolicy = Annotated[
-    dg.RetryPolicy, BeforeValidator(_policy), dg.Resolver.default(model_field_type=_RetryPolicy.model())
-]
+RetryPolicy = Annotated[dg.RetryPolicy, BeforeValidator(_as_policy, json_schema_input_type=_RetryPolicy)]
 """A retry policy; in YAML its settings."""
 
 
@@ -218,8 +174,7 @@ class PeakaOpSettings(Section):
         ),
     ] = None
     tags: Annotated[
-        Anything | None,
-        doc("Tags of the steps, such as those that configure a Kubernetes executor."),
+        Anything | None, doc("Tags of the steps, such as those that configure a Kubernetes executor.")
     ] = None
     retry_policy: Annotated[
         RetryPolicy | None,
@@ -231,9 +186,20 @@ class PeakaOpSettings(Section):
 
     def over(self, other: "PeakaOpSettings") -> "PeakaOpSettings":
         """These settings, and those of ``other`` where these say nothing."""
-        said = {name: getattr(self, name) for name in self.model_fields_set}
-        return other.model_copy(update=said)
+        return other.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
 
+
+# How caches and queries are synced
+
+
+def _row_count(value: object) -> object:
+    return (
+        RowCounts.parse(str(value)).value if value == "full_refresh" else "off" if value is False else value
+    )
+
+
+RowCount = Annotated[Literal["query", "off", False], BeforeValidator(_row_count)]
+"""Where row counts come from; ``dg check yaml`` takes ``off`` without quotes for a truth value."""
 
 # Checks and sensors
 
@@ -256,7 +222,7 @@ class PeakaCheckSettings(Section):
         bool, doc("Whether to compare the tables' columns with those of the snapshot.")
     ] = False
     max_age: Annotated[
-        Duration | None, lasting("How old the newest completed sync may be", 21600, "PT6H", {"hours": 6})
+        Duration | None, doc("How old the newest completed sync may be.", 21600, "PT6H", {"hours": 6})
     ] = None
     blocking: Annotated[bool, doc("Whether a failed check keeps everything downstream from running.")] = False
     severity: Annotated[
@@ -267,13 +233,8 @@ class PeakaCheckSettings(Section):
     @property
     def chosen(self) -> PeakaCacheChecks:
         """As the factories take it."""
-        return {
-            "max_rows_dropped": self.max_rows_dropped,
-            "columns_unchanged": self.columns_unchanged,
-            "max_age": self.max_age,
-            "blocking": self.blocking,
-            "severity": dg.AssetCheckSeverity[self.severity] if self.severity else None,
-        }
+        severity = dg.AssetCheckSeverity[self.severity] if self.severity else None
+        return cast("PeakaCacheChecks", {**self.given(), "severity": severity})
 
 
 class _SensorSettings(Section):
@@ -294,9 +255,8 @@ class _SensorSettings(Section):
 
     def arguments(self, name: str) -> dict[str, Any]:
         """As the sensor's factory takes them; ``name`` is its name unless another is set."""
-        given = {field: getattr(self, field) for field in type(self).model_fields}
         status = dg.DefaultSensorStatus[self.default_status]
-        return {**given, "name": self.name or name, "default_status": status}
+        return {**self.given(), "name": self.name or name, "default_status": status}
 
 
 class PeakaUpstreamSensorSettings(_SensorSettings):
@@ -315,7 +275,7 @@ class PeakaUpstreamSensorSettings(_SensorSettings):
         doc("Whether any updated upstream asset requests a cache, or only all of them together."),
     ] = "any"
     minimum_update_interval: Annotated[
-        Duration | None, lasting("Between two requests of one cache at least", 600, "PT10M", {"minutes": 10})
+        Duration | None, doc("Between two requests of one cache at least.", 600, "PT10M", {"minutes": 10})
     ] = None
     run_tags: Annotated[Tags | None, doc("Tags of the runs that it requests.")] = None
 
@@ -333,14 +293,6 @@ class PeakaPollingSensorSettings(_SensorSettings):
         bool,
         doc("Whether a cache that is seen for the first time brings along what Peaka still shows: 14 days."),
     ] = False
-
-
-_RowCount = Annotated[
-    Literal["query", "off"],
-    BeforeValidator(lambda value: "off" if value is False else value),
-    dg.Resolver.default(model_field_type=Literal["query", "off", False]),
-]
-"""Where row counts come from; in YAML, ``off`` without quotes is the truth value."""
 
 
 class PeakaQuerySettings(Section):
@@ -367,7 +319,7 @@ class PeakaQuerySettings(Section):
         bool, doc("Whether a step waits for its refresh; false leaves it to the polling_sensor.")
     ] = True
     row_count: Annotated[
-        _RowCount | None, doc("What dagster/row_count is taken from after a refresh; by default nothing.")
+        RowCount | None, doc("What dagster/row_count is taken from after a refresh; by default nothing.")
     ] = None
     fingerprint: Annotated[
         str | None, doc("What data versions are made of: a select list of aggregates.", "count(*)")
@@ -375,22 +327,5 @@ class PeakaQuerySettings(Section):
     cancel_on_termination: Annotated[
         bool, doc("Whether terminating a run cancels the refresh that it triggered.")
     ] = False
-    group_name: Annotated[Text | None, doc("The group of these assets; by default peaka_queries.")] = None
+    group_name: Annotated[str | None, doc("The group of these assets; by default peaka_queries.")] = None
     op: Annotated[PeakaOpSettings, doc("Settings of the steps.")] = PeakaOpSettings()
-
-
-S = TypeVar("S", bound=Section)
-
-
-def switched(value: "bool | S", cls: type[S]) -> S | None:
-    """The settings of what is switched on; None where it is off."""
-    return (cls() if value else None) if isinstance(value, bool) else value
-
-
-def switch(cls: type[Section], description: str) -> dg.Resolver:
-    """Reads a field that is true for something with the defaults, or holds its settings."""
-
-    def resolve(context: dg.ResolutionContext, value: Any) -> Any:
-        return cls.resolve_from_model(context, value) if isinstance(value, BaseModel) else value
-
-    return dg.Resolver(resolve, model_field_type=bool | cls.model(), description=description)

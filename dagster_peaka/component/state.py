@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from typing import TypeVar, cast
@@ -23,9 +22,8 @@ from dagster_peaka.caches.selection import (
 )
 from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
-from dagster_peaka.component.naming import plain
-from dagster_peaka.component.reading import Loc, all_problems, problem_at
-from dagster_peaka.component.settings import Texts, listed
+from dagster_peaka.component.fields import listed
+from dagster_peaka.component.reading import Loc, all_problems, blaming
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.resource import PeakaResource
 
@@ -33,6 +31,11 @@ E = TypeVar("E", bound=PeakaError)
 
 REFRESH = "`dg utils refresh-defs-state`"
 """The command that renews the state."""
+
+
+def plain(project_id: str) -> str:
+    """A project's id; of one that is kept in a variable the variable's name."""
+    return project_id.env_var_name if isinstance(project_id, dg.EnvVar) else project_id
 
 
 def state_key(name: str, project_id: str, selection: PeakaCacheSelector | None) -> str:
@@ -63,17 +66,17 @@ def without_trace(error: E) -> E:
 def fetched(
     client: PeakaClient,
     selector: PeakaCacheSelector | None,
-    patterns: Sequence[tuple[Loc, Texts]],
-    context: dg.ResolutionContext | None,
+    overrides: Sequence[PeakaCacheOverride],
+    context: dg.ResolutionContext,
     log: logging.Logger,
     *,
-    queries: bool = False,
+    queries: bool,
 ) -> PeakaProject:
     """A snapshot of the selected caches.
 
     Args:
         queries: whether it holds the project's saved queries as well.
-        patterns: which caches are said to be different, after the field that says so: each has to mean one.
+        overrides: each of their patterns has to mean a cache.
         context: says in errors where fields were read.
 
     Raises:
@@ -88,28 +91,14 @@ def fetched(
         return False
 
     watched: PeakaCacheSelector | None = selector
-    if patterns:
+    if overrides:
         asked = selector or PeakaCacheSelector()
         watched = PeakaCacheSelector(asked.include, [*entries(asked.exclude), noted])
-    try:
+    with blaming(context, "selection"):
         project = fetch_project(client, watched, log, queries=queries)
-    except PeakaConfigError as error:
-        raise problem_at(context, ("selection",), str(error)) from None
-    chosen = select(named, selector) if patterns else ()
-    problems = [
-        (loc, unmatched(text, chosen))
-        for loc, texts in patterns
-        for text in listed(texts)
-        if not fitting(chosen, text)
-    ]
-    if problems:
-        raise all_problems(context, problems)
+    if overrides and (missing := overrides_of(select(named, selector), overrides, context)[1]):
+        raise all_problems(context, missing)
     return project
-
-
-def is_dev() -> bool:
-    """Whether ``dg`` or ``dagster dev`` loads definitions, as Dagster decides it."""
-    return bool(os.environ.get("DAGSTER_IS_DEV_CLI"))
 
 
 def entries(choice: PeakaCacheChoice | None) -> list[str | PeakaCachePredicate]:
@@ -142,26 +131,21 @@ def still_selected(
     """
     if selector is None:
         return list(caches), []
-    missing: list[str] = []
-    included: set[str] = set()
-    for entry in entries(selector.include):
-        found = fitting(caches, entry)
-        included.update(cache.id for cache in found)
-        if not found and isinstance(entry, str):
-            missing.append(entry)
+    included = {entry: fitting(caches, entry) for entry in entries(selector.include)}
+    chosen = {cache.id for found in included.values() for cache in found}
     excluded = {cache.id for entry in entries(selector.exclude) for cache in fitting(caches, entry)}
     return [
         cache
         for cache in caches
-        if (selector.include is None or cache.id in included) and cache.id not in excluded
-    ], missing
+        if (selector.include is None or cache.id in chosen) and cache.id not in excluded
+    ], [entry for entry, found in included.items() if isinstance(entry, str) and not found]
 
 
 def overrides_of(
-    caches: Sequence[PeakaCache], overrides: Sequence[PeakaCacheOverride]
-) -> tuple[dict[str, list[PeakaCacheAttributes]], list[tuple[Loc, str]]]:
-    """The overrides of each cache, by its id; and the patterns that fit none, with what is to be said of them."""
-    said: dict[str, list[PeakaCacheAttributes]] = {}
+    caches: Sequence[PeakaCache], overrides: Sequence[PeakaCacheOverride], place: dg.ResolutionContext
+) -> tuple[dict[str, list[tuple[dg.ResolutionContext, PeakaCacheAttributes]]], list[tuple[Loc, str]]]:
+    """The overrides of each cache and where they stand, by its id; and the patterns that fit none, with what to say."""
+    said: dict[str, list[tuple[dg.ResolutionContext, PeakaCacheAttributes]]] = {}
     missing: list[tuple[Loc, str]] = []
     for number, override in enumerate(overrides):
         found: dict[str, None] = {}
@@ -171,7 +155,7 @@ def overrides_of(
             if not fits:
                 missing.append((("overrides", number, "match"), unmatched(text, caches)))
         for cache_id in found:
-            said.setdefault(cache_id, []).append(override)
+            said.setdefault(cache_id, []).append((place.at_path(number), override))
     return said, missing
 
 
@@ -189,6 +173,7 @@ def patience_at_load(connection: PeakaResource) -> dict[str, object]:
 
 def nothing_known(project_id: str, keeps_no_older: bool) -> str:
     """What to say where there is nothing to build definitions from."""
+    project_id = plain(project_id)
     if keeps_no_older:
         return (
             f"Nothing is known of project {project_id}, so there are no assets of it until this code location is "

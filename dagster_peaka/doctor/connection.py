@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from dagster_peaka.api import calls
-from dagster_peaka.api.client import ZONES, PeakaClient
+from dagster_peaka.api.addresses import ZONES
+from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import Catalog, KeyInfo
 from dagster_peaka.doctor.asking import Asking, Seen
 from dagster_peaka.doctor.readings import Reading, take

@@ -15,7 +15,7 @@ from dagster_peaka.caches.declared import (
     TABLE_NAME_METADATA,
     WAIT_METADATA,
 )
-from dagster_peaka.caches.names import TableName, near_matches, op_name
+from dagster_peaka.caches.names import TableName, near_matches, op_name, parted
 from dagster_peaka.caches.project import PeakaProject, PeakaQuery
 from dagster_peaka.errors import PeakaConfigError
 from dagster_peaka.queries.graph import Graph
@@ -110,8 +110,8 @@ def build_peaka_query_asset(
     settings = _settings(row_count, fingerprint, wait, on_schedule)
     name = TableName("peaka", "mtquery", query)
     spec = dg.AssetSpec(
-        key=list(name) if key is None else key,
-        deps=several("deps", deps),
+        key=list(name) if key is None else parted("key", key),
+        deps=[parted("deps", dep) for dep in several("deps", deps) or ()],
         description=description or f"Peaka's snapshot of the query {query}.",
         metadata={
             TABLE_NAME_METADATA: str(name),

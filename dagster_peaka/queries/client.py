@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer, Call
-from dagster_peaka.api.client import Client
 from dagster_peaka.api.models import CacheStatus
 from dagster_peaka.api.query_models import QueryStatus
+from dagster_peaka.api.session import Client
 from dagster_peaka.errors import PeakaApiError, PeakaConfigError, PeakaError, PeakaNotFoundError
 from dagster_peaka.queries.refreshes import Refreshes
 

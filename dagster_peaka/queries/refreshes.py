@@ -28,7 +28,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from dagster_peaka.api.models import COMPLETED, TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.api.fields import COMPLETED, TERMINAL_STATUSES
+from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.api.query_models import UNCHANGED_WORD, QueryStatus, refresh_execution
 from dagster_peaka.sync.timers import Lasting
 

@@ -37,7 +37,7 @@ from dagster_peaka.steps.deferred import Deferred
 from dagster_peaka.steps.retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer
 from dagster_peaka.steps.schedules import QUERIES, Schedules
-from dagster_peaka.steps.step import StepResult, end_if_terminated, is_terminated
+from dagster_peaka.steps.step import StepResult, end_if_terminated, is_terminated, within_run
 from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.runner import Runner
@@ -54,7 +54,8 @@ def refresh_step(
     Raises:
         dagster.Failure: when the refresh did not end well, or was not begun.
     """
-    end_if_terminated(context.instance, context.run.run_id)
+    run = within_run(lambda: context.run)
+    end_if_terminated(context.instance, run.run_id)
     free_inherited_retries(context)
     step = _Step(context, peaka, cancel)
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.api.fields import TERMINAL_STATUSES
+from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.cursor import Mark, short
 
 

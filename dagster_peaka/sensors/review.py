@@ -23,7 +23,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 
-from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, CacheStatus, SyncMode
+from dagster_peaka.api.fields import TERMINAL_STATUSES
+from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
 from dagster_peaka.sensors.claims import Claims, Logged, Trigger
 from dagster_peaka.sensors.cursor import CACHE, Mark, short
 from dagster_peaka.sensors.entries import Entries

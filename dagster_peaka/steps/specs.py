@@ -184,6 +184,7 @@ def selected(
                 "caches_or_project must be a PeakaProject, such as PeakaProject.load(path), or a list of PeakaCache, "
                 f"not {caches_or_project!r}."
             )
+    caches = tuple(dict.fromkeys(caches))  # the same once, where lists of caches overlap
     return caches if selector is None else select(caches, selector)
 
 
@@ -216,7 +217,13 @@ def specs_of(
                 f"Cache {cache.id} is given twice, as {same.name} and as {cache.name}: leave one of them out."
             )
         whose = f"cache {cache.id} ({cache.name})"
-        spec = checked_spec(translator.get_asset_spec(cache), whose, translator.get_asset_spec)
+        try:
+            translated = translator.get_asset_spec(cache)
+        except dg.DagsterInvalidDefinitionError as error:  # which of hundreds of caches, it does not say
+            raise PeakaConfigError(
+                f"{type(translator).__name__}.get_asset_spec failed for {whose}: {error}"
+            ) from error
+        spec = checked_spec(translated, whose, translator.get_asset_spec)
         spec = _with_settings(spec, cache, sync, (place or _place)(cache))
         check_distinct(spec, whose, taken)
         specs.append(spec)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import dagster as dg
 
@@ -38,6 +38,8 @@ from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
 from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.runner import Runner
+
+T = TypeVar("T")
 
 NAMED_AT_MOST = 20
 """Caches that one message names at most."""
@@ -75,7 +77,8 @@ def sync_step(
         dagster.Failure: at the end, naming every cache that failed and why.
     """
     # Dagster's retry policies also retry a step that an interrupt ended; a terminated run triggers nothing more.
-    end_if_terminated(context.instance, context.run.run_id)
+    run = within_run(lambda: context.run)
+    end_if_terminated(context.instance, run.run_id)
     free_inherited_retries(context)
     step = _Step(context, rules, mode, wait, cancel)
     yield from step.results(get_client)
@@ -99,6 +102,7 @@ class _Step:
     def __post_init__(self) -> None:
         self.deferred = Deferred(self.context)
         self._schedules_off: dict[str, str] = {}
+        self._measured: dict[str, Future[Measurement]] = {}
         # Made anew, for all assets, at each access.
         self._metadata = self.context.assets_def.metadata_by_key
 
@@ -137,29 +141,14 @@ class _Step:
         def record(notes: Sequence[Note]) -> None:
             write_down(self.context, [(keys[note.job.target.cache_id], note) for note in notes], deps, seen)
 
-        measured: dict[dg.AssetKey, Future[Measurement]] = {}
-
-        def measure(job: SyncJob, result: Result) -> Future[Measurement] | None:
-            key = keys[job.target.cache_id]
-            if not result.ok or not is_measured(wanted[key].declared):
-                return None
-            if result.other_runs:
-                self.context.log.warning(
-                    "%s: its %s still runs, and until it ends the table may hold none of its rows: neither row count "
-                    "nor fingerprint is recorded.",
-                    job.target,
-                    job.mode.other.words,
-                )
-                return None
-            measured[key] = measurer.start(job.target, wanted[key].declared)
-            return measured[key]
-
         runner = Runner(
             client,
             jobs.values(),
             log=self.context.log,
             write_down=record,
-            after_result=measure,
+            after_result=lambda job, result: self._measure(
+                measurer, wanted[keys[job.target.cache_id]], result
+            ),
             check_run=lambda: end_if_terminated(self.context.instance, self.context.run.run_id),
         )
         silent = dict.fromkeys(jobs)
@@ -169,7 +158,7 @@ class _Step:
                 del silent[key]
                 if result.ok:
                     url = client.cache_url(job.target.cache_id)
-                    yield from self._succeeded(key, wanted[key], result, measured.get(key), url)
+                    yield from self._succeeded(key, wanted[key], result, url)
                 elif result.deferred:
                     earlier = wanted[key].earlier
                     written = earlier is not None and earlier.deferred and not result.triggers
@@ -193,6 +182,22 @@ class _Step:
         for key in silent:
             self._fail(key, _without_result(jobs[key].target))
 
+    def _measure(self, measurer: Measurer, wanted: _Wanted, result: Result) -> Future[Measurement] | None:
+        """Begin to ask for the rows and the fingerprint of a table that was synced, where its asset wants them."""
+        if not result.ok or not is_measured(wanted.declared):
+            return None
+        if result.other_runs:
+            self.context.log.warning(
+                "%s: its %s still runs, and until it ends the table may hold none of its rows: neither row count nor "
+                "fingerprint is recorded.",
+                wanted.target,
+                wanted.declared.mode.other.words,
+            )
+            return None
+        measured = measurer.start(wanted.target, wanted.declared)
+        self._measured[wanted.target.cache_id] = measured
+        return measured
+
     def _is_terminated(self) -> bool:
         return is_terminated(self.context.instance, self.context.run.run_id)
 
@@ -201,13 +206,13 @@ class _Step:
         key: dg.AssetKey,
         wanted: _Wanted,
         result: Result,
-        measured: Future[Measurement] | None,
         url: str | None,
     ) -> Iterator[StepResult]:
+        target, mode = wanted.target, wanted.declared.mode
         extra = {**link(url), **table_metadata(self._metadata[key])}
+        measured = self._measured.get(target.cache_id)
         found = Measurement() if measured is None else measured.result()
         extra.update(row_count(found.rows))
-        target, mode = wanted.target, wanted.declared.mode
         extra.update(schedules_disabled(self._schedules_off.get(target.cache_id)))
         yield materialization(key, target, mode, result, fingerprint=found.fingerprint, extra=extra)
         if result.execution and self._has_check(key):
@@ -460,6 +465,20 @@ def is_terminated(instance: dg.DagsterInstance, run_id: str) -> bool:
     # The run that a context holds is as it was when the step began.
     run = instance.get_run_by_id(run_id)
     return run is not None and run.status in (dg.DagsterRunStatus.CANCELING, dg.DagsterRunStatus.CANCELED)
+
+
+def within_run(get: Callable[[], T]) -> T:
+    """What only a run has.
+
+    Raises:
+        PeakaConfigError: outside of one, as when a test calls an asset like a function.
+    """
+    with suppress(dg.DagsterError):
+        return get()
+    raise PeakaConfigError(
+        "A sync belongs to a run, and there is none: instead of calling the asset like a function, write "
+        "dg.materialize([asset], resources={'peaka': peaka}); without an asset, peaka.sync('catalog.schema.table')."
+    )
 
 
 def end_if_terminated(instance: dg.DagsterInstance, run_id: str) -> None:

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dagster_peaka.api.models import TERMINAL_STATUSES, CacheExecution, SyncMode
+from dagster_peaka.api.fields import TERMINAL_STATUSES
+from dagster_peaka.api.models import CacheExecution, SyncMode
 from dagster_peaka.caches.names import few
 from dagster_peaka.errors import sentence
 from dagster_peaka.sync.machine import Reading, State, Sync

@@ -61,7 +61,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 
-from dagster_peaka.api.models import CANCELLED, CacheExecution, CacheStatus, ExecutionProgress, SyncMode
+from dagster_peaka.api.fields import CANCELLED
+from dagster_peaka.api.models import CacheExecution, CacheStatus, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record, started_by
 from dagster_peaka.sync.outcome import Origin, Posted, Result, Trouble
 from dagster_peaka.sync.rules import SyncRules
@@ -154,6 +155,8 @@ class Sync:
     """POSTs that may have been taken."""
     unreadable_reason: str = field(default="", init=False)
     """Why the last reading failed; empty when it did not."""
+    unreadable_for: float = field(default=0.0, init=False)
+    """Seconds for which readings had failed by then, of ``outage_tolerance``."""
     result: Result | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -236,12 +239,8 @@ class Sync:
                 return self._end(Trouble.UNREADABLE, reason)
         self._schedule(now)
         away = self._status_away.seconds
+        self.unreadable_for = max(away, self._history_away.seconds)
         self.due = min(self.due, now + max(0.0, self.rules.outage_tolerance - away))
-
-    @property
-    def unreadable_for(self) -> float:
-        """Seconds for which status or history could not be read, of ``outage_tolerance``; 0 while they can be."""
-        return max(self._status_away.seconds, self._history_away.seconds)
 
     def gone(self) -> None:
         """The cache is not there any more."""

@@ -19,8 +19,9 @@ from typing import Any, TypeVar, cast
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer, Call
-from dagster_peaka.api.client import FEW, NOT_LISTED, Client
+from dagster_peaka.api.client import FEW, NOT_LISTED
 from dagster_peaka.api.models import CacheExecution, CacheStatus
+from dagster_peaka.api.session import Client
 from dagster_peaka.errors import (
     PeakaApiError,
     PeakaAuthenticationError,
@@ -92,8 +93,20 @@ class Runner:
         self._after_result = after_result
         self._check_run = check_run
         now = clock()
+        jobs = list(jobs)
+        shared = len(jobs) > FEW
         self._runs = [
-            Run(job, Sync(job.mode, job.rules, now, job.earlier, job.earlier_age, job.adopts_completed))
+            Run(
+                job,
+                Sync(
+                    job.mode,
+                    job.rules.polled_together() if shared else job.rules,
+                    now,
+                    job.earlier,
+                    job.earlier_age,
+                    job.adopts_completed,
+                ),
+            )
             for job in jobs
         ]
         self._progress = Progress(log, [run.sync for run in self._runs], clock)

@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 
 from dagster_peaka.api import calls
 from dagster_peaka.api.calls import Answer
-from dagster_peaka.api.client import FEW, Client
+from dagster_peaka.api.client import FEW
 from dagster_peaka.api.models import CacheExecution, CacheStatus
-from dagster_peaka.errors import PeakaError
+from dagster_peaka.api.session import Client
+from dagster_peaka.errors import PeakaError, PeakaNotFoundError
 from dagster_peaka.sync.identity import started_by
 from dagster_peaka.sync.jobs import Run
 from dagster_peaka.sync.machine import Reading, State, Sync, Task
@@ -77,22 +78,14 @@ class Stop:
         running = self._poll(live)
         left.update(dict.fromkeys(running, "not surely ours"))
         asked, reached = self._cancel_ours(running)
-        left.update(dict.fromkeys(asked, "the cancel was not answered"))
+        left.update(asked)
         for run in reached:
             del left[run]
         return reached, left
 
     def _poll(self, runs: Sequence[Run]) -> list[Run]:
         """Those whose cache runs something, by one reading just now; the others' machines have been told."""
-        wanted: dict[Future[Any], Sequence[Run]] = {}
-        if len(runs) <= FEW or not self._listed:
-            wanted = {
-                self._client.start(calls.get_cache_status(run.job.target.cache_id)): [run] for run in runs
-            }
-        else:
-            wanted = {self._client.start(calls.list_cache_statuses()): runs}
         running: list[Run] = []
-        unlisted: list[Run] = []
 
         def polled(run: Run, status: CacheStatus, answer: Answer[Any]) -> None:
             run.reading = Reading.of(status, run.job.mode, answer.server_time)
@@ -100,18 +93,16 @@ class Stop:
             if run.sync.result is None and run.reading.newest is not None and not run.reading.newest.ended:
                 running.append(run)
 
-        for future, concerned in _answered(wanted, self._deadline):
-            answer: Answer[CacheStatus | list[CacheStatus]] = future.result()
-            if not isinstance(answer.value, list):
-                polled(concerned[0], answer.value, answer)
-                continue
-            statuses = {status.id: status for status in answer.value}
-            for run in concerned:
-                status = statuses.get(run.job.target.cache_id)
-                if status is not None:
-                    polled(run, status, answer)
-                else:
-                    unlisted.append(run)
+        unlisted = dict.fromkeys(runs)
+        if len(runs) > FEW and self._listed:
+            for future, _ in _answered(
+                {self._client.start(calls.list_cache_statuses()): None}, self._deadline
+            ):
+                statuses = {status.id: status for status in future.result().value}
+                for run in runs:
+                    if (status := statuses.get(run.job.target.cache_id)) is not None:
+                        del unlisted[run]
+                        polled(run, status, future.result())
         single = {
             self._client.start(calls.get_cache_status(run.job.target.cache_id)): run for run in unlisted
         }
@@ -119,12 +110,15 @@ class Stop:
             polled(run, future.result().value, future.result())
         return running
 
-    def _cancel_ours(self, runs: Sequence[Run]) -> tuple[list[Run], list[Run]]:
-        """Cancel each as soon as its own history says that it is ours: those asked to stop, and those that answered."""
+    def _cancel_ours(self, runs: Sequence[Run]) -> tuple[dict[Run, str], list[Run]]:
+        """Cancel each as soon as its own history says that it is ours.
+
+        Returns those asked to stop, with what is to be said where none of them answers, and those that answered.
+        """
         waiting = list(reversed(runs))
         histories: dict[Future[Answer[list[CacheExecution]]], Run] = {}
         cancels: dict[Future[Answer[None]], Run] = {}
-        asked: list[Run] = []
+        asked: dict[Run, str] = {}
         reached: list[Run] = []
         while (waiting or histories or cancels) and (time_left := self._deadline - time.monotonic()) > 0:
             while waiting and len(histories) + len(cancels) < SIDE_BY_SIDE:
@@ -136,15 +130,18 @@ class Stop:
                 pending, timeout=time_left, return_when=concurrent.futures.FIRST_COMPLETED
             )
             for future in done:
-                failed = future.cancelled() or error_of(future) is not None
+                error = None if future.cancelled() else error_of(future)
+                failed = future.cancelled() or error is not None
                 if future in cancels:
                     run = cancels.pop(future)
                     if not failed:
                         reached.append(run)
+                    elif isinstance(error, PeakaNotFoundError):
+                        asked[run] = "Peaka found nothing to cancel any more"
                     continue
                 run = histories.pop(future)
                 if not failed and self._is_ours(run, future.result().value):
-                    asked.append(run)
+                    asked[run] = "the cancel was not answered"
                     cancels[self._client.start(calls.cancel(run.job.target.cache_id, run.job.mode))] = run
         for future in (*histories, *cancels):
             future.cancel()

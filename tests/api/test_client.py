@@ -502,7 +502,7 @@ assert not {event for event in seen if event != "socket.__new__"}, seen
 
 def test_importing_touches_no_network_and_starts_no_thread():
     """`import dagster_peaka` opens no connection, asks no resolver and starts no thread."""
-    subprocess.run([sys.executable, "-c", IMPORT], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", IMPORT], check=True, timeout=600)
 
 
 # Saved queries
@@ -530,11 +530,3 @@ def test_queries_are_listed_refreshed_and_cancelled(sandbox: PeakaSandbox) -> No
         client.queries.cancel(query.id)
         sandbox.queries.wait_idle()
         assert sandbox.queries.refreshes("report")[-1].status == "CANCELED"
-
-
-def test_a_deleted_query_is_refused(sandbox: PeakaSandbox) -> None:
-    """With 400, as was seen."""
-    with peaka_for(sandbox).get_client() as client, pytest.raises(PeakaApiError) as raised:
-        client.queries.get_status("7")
-
-    assert raised.value.status_code == 400

@@ -776,7 +776,7 @@ print("left", *(now - then for now, then in zip(held(), before)))
 def said_by(script: str, sandbox: PeakaSandbox) -> list[str]:
     """The words that a script prints, in a process of its own, which is given what names the sandbox."""
     command = [sys.executable, "-c", script, sandbox.api_key, sandbox.project_id, sandbox.base_url]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=60)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=600)
     return done.stdout.split()
 
 
@@ -790,7 +790,7 @@ class TestLeaving:
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 server.arrived.acquire()
                 process.send_signal(signal.SIGINT)
-                output, _ = process.communicate(timeout=60)
+                output, _ = process.communicate(timeout=600)
         assert output.split() == ["interrupted", "1"]
 
     @pytest.mark.usefixtures("waits")

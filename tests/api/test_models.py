@@ -130,8 +130,9 @@ class TestModes:
     def test_a_users_mode_must_be_one_of_two(self):
         """A user's mistake is answered with the two words to choose from."""
         assert SyncMode.parse("full_refresh") is SyncMode.FULL_REFRESH
-        with pytest.raises(PeakaConfigError, match="'incremental' or 'full_refresh', not 'both'"):
-            SyncMode.parse("both")
+        for word in ("both", "fullrefresh", "full-refresh", "FULL_REFRESH"):
+            with pytest.raises(PeakaConfigError, match=f"'incremental' or 'full_refresh', not '{word}'"):
+                SyncMode.parse(word)
 
     def test_the_place_in_the_status_decides_the_mode(self):
         """The last executions in a status are of the mode that their place says, whatever they say themselves."""

@@ -11,6 +11,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from dagster_peaka import (
@@ -18,8 +19,10 @@ from dagster_peaka import (
     PeakaConfigError,
     PeakaConnectionError,
     PeakaError,
+    PeakaResource,
     PeakaResponseError,
     PeakaUnknownOutcomeError,
+    build_peaka_cache_asset,
 )
 from dagster_peaka.api.network import spared
 from dagster_peaka.sandbox import PeakaSandbox
@@ -107,6 +110,22 @@ class TestCertificates:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
         with PeakaClient("pk-3f9c2b7e", "p", tls_server.base_url) as client:
             assert client.list_catalogs() == []
+
+    def test_a_sync_fails_for_good_without_an_outage(self, tls_server: RawServer) -> None:
+        """The step ends at once instead of after `outage_tolerance`, and no retry policy tries it again."""
+        connection: dict[str, Any] = {"api_key": "k", "project_id": "p", "base_url": tls_server.base_url}
+        result = dg.materialize(
+            [build_peaka_cache_asset(cache_id="1")],
+            resources={"peaka": PeakaResource(**connection, outage_tolerance=2)},
+            raise_on_error=False,
+        )
+
+        (failed,) = [event for event in result.all_events if event.is_step_failure]
+        failure = failed.step_failure_data.user_failure_data
+        assert failure is not None
+        assert "SSL_CERT_FILE" in (failure.description or "")
+        assert failure.metadata["peaka/permanent"].value is True
+        assert tls_server.connections <= 2
 
     def test_an_address_without_tls_is_told_for_good(self, sandbox: PeakaSandbox) -> None:
         """The scheme or the port is wrong, and stays so."""

@@ -167,7 +167,7 @@ def test_a_misspelt_field_is_found_by_dg_check(shell: Shell, scaffolded: Path) -
     ("more", "listed"),
     [
         ("step_per: table", "'table' is not one of ['cache', 'catalog', 'project']"),
-        ("row_count: count", "'count' is not one of ['full_refresh', 'query', 'off', False"),
+        ("row_count: count", "'count' is not one of ['query', 'off', False"),
         ("overrides: [{match: a.b.c, mode: full}]", "'full' is not one of ['incremental', 'full_refresh'"),
         ("upstream_sensor: {require: some}", "'some' is not one of ['any', 'all']"),
         ("checks: {severity: warn}", "'warn' is not one of ['WARN', 'ERROR'"),

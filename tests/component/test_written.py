@@ -52,7 +52,7 @@ def test_tags_and_names_are_what_stands_in_the_file(project: Project, text: str)
     name = text if text.isidentifier() or text.replace("_", "").isalnum() else "x"
     project.declare(
         f"{BASE}caches: [a.b.c]\ngroup_name: {name}\n"
-        f"translation:\n  tags: &tags {{release: {text}}}\n  code_version: {text}\n"
+        f"translation:\n  deps: [landed]\n  tags: &tags {{release: {text}}}\n  code_version: {text}\n"
         f"polling_sensor:\n  tags:\n    <<: *tags\n    other: {text}\n"
         f"upstream_sensor:\n  run_tags: *tags\ntranslation_of_nobody: 1\n".replace(
             "translation_of_nobody: 1\n", ""
@@ -65,9 +65,7 @@ def test_tags_and_names_are_what_stands_in_the_file(project: Project, text: str)
     assert component.polling_sensor.tags == {"release": text, "other": text}
     assert not isinstance(component.upstream_sensor, bool)
     assert component.upstream_sensor.run_tags == {"release": text}
-    assert component.translation is not None
-    assert component.caches is not None
-    spec = component.translation(dg.AssetSpec("a"), component.caches[0].props)
+    spec = spec_of(project.definitions(), "a/b/c")
     assert (spec.tags["release"], spec.code_version) == (text, text)
 
 
@@ -85,10 +83,12 @@ def test_numbers_stay_numbers_where_numbers_or_anything_may_stand(project: Proje
     assert component.connection.cancel_on_termination is False
     assert component.op.tags == {"cpu": 0.5}
     assert component.op.retry_policy == dg.RetryPolicy(max_retries=2, delay=1.5)
-    assert component.translation is not None
-    assert component.caches is not None
-    metadata = component.translation(dg.AssetSpec("a"), component.caches[0].props).metadata
-    assert metadata == {"ratio": 1.1, "many": 1000, "sure": True}
+    metadata = spec_of(project.definitions(), "a/b/c").metadata
+    assert {name: metadata[name] for name in ("ratio", "many", "sure")} == {
+        "ratio": 1.1,
+        "many": 1000,
+        "sure": True,
+    }
 
 
 NAMES = ["2024", "2024_01", "1e5", "None", "True", "0x1f", "(1,2)", "'quoted'", "[1]"]
@@ -150,11 +150,7 @@ def test_a_template_comes_to_a_value_or_to_its_text(
     monkeypatch.setenv("GIVEN", "2024_01")
     project.declare({**_static(), "translation": {"metadata": {"found": template}}})
 
-    component = project.component()
-
-    assert component.translation is not None
-    assert component.caches is not None
-    assert component.translation(dg.AssetSpec("a"), component.caches[0].props).metadata == {"found": value}
+    assert spec_of(project.definitions(), "a/b/c").metadata["found"] == value
 
 
 @pytest.mark.parametrize("field", ["group_name", "name"])

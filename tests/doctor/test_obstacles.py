@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dagster_peaka.api.client import ZONES
+from dagster_peaka.api.addresses import ZONES
 from dagster_peaka.sandbox import PeakaSandbox, Profile
 from tests.doctor.conftest import KEY, Doctor, settings_for
 from tests.raw_server import HANG, RawServer, reply
@@ -187,6 +187,7 @@ def test_an_unknown_project(peaka: PeakaSandbox, doctor: Doctor, info: str) -> N
     assert (f"({peaka.project_id})" in ran.first) == (info == "answer")
 
 
+@pytest.mark.parametrize("peaka", ["observed"], indirect=True)
 def test_a_slow_server(peaka: PeakaSandbox, doctor: Doctor) -> None:
     """What there was time for is told, and what to raise for the rest."""
     peaka.fault(times=None, status=None, delay=0.5)
@@ -209,10 +210,11 @@ def test_a_hanging_server(doctor: Doctor) -> None:
     assert KEY not in ran.everything
 
 
+@pytest.mark.parametrize("peaka", ["observed"], indirect=True)
 def test_one_part_that_hangs_leaves_the_others(peaka: PeakaSandbox, doctor: Doctor) -> None:
     """A history that never comes is a reading of its own."""
     peaka.fault("getCacheExecutionHistory", times=None, status=None, delay=600)
-    ran = doctor(peaka, "--timeout", "6")
+    ran = doctor(peaka, "--timeout", "18")
 
     assert ran.code == 0
     assert ran.readings["history"] == "fail"
@@ -343,6 +345,7 @@ ODD_STATUS = {
 }
 
 
+@pytest.mark.parametrize("peaka", ["observed"], indirect=True)
 @pytest.mark.parametrize(
     "operation",
     [

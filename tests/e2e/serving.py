@@ -95,7 +95,7 @@ def served(path: Path) -> Generator[Served]:
         write_settings(folder.home)
         with pytest.MonkeyPatch.context() as here:
             here.setenv("FLIGHTS_DATABASE", str(folder.source("ops")))
-            landings = [landing.airlines, landing.airports, landing.planes]
+            landings = [landing.airlines, landing.airports, landing.planes, landing.weather]
             _materialize([*landings, *cache_assets()], folder, sandbox)
         _sync_thrice(folder, sandbox)
         workspace = path / "workspace.yaml"

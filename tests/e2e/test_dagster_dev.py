@@ -61,6 +61,7 @@ def test_rows_that_land_reach_the_report_by_themselves(
     page.get_by_role("button", name="Requested arrow_drop_down").click()
     page.get_by_role("menuitem", name="All ticks").click()
     page.set_viewport_size({"width": 1320, "height": 1140})  # for the picture: with ticks that found nothing
+    expect(tick.filter(has_text="1 run requested")).to_have_count(1)
     expect(tick.filter(has_text="0 runs requested").nth(1)).to_be_visible()
     take(page, pictures / "upstream-sensor.png", height=1140)
     page.set_viewport_size({"width": 1320, "height": 900})
@@ -101,6 +102,29 @@ def test_rows_that_land_reach_the_report_by_themselves(
         ui.wait_for_ticks(sensor)
         assert requested(ui.ticks(sensor)) == requests
     assert triggers(dagster_dev, "ops.public.flights", after=before) == [trigger]
+
+
+def test_the_asset_graph_leads_from_landings_to_the_report(
+    dagster_dev: Served, page: Page, pictures: Path
+) -> None:
+    """The graph has a node for each table, for its cache and for the report, in their three groups.
+
+    Before a test lets a sync fail: the picture shows how it should be.
+    """
+    page.set_viewport_size({"width": 1720, "height": 1180})  # for the picture: nodes as large as they get
+    page.goto(dagster_dev.example.url + graph_of('code_location:"flights"'))
+    for _ in ("operational", "peaka", "reports"):
+        page.get_by_role("img", name="unfold_more").first.click()
+    expect(page.get_by_role("img", name="unfold_less")).to_have_count(3)
+    page.reload()  # which fits all of it into the window
+    for table in TABLES:
+        expect(page.get_by_text(table, exact=True)).to_have_count(2)
+    expect(page.get_by_text("punctuality", exact=True)).to_have_count(2)  # the query, and the report
+    expect(page.get_by_text("Loading...")).to_have_count(0)
+    expect(page.get_by_text("Latest event")).to_have_count(2 * len(TABLES) + 2)
+    page.screenshot(
+        path=pictures / "asset-graph.png", clip={"x": 590, "y": 120, "width": 1080, "height": 980}
+    )
 
 
 def test_the_report_is_made_once_for_a_changed_row_and_not_for_a_sync_without_any(
@@ -187,18 +211,6 @@ def requested(ticks: list[Tick]) -> list[str]:
 
 
 # The browser
-
-
-def test_the_asset_graph_leads_from_landings_to_the_report(dagster_dev: Served, page: Page) -> None:
-    """The graph has a node for each table, for its cache and for the report, in their three groups."""
-    page.goto(dagster_dev.example.url + graph_of('code_location:"flights"'))
-    for _ in ("operational", "peaka", "reports"):
-        page.get_by_role("img", name="unfold_more").first.click()
-    expect(page.get_by_role("img", name="unfold_less")).to_have_count(3)
-    page.reload()  # which fits all of it into the window
-    for table in TABLES:
-        expect(page.get_by_text(table, exact=True)).to_have_count(2)
-    expect(page.get_by_text("punctuality", exact=True)).to_have_count(2)  # the query, and the report
 
 
 def test_a_cache_materialized_by_the_button_shows_what_its_execution_did(

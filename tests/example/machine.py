@@ -35,7 +35,7 @@ def taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def soon(true: Callable[[], bool], *, seconds: float = 20.0) -> bool:
+def soon(true: Callable[[], bool], *, seconds: float = 300.0) -> bool:
     """Whether something comes true within some seconds: a killed process takes a moment to go."""
     deadline = time.monotonic() + seconds
     while not true():

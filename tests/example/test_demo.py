@@ -30,7 +30,7 @@ def demo(state: Path, environment: dict[str, str]) -> subprocess.CompletedProces
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 
@@ -130,12 +130,12 @@ def test_an_interrupt_leaves_the_execution_alone_and_ends_quietly(
             stderr=subprocess.PIPE,
             text=True,
         )
-        assert soon(lambda: any(e.origin == "api" for e in server.executions()), seconds=120)
+        assert soon(lambda: any(e.origin == "api" for e in server.executions()), seconds=600)
         server.clear_requests()
         looks = 2  # after the first, the step knows the execution as its own
         assert soon(lambda: [r.operation for r in server.requests].count("getCacheStatus") >= looks)
         command.send_signal(signal.SIGINT)
-        output, errors = command.communicate(timeout=60)
+        output, errors = command.communicate(timeout=600)
         (ours,) = (execution for execution in server.executions() if execution.origin == "api")
     assert (command.returncode, errors) == (130, "\nStopped.\n")
     assert ours.status == "RUNNING"

@@ -56,7 +56,7 @@ def dev(tmp_path: Path, environment: dict[str, str]) -> Iterator[Dev]:
             start_new_session=True,
         )
     try:
-        assert soon(lambda: "Dagster's UI" in output.read_text() or process.poll() is not None, seconds=120)
+        assert soon(lambda: "Dagster's UI" in output.read_text() or process.poll() is not None, seconds=600)
         assert process.poll() is None, output.read_text()
         yield Dev(process, port, output)
     finally:

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from dagster_peaka import PeakaApiError, PeakaClient, PeakaError, PeakaResponseError, PeakaServerError
+from dagster_peaka import (
+    PeakaApiError,
+    PeakaAuthenticationError,
+    PeakaClient,
+    PeakaError,
+    PeakaNotFoundError,
+    PeakaResource,
+    PeakaResponseError,
+    PeakaServerError,
+)
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.materializing import peaka_for
 from tests.raw_server import RawServer, reply
@@ -88,6 +97,33 @@ def test_an_answer_that_is_too_large_is_an_error(call: str) -> None:
             pytest.raises(PeakaError, match="100,000"),
         ):
             CALLS[call](client)
+
+
+def test_a_listing_may_have_more_than_other_answers() -> None:
+    """With all caches' logs in it, 256 MiB; a setting of one's own counts for it, too."""
+    listing, more = reply(body=b"[" + b" " * 70_000_000 + b"]"), reply(body=b"[", length=256 * 2**20 + 1)
+    with RawServer(listing, listing, more, listing) as server:
+        with PeakaClient("key", "p", server.base_url) as client:
+            assert client.list_cache_statuses() == []
+            with pytest.raises(PeakaError, match="67,108,864"):
+                client.list_catalogs()
+            with pytest.raises(PeakaError, match="268,435,456"):
+                client.list_cache_statuses()
+        resource = PeakaResource(
+            api_key="key", project_id="p", base_url=server.base_url, max_response_bytes=69_000_000
+        )
+        with resource.get_client() as client, pytest.raises(PeakaError, match="69,000,000"):
+            client.list_cache_statuses()
+
+
+def test_a_key_tells_its_project(client: PeakaClient, peaka: PeakaSandbox) -> None:
+    """By `GET /info`, which the document does not name, so that it may be missing; a wrong key is refused there."""
+    assert client.get_key_info().project_id == peaka.project_id
+    with peaka_for(peaka, api_key="another").get_client() as other, pytest.raises(PeakaAuthenticationError):
+        other.get_key_info()
+    peaka.behaviour.info = "missing"
+    with pytest.raises(PeakaNotFoundError):
+        client.get_key_info()
 
 
 FLOOD = """

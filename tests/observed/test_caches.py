@@ -22,19 +22,25 @@ from tests.materializing import TRIGGERS, peaka_for
 from tests.observed.conftest import TABLE, asked
 
 
-def test_a_trigger_of_a_cache_that_does_not_exist_is_not_found(client: PeakaClient) -> None:
+@pytest.mark.parametrize("mode", SyncMode)
+def test_a_trigger_of_a_cache_that_does_not_exist_is_not_found(client: PeakaClient, mode: SyncMode) -> None:
     """400 with "Cache settings not found", or 404."""
+    full = mode is SyncMode.FULL_REFRESH
+    trigger = client.trigger_full_refresh if full else client.trigger_incremental_update
     with pytest.raises(PeakaNotFoundError) as caught:
-        client.trigger_incremental_update("11111111-1111-4111-8111-111111111111")
+        trigger("11111111-1111-4111-8111-111111111111")
 
     assert caught.value.permanent
     assert "Check the id or name" in str(caught.value)
 
 
-def test_a_cache_that_goes_before_its_trigger_fails_at_once_and_for_good(sandbox: PeakaSandbox) -> None:
+@pytest.mark.parametrize("status", [400, 404])
+def test_a_cache_that_goes_before_its_trigger_fails_at_once_and_for_good(
+    sandbox: PeakaSandbox, status: int
+) -> None:
     """One trigger, no waiting, and no advice about modes."""
     body = {"error": "WrongRequestException", "message": "Cache settings not found", "errorCode": None}
-    sandbox.fault("incrementalUpdateCache", times=None, status=400, body=body)
+    sandbox.fault("incrementalUpdateCache", times=None, status=status, body=body)
 
     with pytest.raises(PeakaSyncError) as caught:
         peaka_for(sandbox, start_timeout=3600.0).sync(TABLE)
@@ -52,6 +58,24 @@ def test_a_cancel_with_nothing_to_cancel_is_no_error(
     cancel = client.cancel_full_refresh if mode == "full_refresh" else client.cancel_incremental_update
 
     assert cancel(peaka.caches[TABLE]) is False
+
+
+@pytest.mark.parametrize("mode", SyncMode)
+def test_a_cancel_of_what_runs_says_so_and_the_execution_ends_as_cancelled(
+    client: PeakaClient, peaka: PeakaSandbox, mode: SyncMode
+) -> None:
+    """The one spelling in either Peaka."""
+    peaka.behaviour.full_refresh_gap = 0.0
+    peaka.plan(TABLE, hold=True)
+    peaka.start_execution(TABLE, mode=mode.value)
+    full = mode is SyncMode.FULL_REFRESH
+    cancel = client.cancel_full_refresh if full else client.cancel_incremental_update
+
+    assert cancel(peaka.caches[TABLE]) is True
+    peaka.wait_idle()
+    execution = client.get_cache_status(peaka.caches[TABLE]).last(mode)
+    assert execution is not None
+    assert execution.status == "CANCELLED"
 
 
 def test_a_cancel_before_the_record_shows_is_no_error(sandbox: PeakaSandbox) -> None:

@@ -4,27 +4,60 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from dagster_peaka import build_peaka_cache_asset
+import dagster as dg
+import pytest
+
+from dagster_peaka import build_peaka_cache_asset, build_peaka_polling_sensor
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.materializing import peaka_for, run_of
 from tests.observed.conftest import TABLE
+from tests.sensors.polling import Watch
+
+COUNTERS = ("inserted", "updated", "deleted", "processed")
 
 
-def test_counters_are_shown_as_reported_and_nothing_else(ops_database: Path, peaka: PeakaSandbox) -> None:
-    """A deletion reports 0 deleted rows in the observed Peaka: shown, left out of no total, and a new version."""
-    before = run_of(build_peaka_cache_asset(table=TABLE, key="t"), peaka_for(peaka))
+@pytest.mark.parametrize(
+    ("change", "observed", "documented"),
+    [
+        ("INSERT INTO t VALUES (4, 'd')", (1, 2, 0, 3), (1, 0, 0, 4)),
+        ("UPDATE t SET v = 'z' WHERE id = 1", (0, 2, 0, 2), (0, 1, 0, 3)),
+        ("DELETE FROM t WHERE id = 1", (0, 2, 0, 2), (0, 0, 1, 2)),
+    ],
+)
+def test_counters_are_shown_as_reported_and_nothing_else(
+    ops_database: Path,
+    peaka: PeakaSandbox,
+    change: str,
+    observed: tuple[int, ...],
+    documented: tuple[int, ...],
+) -> None:
+    """Seen: 2 updates too many, no deletion ever, no total. Each sync is a new version, whatever they say."""
+    asset = build_peaka_cache_asset(table=TABLE, key="t")
+    before = run_of(asset, peaka_for(peaka))
     with closing(sqlite3.connect(ops_database)) as database, database:
-        database.execute("DELETE FROM t WHERE id = 1")
-    after = run_of(build_peaka_cache_asset(table=TABLE, key="t"), peaka_for(peaka))
+        database.execute(change)
+    after = run_of(asset, peaka_for(peaka))
 
     first, second = (result.asset_materializations_for_node("t")[0] for result in (before, after))
-    shown = peaka.executions(TABLE)[-1]
-    deleted = 0 if peaka.profile == "observed" else 1
-    assert second.metadata["peaka/rows_deleted"].value == deleted
+    shown = tuple(second.metadata[f"peaka/rows_{counter}"].value for counter in COUNTERS)
+    assert shown == (observed if peaka.profile == "observed" else documented)
     assert "dagster/row_count" not in second.metadata
     assert (
-        (first.tags or {})["dagster/data_version"] != (second.tags or {})["dagster/data_version"] == shown.id
+        (first.tags or {})["dagster/data_version"]
+        != (second.tags or {})["dagster/data_version"]
+        == peaka.executions(TABLE)[-1].id
     )
+
+
+def test_a_first_sync_s_counters_are_no_total_either(peaka: PeakaSandbox) -> None:
+    """Seen: 40 % of its rows are updates besides, and both together are what it calls cached."""
+    backfill = build_peaka_polling_sensor([build_peaka_cache_asset(table=TABLE, key="t")], backfill=True)
+    with dg.DagsterInstance.ephemeral() as instance:
+        (event,) = Watch(backfill, peaka_for(peaka), instance).tick()
+
+    shown = tuple(event.metadata[f"peaka/rows_{counter}"].value for counter in COUNTERS)
+    assert shown == ((3, 1, 0, 4) if peaka.profile == "observed" else (3, 0, 0, 3))
+    assert "dagster/row_count" not in event.metadata
 
 
 def test_a_deletion_without_any_counter_is_a_new_version(sandbox: PeakaSandbox, ops_database: Path) -> None:

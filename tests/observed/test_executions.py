@@ -1,14 +1,22 @@
 """Executions as the status shows them: late, beside each other, for long, or never picked up."""
 
+import logging
+import re
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
-from dagster_peaka import PeakaClient, PeakaSyncError, build_peaka_cache_asset
+from dagster_peaka import (
+    PeakaClient,
+    PeakaSyncError,
+    build_peaka_cache_asset,
+    build_peaka_polling_sensor,
+)
 from dagster_peaka.api import CacheExecution
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.graphql import until
@@ -16,13 +24,14 @@ from tests.materializing import (
     TRIGGERS,
     acting_when,
     clock_of_syncs,
+    failure_of,
     is_followed,
-    log_of,
     peaka_for,
     run_of,
     triggers,
 )
 from tests.observed.conftest import TABLE, asked
+from tests.sensors.polling import Watch
 
 
 def test_the_gap_after_a_full_refresh_s_trigger_decides_nothing(ops_database: Path) -> None:
@@ -78,6 +87,29 @@ def test_a_cancelled_execution_is_told_in_either_spelling(word: str) -> None:
     assert not execution.succeeded
 
 
+@pytest.mark.parametrize("word", ["CANCELED", "CANCELLED"])
+def test_a_cancelled_execution_ends_a_step_and_reaches_a_sensor_in_either_spelling(
+    peaka: PeakaSandbox, word: str
+) -> None:
+    """At once in both: the step does not wait on, and the sensor's check has failed."""
+    asset = build_peaka_cache_asset(table=TABLE, key="t", checks={"last_sync_succeeded": True})
+    with dg.DagsterInstance.ephemeral() as instance:
+        watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(peaka), instance)
+        watch.tick()
+        peaka.plan(TABLE, status=word)
+        failure = failure_of(run_of(asset, peaka_for(peaka), instance=instance))
+        peaka.plan(TABLE, status=word)
+        external = peaka.start_execution(TABLE)
+        peaka.wait_idle()
+        (evaluation,) = watch.tick()
+
+    ours = peaka.executions(TABLE)[-2].id
+    assert (failure.metadata["peaka/execution_id"], failure.metadata["peaka/state"]) == (ours, "CANCELLED")
+    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    assert not evaluation.passed
+    assert external in (evaluation.description or "")
+
+
 @pytest.mark.parametrize("end", ["1970-01-01T00:00:00Z", "0001-01-01T00:00:00Z"])
 def test_an_end_before_the_creation_is_no_end(end: str) -> None:
     """A service's word for "not yet"; an unknown status with such an end goes on."""
@@ -103,19 +135,47 @@ def test_stuck_timeout_fails_a_job_that_nobody_picks_up(sandbox: PeakaSandbox) -
     assert not any("cancel" in operation for operation in asked(sandbox))
 
 
-def test_a_job_that_nobody_picks_up_is_named_once(
-    sandbox: PeakaSandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One warning after five minutes of the same readings; the failure at the deadline says it again."""
-    monkeypatch.setattr("dagster_peaka.sync.log.HANGING", 0.3)
-    monkeypatch.setattr("dagster_peaka.records.failures.HANGING", 0.3)
+def test_a_job_that_nobody_picks_up_is_named_once(sandbox: PeakaSandbox) -> None:
+    """One warning after five minutes of the same readings, the time of it in each later line of the log, and once
+    more in the failure at the deadline.
+    """
     sandbox.behaviour.never_picked_up = True
-    lines = log_of(build_peaka_cache_asset(table=TABLE, key="t"), peaka_for(sandbox, poll_timeout=1.5))
+    asset = build_peaka_cache_asset(table=TABLE, key="t")
 
-    warnings = [text for level, text in lines if level == "WARNING"]
-    assert len(warnings) == 1
-    assert "perhaps nobody picks it up" in warnings[0]
-    assert sandbox.executions(TABLE)[-1].id in warnings[0]
+    def wait() -> None:
+        for _ in range(10):
+            clock.ahead += 50.0
+            polls = asked(sandbox).count("getCacheStatus")
+            until(lambda seen=polls: asked(sandbox).count("getCacheStatus") >= seen + 2, what="poll")
+        clock.ahead += 3600.0
+
+    with (
+        dg.DagsterInstance.ephemeral() as instance,
+        clock_of_syncs() as clock,
+        acting_when(lambda: is_followed(sandbox), wait),
+    ):
+        peaka = peaka_for(sandbox, poll_timeout=3600.0, poll_max_interval=0.05)
+        result = run_of(asset, peaka, instance=instance)
+        lines = [
+            (int(entry.level), entry.user_message)
+            for entry in instance.all_logs(result.run_id)
+            if entry.dagster_event is None
+        ]
+
+    name = f"execution {sandbox.executions(TABLE)[-1].id}"
+    (warning,) = [text for level, text in lines if level == logging.WARNING]
+    assert f"{name} is RUNNING, and neither its progress nor its time of update has changed" in warning
+    assert "perhaps nobody picks it up" in warning
+    standing = [text for _, text in lines if f"{name} is RUNNING after " in text]
+    hanging = [int(found[1]) for text in standing if (found := re.search(r", unchanged for (\d+) s$", text))]
+    assert 0 < len(hanging) < len(standing)
+    assert all(seconds >= 300 for seconds in hanging)
+    assert hanging == sorted(set(hanging))
+    assert re.search(
+        rf"{name} was last seen RUNNING, unchanged for \d+ s: perhaps nobody picks it up\.",
+        failure_of(result).description,
+    )
+    assert not any("cancel" in operation for operation in asked(sandbox))
 
 
 # Lengths, and rows that arrive meanwhile

@@ -122,6 +122,19 @@ def test_a_query_whose_answer_is_lost_is_asked_again(peaka: PeakaSandbox) -> Non
     assert [request.status for request in peaka.requests] == [0, 200, 500]
 
 
+def test_a_query_that_was_deleted_is_refused_for_good(client: PeakaClient, peaka: PeakaSandbox) -> None:
+    """With 404, or, as was seen, with 400; as a query, and in all that is about a materialized one."""
+    query = peaka.queries.create("report", "SELECT 1 AS n")
+    peaka.queries.delete("report")
+
+    for ask in (client.queries.get, client.queries.get_status, client.queries.refresh, client.queries.cancel):
+        with pytest.raises(PeakaApiError, match="There is no query") as refused:
+            ask(query)
+        assert refused.value.status_code == (400 if peaka.profile == "observed" else 404)
+        assert refused.value.permanent
+    assert client.queries.list() == []
+
+
 def test_twenty_queries_side_by_side_get_their_own_answers(peaka: PeakaSandbox) -> None:
     """All of them 200, each by one request, whatever the order in which they are answered."""
     with (

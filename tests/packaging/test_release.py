@@ -70,6 +70,14 @@ def test_links_of_the_readme_work_from_an_index(source: Path) -> None:
     assert addresses == ["pyproject.toml"]
 
 
+def test_the_source_brings_the_page_on_security_and_a_version_that_stands_in_it(source: Path) -> None:
+    """Whoever finds a hole reads how to report it; tools that do not import read the version."""
+    assert "## Reporting" in (source / "SECURITY.md").read_text()
+    text = (source / "dagster_peaka" / "__init__.py").read_text()
+    (version,) = re.findall(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    assert f"Version: {version}\n" in (source / "PKG-INFO").read_text()
+
+
 @pytest.mark.parametrize("name", ["quality-check", "release"])
 def test_the_workflows_of_the_community_repository_only_need_copying(name: str) -> None:
     """Each calls that repository's template for the folder in which the package will be."""

@@ -253,7 +253,7 @@ def test_without_its_extra_it_says_which_to_install(tmp_path: Path, name: str) -
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         env=environment(PYTHONPATH=str(tmp_path)),
     )
     assert done.returncode == 2

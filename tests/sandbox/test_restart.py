@@ -209,7 +209,7 @@ def test_a_script_that_does_not_close_it_ends_all_the_same(tmp_path: Path) -> No
         env={**os.environ, "TMPDIR": str(folder)},
         stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
     assert (ended.returncode, ended.stderr.strip()) == (1, "no luck")

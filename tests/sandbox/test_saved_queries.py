@@ -179,6 +179,8 @@ def test_a_saved_query_is_executed_by_its_id_and_a_plain_one_is_not_refreshed(sa
     api = Api(sandbox)
 
     assert api("POST", "queries/execute?format=COMPACT", json={"id": query}).json()["data"] == [[3]]
+    for other in ({"id": int(query)}, {"queryId": query}):
+        assert api("POST", "queries/execute", json=other).status_code == 400
     assert api.get("materialized-queries/status") == []
     assert api("POST", f"materialized-queries/{query}/refresh").status_code == 400
     assert api("DELETE", f"queries/{query}").status_code == 200

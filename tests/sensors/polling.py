@@ -1,6 +1,7 @@
 """A polling sensor as Dagster's daemon evaluates it: events stored one by one, then the cursor."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ class Watch:
     """The reason that Dagster's UI shows beside the last tick."""
     logged: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
     """What the last tick logged, each line with its level."""
+    began: list[float] = field(default_factory=list[float])
+    """When each tick began."""
     started_at: float | None = None
     """When it was switched on."""
     definitions: dg.Definitions | None = None
@@ -37,6 +40,7 @@ class Watch:
 
         With ``drops_events`` the cursor is stored and the events are not, as of a preview that is committed.
         """
+        self.began.append(time.time())
         context = dg.build_sensor_context(
             instance=self.instance,
             cursor=self.cursor,

@@ -58,7 +58,7 @@ class Deployment:
 
     def wait_until(self, true: Callable[[], object], what: str) -> None:
         """Wait for something that happens in seconds, and in minutes where the machine is busy."""
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 600
         while not true():
             output = (self.home / "output.txt").read_text()[-5000:]
             assert time.monotonic() < deadline, f"{output}\nwaited in vain until {what}"

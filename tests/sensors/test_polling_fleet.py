@@ -23,7 +23,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PeakaSandbox]:
         tmp_path_factory.mktemp("fleet") / "ops.db", (name.rsplit(".", 1)[1] for name in CACHES)
     )
     with PeakaSandbox({"ops": {"public": source}}, caches=["ops.public.*"]) as sandbox:
-        sandbox.wait_idle(timeout=120)
+        sandbox.wait_idle(timeout=600)
         yield sandbox
 
 

@@ -88,6 +88,17 @@ def test_a_finished_execution_is_not_cancelled(steps: Steps) -> None:
     assert (steps.cancels(), newest_status(steps.sandbox)) == (0, "COMPLETED")
 
 
+def test_where_nothing_runs_any_more_the_log_says_so(steps: Steps) -> None:
+    """An execution may end just before its cancel arrives: 404 is an answer."""
+    steps.sandbox.plan(CACHE, hold=True)
+    steps.sandbox.fault(operation="cancelIncrementalCache", status=404)
+    process = steps.start(EXECUTOR="in_process")
+    process.wait_until_said(FOLLOWING)
+    ended = steps.interrupt(process)
+    assert steps.cancels() == 1
+    assert "Peaka found nothing to cancel any more" in ended.log
+
+
 def test_an_execution_whose_trigger_was_not_answered_is_left_alone(steps: Steps) -> None:
     """Whether Peaka has accepted the POST nobody knows: what runs may be a stranger's, and is named in the log."""
     steps.sandbox.plan(CACHE, hold=True)
