@@ -154,6 +154,8 @@ class Queries:
             and not isinstance(node.this, exp.Intersect)
         ):  # a parser that does not bind INTERSECT more tightly than the others
             raise SqlError(f"{word} beside other set operations needs parentheses")
+        if any(node.this.args.get(part) for part in ("order", "limit", "offset")):
+            raise SqlError(f"{word} comes before ORDER BY, OFFSET and LIMIT in Trino")
         word += "" if node.args.get("distinct") else " ALL"
         left, right = self._query(node.this, around), self._query(node.expression, around)
         if len(left.outputs) != len(right.outputs):
