@@ -35,6 +35,8 @@ lower(varchar) varchar: lower({0})
 upper(varchar) varchar: t_upper({0})
 length(varchar) bigint: length({0})
 length(varbinary) bigint: octet_length({0})
+trim(varchar) varchar: trim({0}, t_spaces())
+trim(varchar, varchar) varchar: trim({0}, {1})
 ltrim(varchar) varchar: ltrim({0}, t_spaces())
 ltrim(varchar, varchar) varchar: ltrim({0}, {1})
 rtrim(varchar) varchar: rtrim({0}, t_spaces())
@@ -163,6 +165,8 @@ bitwise_and_agg(bigint) bigint: <<bit_and({0})>>
 bitwise_or_agg(bigint) bigint: <<bit_or({0})>>
 histogram(T) map(T, bigint): map_from_entries(list_transform(map_entries(<<histogram({0})>>), lambda e: struct_pack(key := e.key, value := CAST(e.value AS BIGINT))))
 map_agg(K, V) map(K, V): map(list_transform(<<array_agg(struct_pack(k := {0}, v := {1}))>>, lambda e: e.k), list_transform(<<array_agg(struct_pack(k := {0}, v := {1}))>>, lambda e: e.v))
+listagg(varchar) varchar: <<string_agg({0}, '')>>
+listagg(varchar, varchar) varchar: <<string_agg({0}, {1})>>
 row_number() bigint: <<row_number()>>
 rank() bigint: <<rank()>>
 dense_rank() bigint: <<dense_rank()>>

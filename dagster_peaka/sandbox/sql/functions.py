@@ -201,7 +201,7 @@ def _same_zone(values: Sequence[Value]) -> None:
 
 
 _NAMES = list(_AGGREGATES)
-AGGREGATES = frozenset({*_NAMES[: _NAMES.index("row_number")], "checksum", "listagg"})
+AGGREGATES = frozenset({*_NAMES[: _NAMES.index("row_number")], "checksum"})
 WINDOWED = frozenset(_AGGREGATES)
 """Aggregates, and the functions that a window may have."""
 RANKINGS = frozenset(
@@ -407,5 +407,5 @@ _BUILDERS: dict[str, _Builder] = {
     "row": lambda *values: row(values),
 }
 
-NAMES = (*_SCALARS, *_BUILDERS, *WINDOWED, "checksum", "listagg", "now", "grouping", "reduce", "zip_with")
+NAMES = (*_SCALARS, *_BUILDERS, *WINDOWED, "checksum", "now", "grouping", "reduce", "zip_with")
 """All functions that there are, by Trino's names."""

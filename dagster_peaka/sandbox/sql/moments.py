@@ -22,7 +22,7 @@ from dagster_peaka.sandbox.sql.kinds import (
     text_literal,
 )
 
-_MONTHS = {"month": 1, "quarter": 3, "year": 12}
+MONTHS_OF = {"month": 1, "quarter": 3, "year": 12}
 UNITS = {
     "millisecond": 1,
     "second": 1000,
@@ -162,7 +162,7 @@ def date_add(named: Value, number: Value, value: Value) -> Value | None:
         )
     amount = coerce(number, BIGINT).sql
     if unit in ("month", "quarter", "year"):
-        step = f"to_months(CAST({amount} * {_MONTHS[unit]} AS INTEGER))"
+        step = f"to_months(CAST({amount} * {MONTHS_OF[unit]} AS INTEGER))"
     elif moment.type == DATE:
         step = f"to_days(CAST({amount} * {UNITS[unit] // 86_400_000} AS INTEGER))"
     else:

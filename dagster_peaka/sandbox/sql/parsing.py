@@ -113,10 +113,10 @@ def parse(statement: str) -> exp.Expr:
         raise SqlError(f"The statement cannot be read: {type(error).__name__}") from None
 
 
-def placeholders(statement: str) -> dict[str, int]:
+def placeholders(tree: exp.Expr) -> dict[str, int]:
     """Where each ? of a statement stands, as the parser notes it, and which binding it takes, from 0."""
-    marks = [token for token in _DIALECT.tokenize(statement) if token.token_type == TokenType.PLACEHOLDER]
-    return {str(token.start): index for index, token in enumerate(marks)}
+    marks = {int(mark.name) for mark in tree.find_all(exp.Placeholder)}
+    return {str(start): index for index, start in enumerate(sorted(marks))}
 
 
 def _first_line(error: SqlglotError) -> str:
