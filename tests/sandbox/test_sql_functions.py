@@ -351,7 +351,7 @@ REFUSED = {
     "1 AND TRUE": "must be a boolean",
     "CASE WHEN 1 THEN 2 END": "must be a boolean",
     "CASE WHEN TRUE THEN 1 ELSE 'a' END": "integer and varchar",
-    "coalesce(1, 'a')": "integer and varchar",
+    "coalesce(1, 'a')": "integer, varchar",
     "coalesce(1)": "coalesce",
     "1 IN ('a')": "integer and varchar",
     "1 = 1 = TRUE": "parentheses",

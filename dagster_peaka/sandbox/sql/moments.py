@@ -126,9 +126,6 @@ def _unit(name: str, value: Value, kind: Type) -> str:
 
 def date_field(name: str, value: Value) -> Value:
     """EXTRACT(name FROM value) and the functions of the fields' names."""
-    if value.type == SECONDS and (unit := UNITS.get(name)) and name != "week":
-        larger = {"day": 1 << 62, "hour": 24, "minute": 60, "second": 60, "millisecond": 1000}[name]
-        return Value(f"(({value.sql} // {unit}) % {larger})", BIGINT)
     moment = _instant(name, value)
     field = FIELDS[name]
     if moment.type == DATE and field in ("hour", "minute", "second", "millisecond"):
