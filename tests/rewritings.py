@@ -36,6 +36,10 @@ CATALOGUE = {
         "sum(bigint) bigint: CAST(<<sum({0})>> AS BIGINT)",
         "sum(bigint) bigint: <<sum({0})>>",
     ),
+    "greatest beside NULL": (
+        "CASE WHEN t_has([{*}], NULL) THEN NULL ELSE greatest({*}) END",
+        "greatest({*})",
+    ),
     "max_by of NULL": ("<<arg_max_null({0}, {1})>>", "<<arg_max({0}, {1})>>"),
     "array_max of NULL": ("CASE WHEN NOT t_has({0}, NULL) THEN list_max({0}) END", "list_max({0})"),
     "substr before the first": ("t_substr({0}, {1}, {2})", "substring({0}, {1}, {2})"),
@@ -109,11 +113,6 @@ CODE = {
         "functions",
         'if name in ("sum", "avg") and first.name == "decimal"',
         'if name in ("sum",) and first.name == "decimal"',
-    ),
-    "greatest beside NULL": (
-        "functions",
-        "CASE WHEN {some} THEN NULL ELSE",
-        "CASE WHEN false THEN NULL ELSE",
     ),
     "whole units between dates": ("moments", "date_sub('{unit}'", "date_diff('{unit}'"),
     "dates that become timestamps": (

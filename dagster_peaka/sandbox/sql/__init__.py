@@ -44,7 +44,6 @@ from functools import lru_cache
 from typing import Any, cast
 
 from dagster_peaka.sandbox.sources import TableName
-from dagster_peaka.sandbox.sql import calls, leaves, predicates
 from dagster_peaka.sandbox.sql.database import Database
 from dagster_peaka.sandbox.sql.expressions import Statement
 from dagster_peaka.sandbox.sql.formats import timestamp_text, zone_of
@@ -66,10 +65,6 @@ class QueryResult:
 
     columns: list[Column]
     rows: list[tuple[Cell, ...]]
-
-
-COMPILERS = {**leaves.NODES, **predicates.NODES, **calls.NODES}
-"""The allow-list of expressions."""
 
 
 @lru_cache(maxsize=1)
@@ -101,13 +96,13 @@ def run(
     with _database().session() as session:
         try:
             tree = parse(statement)
-            order = placeholders(statement)
+            order = placeholders(tree)
             if len(order) != len(bindings):
                 raise SqlError(
                     f"Incorrect number of parameters: expected {len(order)} but found {len(bindings)}"
                 )
             now = datetime.now(timezone.utc).replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
-            whole = Statement(order, now, COMPILERS)
+            whole = Statement(order, now)
             query = Queries(resolve, session.load, whole).compile(tree)
         except RecursionError:
             raise SqlError("The statement is nested too deeply for this sandbox") from None

@@ -1,13 +1,15 @@
 """The allow-list of functions: Trino's names and types, each with what DuckDB computes for it.
 
 A line is NAME(PARAMETERS) RESULT: SQL, where {0}, {1} … are the arguments, coerced to the parameters' types. Capital
-letters stand for any type, N for any number, E for any but arrays, maps and rows (in which NULLs compare otherwise
+letters stand for any type, N for any number, D for any decimal, E for any but arrays, maps and rows (in which NULLs compare otherwise
 here), and lambda(T, U) for a function from T to U. Of several lines with one name the first that fits is taken. In aggregates, <<…>> is the call that DISTINCT, ORDER BY, FILTER and OVER belong to.
 What needs more than a line is in `functions`.
 """
 
 SCALARS = """
 abs(N) N: abs({0})
+sign(D) decimal(1,0): CAST(sign({0}) AS DECIMAL(1,0))
+sign(N) N: CAST(sign({0}) AS {type})
 cbrt(double) double: t_cbrt(cbrt({0}), {0})
 exp(double) double: t_finite(exp({0}))
 ln(double) double: t_finite(ln({0}))
@@ -26,6 +28,9 @@ cos(double) double: cos({0})
 tan(double) double: tan({0})
 round(double, bigint) double: t_round({0}, {1})
 width_bucket(double, double, double, bigint) bigint: CASE WHEN {0} < {1} THEN 0 WHEN {0} >= {2} THEN {3} + 1 ELSE CAST(floor(({0} - {1}) * {3} / ({2} - {1})) AS BIGINT) + 1 END
+greatest(E...) E: CASE WHEN t_has([{*}], NULL) THEN NULL ELSE greatest({*}) END
+least(E...) E: CASE WHEN t_has([{*}], NULL) THEN NULL ELSE least({*}) END
+coalesce(T, T...) T: coalesce({*})
 bitwise_and(bigint, bigint) bigint: ({0} & {1})
 bitwise_or(bigint, bigint) bigint: ({0} | {1})
 bitwise_xor(bigint, bigint) bigint: xor({0}, {1})
@@ -35,6 +40,8 @@ lower(varchar) varchar: lower({0})
 upper(varchar) varchar: t_upper({0})
 length(varchar) bigint: length({0})
 length(varbinary) bigint: octet_length({0})
+trim(varchar) varchar: trim({0}, t_spaces())
+trim(varchar, varchar) varchar: trim({0}, {1})
 ltrim(varchar) varchar: ltrim({0}, t_spaces())
 ltrim(varchar, varchar) varchar: ltrim({0}, {1})
 rtrim(varchar) varchar: rtrim({0}, t_spaces())
@@ -163,6 +170,8 @@ bitwise_and_agg(bigint) bigint: <<bit_and({0})>>
 bitwise_or_agg(bigint) bigint: <<bit_or({0})>>
 histogram(T) map(T, bigint): map_from_entries(list_transform(map_entries(<<histogram({0})>>), lambda e: struct_pack(key := e.key, value := CAST(e.value AS BIGINT))))
 map_agg(K, V) map(K, V): map(list_transform(<<array_agg(struct_pack(k := {0}, v := {1}))>>, lambda e: e.k), list_transform(<<array_agg(struct_pack(k := {0}, v := {1}))>>, lambda e: e.v))
+listagg(varchar) varchar: <<string_agg({0}, '')>>
+listagg(varchar, varchar) varchar: <<string_agg({0}, {1})>>
 row_number() bigint: <<row_number()>>
 rank() bigint: <<rank()>>
 dense_rank() bigint: <<dense_rank()>>

@@ -9,13 +9,17 @@ from sqlglot import exp
 
 from dagster_peaka.sandbox.sources import TableName
 from dagster_peaka.sandbox.sql.calls import contains_aggregate
-from dagster_peaka.sandbox.sql.expressions import Expressions, Statement
+from dagster_peaka.sandbox.sql.expressions import Expressions
 from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value, coerce, common_type
-from dagster_peaka.sandbox.sql.nodes import bare_names, check_arguments, describe, position
+from dagster_peaka.sandbox.sql.nodes import (
+    bare_names,
+    check_arguments,
+    describe,
+    position,
+    qualifier,
+)
 from dagster_peaka.sandbox.sql.operators import scalar
 from dagster_peaka.sandbox.sql.scope import Column, Field, Query, Scope
-
-NO_LIMITS = ("", "", False)
 
 
 def is_grouped(node: exp.Select) -> bool:
@@ -30,7 +34,7 @@ def group_by(node: exp.Select, rows: Expressions) -> str:
     clause = node.args.get("group")
     if clause is None:
         return ""
-    check_arguments(clause, frozenset({"expressions"}))
+    check_arguments(clause, "expressions")
 
     def key(one: exp.Expr) -> str:
         ordinal = ordinal_of(one, len(node.expressions), "GROUP BY")
@@ -47,13 +51,11 @@ def group_by(node: exp.Select, rows: Expressions) -> str:
     parts: list[str] = []
     for one in clause.expressions:
         if isinstance(one, (exp.Rollup, exp.Cube, exp.GroupingSets)):
-            check_arguments(one, frozenset({"expressions"}))
+            check_arguments(one, "expressions")
             word = "GROUPING SETS" if isinstance(one, exp.GroupingSets) else type(one).__name__.upper()
             parts.append(f"{word} ({', '.join(map(keys, one.expressions))})")
-        elif isinstance(one, exp.Tuple):
-            parts += map(key, one.expressions)
         else:
-            parts.append(key(one))
+            parts += map(key, one.expressions if isinstance(one, exp.Tuple) else [one])
     return f" GROUP BY {', '.join(parts) or '()'}"
 
 
@@ -62,6 +64,9 @@ def check_comparable(types: Sequence[Type], place: str) -> None:
     for kind in types:
         if any(part.name == "map" for part in kind.parts):
             raise SqlError(f"{place} of {kind} is not supported by this sandbox")
+
+
+# --- Select lists
 
 
 @dataclass(frozen=True)
@@ -73,54 +78,44 @@ class Item:
     source: TableName | None
 
 
-def select_list(node: exp.Select, select: Expressions, statement: Statement) -> list[Item]:
+def select_list(nodes: Sequence[exp.Expr], select: Expressions) -> list[Item]:
     """The columns of a SELECT, * spelled out."""
     items: list[Item] = []
-    for expression in node.expressions:
-        if isinstance(expression, exp.Star) or isinstance(expression.this, exp.Star):
-            for one in _starred(expression, select.scope):
-                statement.columns[one.sql] = one.name
-                items.append(Item(one.name, one.use(), one.source))
+    for node in nodes:
+        if isinstance(node, exp.Star) or isinstance(node.this, exp.Star):
+            items += [Item(one.name, select.use(one), one.source) for one in _starred(node, select.scope)]
             continue
-        name, plain = f"_col{len(items)}", expression
-        if isinstance(expression, exp.Alias):
-            check_arguments(expression, frozenset({"this", "alias"}))
-            name, plain = expression.alias, expression.this
-        elif isinstance(expression, (exp.Column, exp.Dot)):
-            name = expression.name
-        items.append(Item(name, select.value(plain), _source(plain, select.scope)))
+        name, plain = f"_col{len(items)}", node
+        if isinstance(node, exp.Alias):
+            check_arguments(node, "this alias")
+            name, plain = node.alias, node.this
+        elif isinstance(node, (exp.Column, exp.Dot)):
+            name = node.name
+        field = select.scope.find(plain.name, qualifier(plain)) if isinstance(plain, exp.Column) else None
+        items.append(Item(name, select.value(plain), field and field.source))
     return items
 
 
 def _starred(node: exp.Expr, scope: Scope) -> Sequence[Field]:
-    if isinstance(node, exp.Star):
-        check_arguments(node, frozenset())
-        if not scope.fields:
-            raise SqlError("SELECT * not allowed in queries without FROM clause")
-        return scope.fields
-    if not isinstance(node, exp.Column):
+    star = node.this if isinstance(node, exp.Column) else node
+    if not isinstance(star, exp.Star):
         raise SqlError(f"{describe(node)} is not supported by this sandbox")
-    check_arguments(node.this, frozenset())
-    qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
-    return scope.of_table(qualifier, f"{position(node)}{'.'.join(qualifier)}.*")
+    check_arguments(star, "")
+    under = qualifier(node)
+    found = scope.of_table(under)
+    if not found and not under:
+        raise SqlError("SELECT * not allowed in queries without FROM clause")
+    if not found:
+        raise SqlError(f"{position(node)}{'.'.join(under)}.*: unable to resolve the table")
+    return found
 
 
-def _source(node: exp.Expr, scope: Scope) -> TableName | None:
-    if not isinstance(node, exp.Column):
-        return None
-    qualifier = [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]
-    try:
-        return scope.find(node.name, qualifier, node.name).source
-    except SqlError:  # a row's field
-        return None
+# --- ORDER BY and LIMIT
 
 
 def aliases_of(items: Sequence[Item]) -> dict[str, Value]:
-    """The values that ORDER BY may name, by their names in the select list."""
-    found: dict[str, Value] = {}
-    for item in items:
-        found.setdefault(item.name.lower(), item.value)
-    return found
+    """The values that ORDER BY may name, by their names in the select list: of several, the first."""
+    return {item.name.lower(): item.value for item in reversed(items)}
 
 
 def sort_column(
@@ -144,21 +139,6 @@ def sort_column(
     return f"h{len(hidden) - 1}"
 
 
-def sorted_query(query: Query, name: str, order: Sequence[str], limits: tuple[str, str, bool]) -> Query:
-    columns = ", ".join(f"{name}.o{index} AS o{index}" for index in range(len(query.outputs)))
-    by = f" ORDER BY {', '.join(order)}" if order else ""
-    count, offset, ties = limits
-    if ties:
-        if not order or offset:
-            raise SqlError("FETCH FIRST … WITH TIES needs an ORDER BY, and no OFFSET in this sandbox")
-        return Query(
-            f"SELECT {columns} FROM ({query.sql}) AS {name} QUALIFY rank() OVER ({by}) <= {count}{by}",
-            query.outputs,
-        )
-    limit = (f" LIMIT {count}" if count else "") + (f" OFFSET {offset}" if offset else "")
-    return Query(f"SELECT {columns} FROM ({query.sql}) AS {name}{by}{limit}", query.outputs)
-
-
 def ordinal_of(node: exp.Expr, width: int, place: str) -> int | None:
     """The place in the select list, from 0, that a bare integer means."""
     if not isinstance(node, exp.Literal) or node.args.get("is_string") or not node.this.isdecimal():
@@ -168,28 +148,37 @@ def ordinal_of(node: exp.Expr, width: int, place: str) -> int | None:
     return int(node.this) - 1
 
 
-def limits_of(node: exp.Expr) -> tuple[str, str, bool]:
-    """How many rows, from which on, and whether with ties."""
+def sorted_query(query: Query, name: str, order: Sequence[str], node: exp.Expr) -> Query:
+    """The query in its order, by items that call it `name`, and what OFFSET and LIMIT of `node` leave of it."""
+    by = f" ORDER BY {', '.join(order)}" if order else ""
     limit, offset = node.args.get("limit"), node.args.get("offset")
-    count, ties = "", False
+    if not by and limit is None and offset is None:
+        return query
+    columns = ", ".join(f"{name}.o{index} AS o{index}" for index in range(len(query.outputs)))
+    start = f" OFFSET {_row_count(offset, 'expression', 'OFFSET')}" if offset else ""
+    sql = f"SELECT {columns} FROM ({query.sql}) AS {name}"
     if isinstance(limit, exp.Fetch):
-        check_arguments(limit, frozenset({"direction", "count", "limit_options"}))
+        check_arguments(limit, "direction count limit_options")
         options = limit.args.get("limit_options")
-        ties = bool(options and options.args.get("with_ties"))
         if options and options.args.get("percent"):
             raise SqlError("FETCH FIRST … PERCENT is not in Trino")
-        count = _row_count(limit.args["count"], "FETCH FIRST") if limit.args.get("count") else "1"
-    elif limit is not None:
-        check_arguments(limit, frozenset({"expression"}))
-        is_all = isinstance(limit.expression, exp.Var) and limit.expression.name.upper() == "ALL"
-        count = "" if is_all else _row_count(limit.expression, "LIMIT")
-    if offset is None:
-        return count, "", ties
-    check_arguments(offset, frozenset({"expression"}))
-    return count, _row_count(offset.expression, "OFFSET"), ties
+        count = _row_count(limit, "count", "FETCH FIRST") if limit.args.get("count") else "1"
+        if options and options.args.get("with_ties"):
+            if not order or offset:
+                raise SqlError("FETCH FIRST … WITH TIES needs an ORDER BY, and no OFFSET in this sandbox")
+            return replace(query, sql=f"{sql} QUALIFY rank() OVER ({by}) <= {count}{by}")
+        return replace(query, sql=f"{sql}{by} LIMIT {count}{start}")
+    count = ""
+    if limit is not None and not (
+        isinstance(limit.expression, exp.Var) and limit.expression.name.upper() == "ALL"
+    ):
+        count = f" LIMIT {_row_count(limit, 'expression', 'LIMIT')}"
+    return replace(query, sql=f"{sql}{by}{count}{start}")
 
 
-def _row_count(node: exp.Expr, word: str) -> str:
+def _row_count(clause: exp.Expr, part: str, word: str) -> str:
+    check_arguments(clause, f"{part} direction limit_options")
+    node = clause.args[part]
     if not isinstance(node, exp.Literal) or node.args.get("is_string") or not node.this.isdecimal():
         raise SqlError(f"{word} takes a whole number")
     if len(node.this) > 18:
@@ -197,9 +186,7 @@ def _row_count(node: exp.Expr, word: str) -> str:
     return node.this
 
 
-def mentions(node: exp.Expr, name: str) -> bool:
-    """Whether a query reads a table of that name."""
-    return any(table.name.lower() == name and not table.args.get("db") for table in node.find_all(exp.Table))
+# --- FROM
 
 
 def is_comma(join: exp.Expr) -> bool:
@@ -207,26 +194,29 @@ def is_comma(join: exp.Expr) -> bool:
     return not any(join.args.get(part) for part in ("side", "kind", "on", "using", "method"))
 
 
-def renamed(query: Query, alias: exp.Expr | None) -> Query:
+def named_as(query: Query, alias: exp.Expr) -> Query:
     """The query with the column names that an alias such as t(a, b) gives."""
-    return query.renamed(_alias_columns(alias, len(query.outputs)))
+    fields = aliased(query.fields(""), alias)
+    return replace(
+        query,
+        outputs=tuple(replace(had, name=one.name) for had, one in zip(query.outputs, fields, strict=True)),
+    )
 
 
-def renamed_fields(fields: Sequence[Field], alias: exp.Expr) -> list[Field]:
+def aliased(fields: Sequence[Field], alias: exp.Expr | None) -> list[Field]:
     """The columns under the names that an alias such as t(a, b) gives."""
-    names = _alias_columns(alias, len(fields)) or [one.name for one in fields]
-    under = (alias.name.lower(),)
-    return [replace(one, name=name, qualifier=under) for one, name in zip(fields, names, strict=True)]
-
-
-def _alias_columns(alias: exp.Expr | None, width: int) -> list[str]:
     if alias is None:
-        return []
-    check_arguments(alias, frozenset({"this", "columns"}))
-    names = [column.name for column in alias.args.get("columns") or ()]
-    if names and len(names) != width:
-        raise SqlError(f"Column alias list has {len(names)} entries but '{alias.name}' has {width} columns")
-    return names
+        return list(fields)
+    check_arguments(alias, "this columns")
+    names = [column.name for column in alias.args.get("columns") or fields]
+    if len(names) != len(fields):
+        raise SqlError(
+            f"Column alias list has {len(names)} entries but '{alias.name}' has {len(fields)} columns"
+        )
+    return [
+        replace(one, name=name, qualifier=(alias.name.lower(),) if alias.name else one.qualifier)
+        for one, name in zip(fields, names, strict=True)
+    ]
 
 
 def joined_using(
@@ -237,7 +227,9 @@ def joined_using(
     merged: list[Field] = []
     gone: set[str] = set()
     for name in names:
-        a, b = (Scope(fields).find(name, (), f"Column '{name}' of USING") for fields in (left, right))
+        a, b = Scope(left).find(name), Scope(right).find(name)
+        if a is None or b is None:
+            raise SqlError(f"Column '{name}' of USING cannot be resolved")
         kind = scalar(common_type((a.type, b.type), f"USING ({name})"), "USING")
         x, y = coerce(a.use(), kind).sql, coerce(b.use(), kind).sql
         tests.append(f"{x} = {y}")

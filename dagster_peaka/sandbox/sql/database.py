@@ -28,7 +28,6 @@ from dagster_peaka.sandbox.sql import formats, udfs
 from dagster_peaka.sandbox.sql.casts import CLOCK, DAY
 from dagster_peaka.sandbox.sql.catalogue import MACROS
 from dagster_peaka.sandbox.sql.kinds import (
-    BOOLEAN,
     DATE,
     DOUBLE,
     UNKNOWN,
@@ -104,7 +103,7 @@ class Database:
         """A table as it is now, to be given back."""
         with self._lock:
             key = (place.path, place.table, place.most_rows, place.columns)
-            version = place.version if place.version is not None else self._version(place.path)
+            version = place.version or (self._version(place.path) if place.rows is None else place.rows)
             table = self._tables.get((*key, version))
             if table is None:
                 for old in [
@@ -205,8 +204,6 @@ class Session:
     def load(self, place: Place, ref: TableName, alias: str) -> tuple[str, list[Field]]:
         """The SQL that reads a table under an alias, and its columns."""
         under = tuple(part.lower() for part in ref)
-        if place.rows is not None:
-            return _literal(place, ref, alias)
         if place not in self._taken:
             try:
                 self._taken[place] = self._database.take(place, self._files)
@@ -259,25 +256,6 @@ class Session:
             connection.close()
 
 
-def _literal(place: Place, ref: TableName, alias: str) -> tuple[str, list[Field]]:
-    """A table that has no file, written out."""
-    under = tuple(part.lower() for part in ref)
-    kinds = [parse_type(kind) for _, kind in place.columns]
-    rows = [
-        f"({', '.join('NULL' if cell is None else text_literal(str(cell)) for cell in row)})"
-        for row in place.rows or ()
-    ]
-    names = ", ".join(f"c{index}" for index in range(len(kinds)))
-    nothing = f"({', '.join(['NULL'] * len(kinds))})"
-    columns = ", ".join(f"CAST(c{index} AS {kind.stored}) AS c{index}" for index, kind in enumerate(kinds))
-    where = "" if rows else " WHERE false"
-    sql = f"(SELECT {columns} FROM (VALUES {', '.join(rows or [nothing])}) AS v({names}){where}) AS {alias}"
-    fields = zip(place.columns, kinds, strict=True)
-    return sql, [
-        Field(name, f"{alias}.c{at}", kind, under, ref) for at, ((name, _), kind) in enumerate(fields)
-    ]
-
-
 # --- From SQLite
 
 
@@ -300,54 +278,51 @@ def _unreadable(path: str, error: sqlite3.Error) -> SqlError:
 def _write(
     place: Place, columns: Sequence[tuple[int, Type]], files: dict[str, sqlite3.Connection], file: Any
 ) -> None:
-    """A table's rows as lines of texts: a bad value as ! and its description."""
+    """A table's rows as lines of texts: texts behind an x, a bad value as ! and its description."""
+    lines = csv.writer(file)
+    if place.rows is not None:
+        of_text = {index for index, kind in columns if kind == VARCHAR}
+        for row in place.rows:
+            lines.writerow(
+                [f"x{cell}" if at in of_text and cell is not None else cell for at, cell in enumerate(row)]
+            )
+        return
     if place.path not in files:
         files[place.path] = connect(place.path)
         files[place.path].execute("BEGIN")
-    connection = files[place.path]
+        files[place.path].text_factory = _text
     names = ", ".join(f"s.{quoted(place.columns[index][0])} AS c{index}" for index, _ in columns)
     listed = ", ".join(_cell(f"c{index}", kind) for index, kind in columns) or "'1'"
     limit = "" if place.most_rows is None else f" LIMIT {place.most_rows}"
     sql = f"SELECT {listed} FROM (SELECT {names or '1'} FROM {quoted(place.table)} AS s){limit}"
-    start = file.tell()
-    try:
-        csv.writer(file).writerows(connection.execute(sql))
-    except sqlite3.OperationalError as error:
-        if "UTF-8" not in str(error):
-            raise
-        file.seek(start)
-        file.truncate()
-        connection.text_factory = _text
-        csv.writer(file).writerows(connection.execute(sql))
-        connection.text_factory = str
+    lines.writerows(files[place.path].execute(sql))
 
 
 def _text(stored: bytes) -> str:
-    """A stored text; one that is no UTF-8 is a bad value."""
     try:
         return stored.decode()
     except UnicodeDecodeError:
         return f"!a text that is no UTF-8: {stored[1:60]!r}"
 
 
+_CLASSES = {
+    "boolean": "'integer'",
+    "double": "'integer', 'real'",
+    "decimal": "'integer', 'real', 'text'",
+    "varbinary": "'blob'",
+}
+"""SQLite's storage classes of a type's values; integers have their own, any other type has texts."""
+
+
 def _cell(sql: str, kind: Type) -> str:
     """SQLite's SQL for a column's text. SQLite lets any value into any column; a text in a bigint must not be 0."""
+    classes = "'integer'" if kind.is_integer else _CLASSES.get(kind.name, "'text'")
+    shown = {"varchar": f"'x' || {sql}", "json": f"'x' || {sql}", "varbinary": f"'x' || hex({sql})"}.get(
+        kind.name, sql
+    )
     said = f"WHEN 'blob' THEN 'a BLOB of ' || length({sql}) || ' bytes' WHEN 'text' THEN quote(substr({sql}, 1, 100))"
-    shown = f"CASE typeof({sql}) {said} ELSE {sql} END"
-    bad = f"'!' || ({shown})"
-    if kind == VARCHAR or kind.name == "json":
-        return f"CASE typeof({sql}) WHEN 'text' THEN 'x' || {sql} WHEN 'null' THEN NULL ELSE {bad} END"
-    if kind.name == "varbinary":
-        return f"CASE typeof({sql}) WHEN 'blob' THEN 'x' || hex({sql}) WHEN 'null' THEN NULL ELSE {bad} END"
-    if kind.is_integer or kind == BOOLEAN:
-        fits = f" AND {sql} IN (0, 1)" if kind == BOOLEAN else ""
-        return f"CASE WHEN {sql} IS NULL OR (typeof({sql}) = 'integer'{fits}) THEN {sql} ELSE {bad} END"
-    if kind == DOUBLE:
-        fits = f"typeof({sql}) IN ('integer', 'real') AND abs({sql}) <= 1.7976931348623157e308"
-        return f"CASE WHEN {sql} IS NULL OR ({fits}) THEN {sql} ELSE {bad} END"
-    if kind.name == "decimal":
-        return f"CASE typeof({sql}) WHEN 'blob' THEN {bad} ELSE {sql} END"
-    return f"CASE WHEN {sql} IS NULL OR typeof({sql}) = 'text' THEN {sql} ELSE {bad} END"
+    bad = f"'!' || (CASE typeof({sql}) {said} ELSE {sql} END)"
+    return f"CASE WHEN {sql} IS NULL THEN NULL WHEN typeof({sql}) IN ({classes}) THEN {shown} ELSE {bad} END"
 
 
 _MOMENT = rf"{DAY}([ T]{CLOCK}(Z|[+-]00:?00)?)?"
@@ -365,6 +340,8 @@ def _typed(raw: str, kind: Type) -> str:
         bare = f"regexp_replace(replace({raw}, 'T', ' '), '(Z|[+-]00:?00)$', '')"
         moment = f"t_moment({bare}, {10 ** (6 - kind.precision)})"
         return f"CASE WHEN regexp_full_match({raw}, '{_MOMENT}') THEN {moment} END"
+    if kind == DOUBLE:
+        return f"CASE WHEN isfinite(TRY_CAST({raw} AS DOUBLE)) THEN TRY_CAST({raw} AS DOUBLE) END"
     if kind.name == "decimal":
         number = f"TRY_CAST({raw} AS {kind.stored})"
         return f"CASE WHEN TRY_CAST({raw} AS DECIMAL(38,18)) = {number} THEN {number} END"

@@ -125,52 +125,54 @@ def t_format(pattern: str, kinds: str, values: list[str | None]) -> str:
     known, taken = kinds.split(";"), iter(range(len(values)))
 
     def shown(match: re.Match[str]) -> str:
-        _, flags, width, digits, kind = match.groups()
-        if kind in "%n":
-            return "%" if kind == "%" else "\n"
-        at = int(match[1]) - 1 if match[1] else next(taken, len(values))
-        if not 0 <= at < len(values):
+        at, flags, width, digits, letter = match.groups()
+        if letter in "%n":
+            return "%" if letter == "%" else "\n"
+        place = int(at) - 1 if at else next(taken, len(values))
+        if not 0 <= place < len(values):
             raise SqlError(f"format: {match[0]} has no value")
-        text = _shown(kind, flags, digits, values[at], known[at], match[0])
-        if width is None or len(text) >= int(width):
-            return text
-        if "0" in flags:
-            sign = text[0] if text[0] in "+-" else ""
-            return sign + text[len(sign) :].rjust(int(width) - len(sign), "0")
-        return text.ljust(int(width)) if "-" in flags else text.rjust(int(width))
+        if int(width or 0) > 10_000 or int(digits or 0) > 100 or len(pattern) > 10_000:
+            raise SqlError("format: the result would be too long for this sandbox")
+        text = _formatted(letter, flags, width or "", digits, values[place], known[place])
+        if text is None:
+            raise SqlError(f"format: {match[0]} does not take a {known[place]} in this sandbox")
+        return text
 
-    if len(pattern) > 10_000 or any(
-        int(m[3] or 0) > 10_000 or int(m[4] or 0) > 100 for m in _SPECIFIER.finditer(pattern)
-    ):
-        raise SqlError("format: the result would be too long for this sandbox")
     if "%" in _SPECIFIER.sub("", pattern):
         raise SqlError("format: a % that begins nothing")
     return _SPECIFIER.sub(shown, pattern)
 
 
-def _shown(kind: str, flags: str, digits: str | None, value: str | None, known: str, whole: str) -> str:
-    wrong = SqlError(f"format: {whole} does not take a {known} in this sandbox")
-    if set(flags) - set("-+0,") or (set(flags) - set("-") and kind not in "df"):
-        raise wrong
-    if kind == "s":
+def _formatted(
+    letter: str, flags: str, width: str, digits: str | None, value: str | None, known: str
+) -> str | None:
+    """A value in Python's notation of what Java's asks for; None where the two are not alike."""
+    whole = known in ("tinyint", "smallint", "integer", "bigint")
+    side, comma = "<" if "-" in flags else ">", "," if "," in flags else ""
+    if value is None or letter == "s" or (letter == "b" and known == "boolean"):
+        if set(flags) - {"-"} or (digits and letter != "s"):
+            return None
         text = "null" if value is None else java_double(float(value)) if known == "double" else value
-        return text if digits is None else text[: int(digits)]
-    if kind == "b" and known == "boolean" and value is not None:
-        return value
-    if value is None:
-        return "null"
-    sign = "+" if "+" in flags else ""
-    if kind in ("d", "x", "X") and known in ("tinyint", "smallint", "integer", "bigint") and digits is None:
-        if kind == "d":
-            return format(int(value), f"{sign}{',' if ',' in flags else ''}d")
-        if int(value) < 0:
-            raise wrong
-        return format(int(value), kind)
-    if kind == "f" and (known == "double" or known.startswith("decimal")):
-        step = Decimal(1).scaleb(-int(digits or 6))
-        number = Decimal(value).quantize(step, ROUND_HALF_UP, Context(prec=400))
-        return format(number, f"{sign}{',' if ',' in flags else ''}f")
-    raise wrong
+        return format(text, side + width + (f".{digits}" if digits else ""))
+    if set(flags) - set("-+0,") or (("0" in flags) and (comma or side == "<")):
+        return None
+    spec = (
+        ("<" if side == "<" else "")
+        + ("+" if "+" in flags else "")
+        + ("0" if "0" in flags else "")
+        + width
+        + comma
+    )
+    if letter == "d" and whole and digits is None:
+        return format(int(value), spec + "d")
+    if letter in "xX" and whole and digits is None and int(value) >= 0 and not set(flags) - set("-0"):
+        return format(int(value), spec + letter)
+    if letter == "f" and (known == "double" or known.startswith("decimal")):
+        number = Decimal(value).quantize(
+            Decimal(1).scaleb(-int(digits or 6)), ROUND_HALF_UP, Context(prec=400)
+        )
+        return format(number, spec + "f")
+    return None
 
 
 # --- JSON

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from inspect import signature
 
-from dagster_peaka.sandbox.sql import catalogue
+from dagster_peaka.sandbox.sql import catalogue, moments
 from dagster_peaka.sandbox.sql.casts import cast, to_text
 from dagster_peaka.sandbox.sql.kinds import (
     BIGINT,
@@ -29,19 +29,7 @@ from dagster_peaka.sandbox.sql.kinds import (
     text_literal,
     wrong,
 )
-from dagster_peaka.sandbox.sql.moments import (
-    FIELDS,
-    at_timezone,
-    date_add,
-    date_diff,
-    date_field,
-    date_trunc,
-    from_unixtime,
-    local,
-    to_iso8601,
-    with_timezone,
-)
-from dagster_peaka.sandbox.sql.operators import arithmetic, compare, concat, row, scalar
+from dagster_peaka.sandbox.sql.operators import arithmetic, compare, concat, row
 
 Lambda = Callable[[Sequence[Type]], Value]
 """A lambda expression: of its parameters' types, its SQL with the type of what it gives."""
@@ -92,7 +80,7 @@ def _bind(parameter: Type, given: Type, bound: dict[str, Type]) -> bool:
         except SqlError:
             return False
         bound[parameter.name] = both
-        fits = {"N": both.is_number or both == UNKNOWN, "E": not both.of}
+        fits = {"N": both.is_number or both == UNKNOWN, "D": both.name == "decimal", "E": not both.of}
         return fits.get(parameter.name, True)
     if given == UNKNOWN:
         return True
@@ -166,7 +154,8 @@ def call(name: str, arguments: Sequence[Argument]) -> Value:
 
 def _of_line(lines: Sequence[_Line], name: str, arguments: Sequence[Argument]) -> Value:
     line, typed, result = _chosen(lines, name, arguments)
-    sql = line.sql.replace("{*}", ", ".join(typed)) if line.variadic else line.sql.format(*typed)
+    sql = line.sql.replace("{*}", ", ".join(typed))
+    sql = sql if line.variadic else sql.format(*typed, type=result.stored)
     return Value(f"({sql})" if sql.startswith("CASE") else sql, result)
 
 
@@ -201,7 +190,7 @@ def _same_zone(values: Sequence[Value]) -> None:
 
 
 _NAMES = list(_AGGREGATES)
-AGGREGATES = frozenset({*_NAMES[: _NAMES.index("row_number")], "checksum", "listagg"})
+AGGREGATES = frozenset({*_NAMES[: _NAMES.index("row_number")], "checksum"})
 WINDOWED = frozenset(_AGGREGATES)
 """Aggregates, and the functions that a window may have."""
 RANKINGS = frozenset(
@@ -239,12 +228,6 @@ def _number(name: str, value: Value) -> Value:
     return coerce(value, BIGINT) if value.type == UNKNOWN else value
 
 
-def _sign(number: Value) -> Value:
-    value = _number("sign", number)
-    kind = decimal(1, 0) if value.type.name == "decimal" else value.type
-    return Value(f"CAST(sign({value.sql}) AS {kind.stored})", kind)
-
-
 def _whole(function: str, number: Value) -> Value:
     """Floor, ceil, round and trunc without digits: integers as they are, decimals without their scale."""
     value = _number(function, number)
@@ -273,24 +256,6 @@ def _round(number: Value, digits: Value | None = None) -> Value | None:
     kind = decimal(value.type.precision + 1, value.type.scale)
     cut = decimal(kind.precision, min(kind.scale, int(digits.constant)))
     return Value(f"CAST(CAST({value.sql} AS {cut.stored}) AS {kind.stored})", kind)
-
-
-def _extreme(function: str, *values: Value) -> Value:
-    if not values:
-        raise wrong(function, values, "at least 1 of one type")
-    kind = scalar(common_type((value.type for value in values), function), function)
-    typed = [coerce(value, kind).sql for value in values]
-    some = " OR ".join(f"{sql} IS NULL" for sql in typed)
-    if len(typed) == 1:
-        return Value(typed[0], kind)
-    return Value(f"CASE WHEN {some} THEN NULL ELSE {function}({', '.join(typed)}) END", kind)
-
-
-def _coalesce(*values: Value) -> Value:
-    if len(values) < 2:
-        raise wrong("coalesce", values, "at least 2 of one type")
-    kind = common_type((value.type for value in values), "coalesce")
-    return Value(f"coalesce({', '.join(coerce(value, kind).sql for value in values)})", kind)
 
 
 def _nullif(first: Value, second: Value) -> Value:
@@ -374,38 +339,34 @@ def _iso_date(value: Value) -> Value | None:
 
 def _zones_clock(name: str, moment: Value, *others: Value) -> Value | None:
     """Functions of a timestamp's own clock: the same as of the plain timestamp that its zone shows."""
-    return call(name, [local(moment), *others]) if moment.type.zone not in ("", "UTC") else None
+    return call(name, [moments.local(moment), *others]) if moment.type.zone not in ("", "UTC") else None
 
 
 _BUILDERS: dict[str, _Builder] = {
-    "sign": _sign,
     "floor": partial(_whole, "floor"),
     **dict.fromkeys(("ceil", "ceiling"), partial(_whole, "ceil")),
     "round": _round,
     "truncate": partial(_whole, "trunc"),
     "mod": partial(arithmetic, "%"),
-    "greatest": partial(_extreme, "greatest"),
-    "least": partial(_extreme, "least"),
-    "coalesce": _coalesce,
     "nullif": _nullif,
     "concat": lambda *values: concat("concat", values),
     **{name: partial(_regexp, name) for name in _SCALARS if name.startswith("regexp_")},
     "format": _format,
     "typeof": _typeof,
     "array_join": _array_join,
-    **{name: partial(date_field, name) for name in FIELDS},
+    **{name: partial(moments.date_field, name) for name in moments.FIELDS},
     "date": _date,
     "from_iso8601_date": _iso_date,
-    "date_trunc": date_trunc,
-    "date_add": date_add,
-    "date_diff": date_diff,
-    "from_unixtime": from_unixtime,
-    "with_timezone": with_timezone,
-    "at_timezone": at_timezone,
-    "to_iso8601": to_iso8601,
+    "date_trunc": moments.date_trunc,
+    "date_add": moments.date_add,
+    "date_diff": moments.date_diff,
+    "from_unixtime": moments.from_unixtime,
+    "with_timezone": moments.with_timezone,
+    "at_timezone": moments.at_timezone,
+    "to_iso8601": moments.to_iso8601,
     **{name: partial(_zones_clock, name) for name in ("date_format", "last_day_of_month")},
     "row": lambda *values: row(values),
 }
 
-NAMES = (*_SCALARS, *_BUILDERS, *WINDOWED, "checksum", "listagg", "now", "grouping", "reduce", "zip_with")
+NAMES = (*_SCALARS, *_BUILDERS, *WINDOWED, "checksum", "now", "grouping", "reduce", "zip_with")
 """All functions that there are, by Trino's names."""

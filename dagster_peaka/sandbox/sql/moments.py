@@ -22,7 +22,7 @@ from dagster_peaka.sandbox.sql.kinds import (
     text_literal,
 )
 
-_MONTHS = {"month": 1, "quarter": 3, "year": 12}
+MONTHS_OF = {"month": 1, "quarter": 3, "year": 12}
 UNITS = {
     "millisecond": 1,
     "second": 1000,
@@ -126,9 +126,6 @@ def _unit(name: str, value: Value, kind: Type) -> str:
 
 def date_field(name: str, value: Value) -> Value:
     """EXTRACT(name FROM value) and the functions of the fields' names."""
-    if value.type == SECONDS and (unit := UNITS.get(name)) and name != "week":
-        larger = {"day": 1 << 62, "hour": 24, "minute": 60, "second": 60, "millisecond": 1000}[name]
-        return Value(f"(({value.sql} // {unit}) % {larger})", BIGINT)
     moment = _instant(name, value)
     field = FIELDS[name]
     if moment.type == DATE and field in ("hour", "minute", "second", "millisecond"):
@@ -162,7 +159,7 @@ def date_add(named: Value, number: Value, value: Value) -> Value | None:
         )
     amount = coerce(number, BIGINT).sql
     if unit in ("month", "quarter", "year"):
-        step = f"to_months(CAST({amount} * {_MONTHS[unit]} AS INTEGER))"
+        step = f"to_months(CAST({amount} * {MONTHS_OF[unit]} AS INTEGER))"
     elif moment.type == DATE:
         step = f"to_days(CAST({amount} * {UNITS[unit] // 86_400_000} AS INTEGER))"
     else:

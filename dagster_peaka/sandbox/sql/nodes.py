@@ -7,10 +7,10 @@ from sqlglot import exp
 from dagster_peaka.sandbox.sql.kinds import SqlError
 
 
-def check_arguments(node: exp.Expr, understood: frozenset[str]) -> None:
-    """SqlError for a part of the node that this sandbox would have to ignore."""
+def check_arguments(node: exp.Expr, understood: str) -> None:
+    """SqlError for a part of the node that this sandbox would have to ignore; `understood` are the others' names."""
     for name, given in node.args.items():
-        if name not in understood and given not in (None, False, []):
+        if name not in understood.split() and given not in (None, False, []):
             raise SqlError(
                 f"{describe(node)} with {name.strip('_').upper()} is not supported by this sandbox"
             )
@@ -18,7 +18,7 @@ def check_arguments(node: exp.Expr, understood: frozenset[str]) -> None:
 
 def direction(item: exp.Expr, sql: str) -> str:
     """One ORDER BY item; NULLs come last unless it says otherwise, as in Trino."""
-    check_arguments(item, frozenset({"this", "desc", "nulls_first"}))
+    check_arguments(item, "this desc nulls_first")
     nulls = "FIRST" if item.args.get("nulls_first") else "LAST"
     return f"{sql} {'DESC' if item.args.get('desc') else 'ASC'} NULLS {nulls}"
 
@@ -55,8 +55,6 @@ def shown(node: exp.Expr) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def dotted(node: exp.Expr) -> str:
-    """A column's name as it was written."""
-    return ".".join(
-        node.args[part].name for part in ("catalog", "db", "table", "this") if node.args.get(part)
-    )
+def qualifier(node: exp.Expr) -> list[str]:
+    """What stands before a column's or a table's own name."""
+    return [node.args[part].name for part in ("catalog", "db", "table") if node.args.get(part)]

@@ -131,7 +131,7 @@ def concat(name: str, values: Sequence[Value]) -> Value:
     return Value(f"CAST({joined} AS {kind.stored})" if unknown else f"({joined})", kind)
 
 
-def like(value: Value, pattern: Value, escape: Value | None) -> Value:
+def like(value: Value, pattern: Value, escape: Value | None = None) -> Value:
     """Value LIKE pattern, by characters and case-sensitive."""
     texts = [value, pattern] if escape is None else [value, pattern, escape]
     if any(not coerces(text.type, VARCHAR) for text in texts):

@@ -8,7 +8,6 @@ operators of other dialects are refused as tokens, and nesting is bounded before
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 from typing import Any, ClassVar, cast
 
@@ -32,8 +31,12 @@ _GRAMMATICAL = ("CAST", "TRY_CAST", "EXTRACT", "TRIM", "POSITION", "SUBSTRING")
 _FOREIGN_WORDS = frozenset(
     {"ISNULL", "NOTNULL", "DIV", "RLIKE", "REGEXP", "GLOB", "ILIKE", "QUALIFY", "SIMILAR"}
 )
-_WITH_FROM = ("EXTRACT", "TRIM", "SUBSTRING")
-"""Of them, those that have a FROM."""
+_CLAUSES = {
+    *(TokenType.SELECT, TokenType.WHERE, TokenType.GROUP_BY, TokenType.HAVING, TokenType.WINDOW),
+    *(TokenType.ORDER_BY, TokenType.OFFSET, TokenType.LIMIT, TokenType.FETCH, TokenType.JOIN),
+    *(TokenType.UNION, TokenType.INTERSECT, TokenType.EXCEPT),
+}
+_BEHIND_LISTS = {*_CLAUSES, TokenType.FROM, TokenType.R_PAREN}
 _STATEMENTS = frozenset({"SELECT", "WITH", "VALUES", "("})
 
 
@@ -68,6 +71,14 @@ class _Subset(Trino):
         )
         PLACEHOLDER_PARSERS: ClassVar[_Parsers] = {TokenType.PLACEHOLDER: _placeholder}
 
+        def _values_to_select(self, values: exp.Values) -> Any:
+            return values  # beside a UNION, too
+
+    class Generator(Trino.Generator):
+        TRANSFORMS: ClassVar[_Parsers] = {  # what is written again is what was read
+            node: write for node, write in Trino.Generator.TRANSFORMS.items() if node is not exp.Select
+        }
+
 
 _DIALECT = _Subset()
 
@@ -86,15 +97,12 @@ def parse(statement: str) -> exp.Expr:
     if bad is not None:
         raise SqlError(f"The statement holds the character U+{ord(bad):04X}, which is no text")
     try:
-        tokens = _DIALECT.tokenize(statement)
-        shown = tokens
-        if tokens and tokens[0].text.upper() == "SHOW":  # sqlglot leaves the rest of it as one text
-            shown = [tokens[0], *_DIALECT.tokenize(statement[tokens[0].end + 1 :])]
-        select = as_select([token for token in shown if token.token_type != TokenType.SEMICOLON])
-        if select is not None:
-            statement, tokens = select, _DIALECT.tokenize(select)
-        tokens = _checked(tokens)
-        trees = _DIALECT.parser().parse(tokens, statement)
+        statement = as_select(statement) or statement
+        tokens = _checked(_DIALECT.tokenize(statement))
+        (tree,) = _DIALECT.parser().parse(tokens, statement)
+        assert tree is not None, "there are tokens, and no semicolon"
+        _check_clauses(tokens, tree)
+        return tree
     except SqlError:
         raise
     except RecursionError:
@@ -103,15 +111,12 @@ def parse(statement: str) -> exp.Expr:
         raise SqlError(_first_line(error)) from None
     except Exception as error:  # a parser that trips over nonsense must not become a server error
         raise SqlError(f"The statement cannot be read: {type(error).__name__}") from None
-    if len(trees) != 1 or trees[0] is None:
-        raise SqlError("Expected one statement")
-    return trees[0]
 
 
-def placeholders(statement: str) -> dict[str, int]:
+def placeholders(tree: exp.Expr) -> dict[str, int]:
     """Where each ? of a statement stands, as the parser notes it, and which binding it takes, from 0."""
-    marks = [token for token in _DIALECT.tokenize(statement) if token.token_type == TokenType.PLACEHOLDER]
-    return {str(token.start): index for index, token in enumerate(marks)}
+    marks = {int(mark.name) for mark in tree.find_all(exp.Placeholder)}
+    return {str(start): index for index, start in enumerate(sorted(marks))}
 
 
 def _first_line(error: SqlglotError) -> str:
@@ -140,7 +145,6 @@ def _checked(tokens: list[Token]) -> list[Token]:
         _check_token(token)
     _check_neighbours(tokens)
     _check_nesting(tokens)
-    _check_clauses(tokens)
     return tokens
 
 
@@ -181,6 +185,8 @@ def _check_neighbours(tokens: list[Token]) -> None:
             raise SqlError(f"{_place(left)}: {left.text}{right.text[:40]} is neither a number nor a name")
         if left.token_type == right.token_type == TokenType.STRING:
             raise SqlError(f"{_place(right)}: two strings in a row")
+        if left.token_type == TokenType.COMMA and right.token_type in _BEHIND_LISTS:
+            raise SqlError(f"{_place(left)}: nothing follows the comma")
 
 
 def _check_nesting(tokens: list[Token]) -> None:
@@ -200,70 +206,12 @@ def _check_nesting(tokens: list[Token]) -> None:
             )
 
 
-_CLAUSES = {
-    TokenType.SELECT: 0,
-    TokenType.FROM: 1,
-    TokenType.WHERE: 2,
-    TokenType.GROUP_BY: 3,
-    TokenType.HAVING: 4,
-    TokenType.WINDOW: 5,
-    TokenType.ORDER_BY: 6,
-    TokenType.OFFSET: 7,
-    TokenType.LIMIT: 8,
-    TokenType.FETCH: 8,
-}
-_SETS = frozenset({TokenType.UNION, TokenType.INTERSECT, TokenType.EXCEPT})
-
-
-@dataclass
-class _Level:
-    """What stands between one pair of parentheses: the word before them, the last clause's rank, open JOINs."""
-
-    opener: str = ""
-    rank: int = -1
-    joins: int = 0
-
-
-def _check_clauses(tokens: list[Token]) -> None:
-    """What sqlglot takes and Trino does not: clauses out of order, JOIN without a condition, loose commas."""
-    levels = [_Level()]
-    seen = [*levels]
-    previous = ""
-    for token, after in zip_longest(tokens, tokens[1:]):
-        kind, level = token.token_type, levels[-1]
-        if kind == TokenType.L_PAREN:
-            levels.append(_Level(previous))
-            seen.append(levels[-1])
-        elif kind == TokenType.R_PAREN and len(levels) > 1:
-            levels.pop()
-        elif kind == TokenType.COMMA:
-            if after is None or after.token_type in (*_CLAUSES, TokenType.R_PAREN):
-                raise SqlError(f"{_place(token)}: nothing follows the comma")
-            if level.rank == _CLAUSES[TokenType.LIMIT]:
-                raise SqlError(f"{_place(token)}: a comma cannot follow LIMIT n in Trino")
-        elif kind == TokenType.JOIN:
-            level.joins += previous not in ("CROSS", "NATURAL")
-        elif kind in (TokenType.ON, TokenType.USING):
-            level.joins -= 1
-        elif kind != TokenType.FROM or (previous != "DISTINCT" and level.opener not in _WITH_FROM):
-            level.rank = _rank(token, level.rank)
-        previous = "" if kind == TokenType.IDENTIFIER else token.text.upper()
-    if any(level.joins > 0 for level in seen):
-        raise SqlError("A JOIN needs ON or USING; without a condition it is a CROSS JOIN")
-
-
-def _rank(token: Token, before: int) -> int:
-    """The rank of the clause that a token is in, behind one of rank `before`. Raises SqlError."""
-    kind, word = token.token_type, token.text.upper()
-    if kind in _SETS:
-        if before >= _CLAUSES[TokenType.ORDER_BY]:
-            raise SqlError(f"{_place(token)}: {word} comes before ORDER BY, OFFSET and LIMIT in Trino")
-        return -1
-    rank = _CLAUSES.get(kind)
-    if rank is None:
-        return before
-    if kind == TokenType.FROM and before != 0:
-        raise SqlError(f"{_place(token)}: FROM needs a SELECT before it")
-    if rank <= before:
-        raise SqlError(f"{_place(token)}: {word} comes earlier in Trino: … ORDER BY, OFFSET, LIMIT")
-    return rank
+def _check_clauses(tokens: list[Token], tree: exp.Expr) -> None:
+    """Sqlglot takes clauses in any order, or leaves them out; what it writes has Trino's."""
+    written = [token for token in tokens if token.token_type in _CLAUSES]
+    wanted = [token for token in _DIALECT.tokenize(tree.sql(_DIALECT)) if token.token_type in _CLAUSES]
+    for token, other in zip_longest(written, wanted):
+        if token is None or other is None or token.token_type != other.token_type:
+            words = [one.text.upper() if one else "the end" for one in (token, other)]
+            words[0] += " without ON or USING" if words[0] == "JOIN" else ""
+            raise SqlError(f"{_place(token or tokens[-1])}: {words[0]} stands where Trino has {words[1]}")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dagster_peaka.sandbox.sources import TableName
 from dagster_peaka.sandbox.sql.kinds import SqlError, Type, Value
@@ -44,44 +44,39 @@ class Field:
 
 
 class Scope:
-    """The columns that a place in a query sees, and around it those of the query that it is a part of."""
+    """What a place in a query sees: columns, `named` WITH entries, and what the query sees that it is a part of.
+
+    A `clear` one is no query of its own, as a lambda: what is around it is no outer query's.
+    """
 
     def __init__(
-        self, fields: Sequence[Field], outer: Scope | None = None, *, lambda_of: bool = False
+        self,
+        fields: Sequence[Field] = (),
+        outer: Scope | None = None,
+        named: Mapping[str, Named] | None = None,
+        *,
+        clear: bool = False,
     ) -> None:
         self.fields = tuple(fields)
         self.outer = outer
+        self.named: Mapping[str, Named] = named or (outer.named if outer else {})
         self.outer_uses = 0
-        self._is_lambda = lambda_of
+        self._clear = clear
 
-    def find(self, name: str, qualifier: Sequence[str], shown: str) -> Field:
-        """The column of that name; `shown` is how an error names it."""
-        wanted = tuple(part.lower() for part in qualifier)
-        found = [
-            one
-            for one in self.fields
-            if one.name.lower() == name.lower() and _ends_with(one.qualifier, wanted)
-        ]
+    def find(self, name: str, qualifier: Sequence[str] = ()) -> Field | None:
+        """The column of that name, None where there is none. Raises SqlError where there are several."""
+        found = [one for one in self.of_table(qualifier) if one.name.lower() == name.lower()]
         if len(found) > 1:
-            raise SqlError(f"{shown} is ambiguous")
-        if found:
-            return found[0]
-        if self.outer is None:
-            raise SqlError(f"{shown} cannot be resolved")
-        self.outer_uses += not self._is_lambda
-        return self.outer.find(name, qualifier, shown)
+            raise SqlError(f"Column '{'.'.join((*qualifier, name))}' is ambiguous")
+        if found or self.outer is None:
+            return found[0] if found else None
+        self.outer_uses += not self._clear
+        return self.outer.find(name, qualifier)
 
-    def of_table(self, qualifier: Sequence[str], shown: str) -> list[Field]:
+    def of_table(self, qualifier: Sequence[str]) -> list[Field]:
         """The columns that table.* stands for."""
         wanted = tuple(part.lower() for part in qualifier)
-        found = [one for one in self.fields if _ends_with(one.qualifier, wanted)]
-        if not found:
-            raise SqlError(f"{shown}: unable to resolve the table")
-        return found
-
-
-def _ends_with(qualifier: tuple[str, ...], end: tuple[str, ...]) -> bool:
-    return not end or qualifier[-len(end) :] == end
+        return [one for one in self.fields if one.qualifier[len(one.qualifier) - len(wanted) :] == wanted]
 
 
 @dataclass(frozen=True)
@@ -120,7 +115,10 @@ class Query:
         """The value of a column under the SQL name `alias`."""
         return Value(f"{alias}.o{index}", self.outputs[index].type)
 
-    def renamed(self, names: Sequence[str]) -> Query:
-        """The query with other names for its columns."""
-        outputs = (replace(output, name=name) for output, name in zip(self.outputs, names, strict=True))
-        return Query(self.sql, tuple(outputs)) if names else self
+
+@dataclass(frozen=True)
+class Named:
+    """A WITH entry: its query, and the name that it has in the generated SQL."""
+
+    sql_name: str
+    query: Query

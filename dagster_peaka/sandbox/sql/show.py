@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sqlglot import Token, TokenType
+import re
 
 from dagster_peaka.sandbox.sql.kinds import SqlError, text_literal
 
-_KINDS = {"CATALOGS": 0, "SCHEMAS": 1, "TABLES": 2, "COLUMNS": 3}
-"""What SHOW shows, with the parts of the name behind FROM."""
+_PART = r'("(?:[^"]|"")*"|\w+)'
+_SHOW = re.compile(
+    rf"\s*(?:SHOW\s+(\w+)|DESC(?:RIBE)?\b)(?:\s+(?:(?:FROM|IN)\s+)?{_PART}(?:\s*\.\s*{_PART})?(?:\s*\.\s*{_PART})?)??"
+    r"(?:\s+LIKE\s+('(?:[^']|'')*'))?\s*;?\s*",
+    re.IGNORECASE,
+)
+_SHOWN = {
+    "CATALOGS": ("catalog_name", '"Catalog"', "system.metadata.catalogs", "1"),
+    "SCHEMAS": ("schema_name", '"Schema"', "{}.information_schema.schemata", "1"),
+    "TABLES": ("table_name", '"Table"', "{}.information_schema.tables", "1"),
+    "COLUMNS": (
+        "column_name",
+        '"Column", data_type AS "Type", \'\' AS "Extra", \'\' AS "Comment"',
+        "{}.information_schema.columns",
+        "ordinal_position",
+    ),
+}
+"""What is shown, of what table; the name behind FROM has as many parts as there are lines above."""
 
 
-def as_select(tokens: Sequence[Token]) -> str | None:
+def as_select(statement: str) -> str | None:
     """The SELECT that a SHOW or DESCRIBE stands for, None for any other statement. Raises SqlError."""
-    words = [token.text.upper() for token in tokens]
-    if words[:1] in (["DESCRIBE"], ["DESC"]):
-        return _select("COLUMNS", _names(tokens[1:]), None)
-    if words[:1] != ["SHOW"]:
+    words = statement.split(maxsplit=2)
+    if not words or words[0].upper() not in ("SHOW", "DESCRIBE", "DESC"):
         return None
-    kind = words[1] if len(words) > 1 else ""
-    if kind not in _KINDS:
-        raise SqlError(f"SHOW {kind[:40]} is not supported: there are SHOW {', '.join(_KINDS)}")
-    rest = list(tokens[2:])
-    pattern = None
-    if len(rest) > 1 and rest[-2].text.upper() == "LIKE" and rest[-1].token_type == TokenType.STRING:
-        pattern = rest[-1].text
-        rest = rest[:-2]
-    if rest and rest[0].text.upper() in ("FROM", "IN"):
-        return _select(kind, _names(rest[1:]), pattern)
-    if rest or kind != "CATALOGS":
-        raise SqlError(f"SHOW {kind} needs FROM and a name here, as there is no session with a schema")
-    return _select(kind, [], pattern)
-
-
-def _names(tokens: Sequence[Token]) -> list[str]:
-    names = [
-        token.text if token.token_type == TokenType.IDENTIFIER else token.text.lower()
-        for token in tokens[::2]
-    ]
-    if any(token.text != "." for token in tokens[1::2]) or len(tokens) % 2 == 0:
-        raise SqlError("SHOW: the name has to be catalog.schema.table, or as much of it as is asked for")
-    return names
-
-
-def _select(kind: str, names: Sequence[str], pattern: str | None) -> str:
-    if len(names) != _KINDS[kind]:
-        raise SqlError(f"SHOW {kind} takes a name of {_KINDS[kind]} parts here")
-    column, title, table, order = {
-        "CATALOGS": ("catalog_name", "Catalog", "system.metadata.catalogs", "1"),
-        "SCHEMAS": ("schema_name", "Schema", "information_schema.schemata", "1"),
-        "TABLES": ("table_name", "Table", "information_schema.tables", "1"),
-        "COLUMNS": ("column_name", "Column", "information_schema.columns", "ordinal_position"),
-    }[kind]
-    if names:
-        catalog = names[0].replace('"', '""')
-        table = f'"{catalog}".{table}'
+    kind = words[1].upper() if words[0].upper() == "SHOW" and len(words) > 1 else "COLUMNS"
+    match = _SHOW.fullmatch(statement)
+    if kind not in _SHOWN:
+        raise SqlError(f"SHOW {kind[:40]} is not supported: there are SHOW {', '.join(_SHOWN)}")
+    names = [_name(part) for part in match.group(2, 3, 4) if part] if match else []
+    if match is None or len(names) != list(_SHOWN).index(kind):
+        raise SqlError(
+            f"SHOW {kind} needs FROM and as much of catalog.schema.table as it is about, then LIKE"
+        )
+    column, title, table, order = _SHOWN[kind]
     wanted = [
-        f"{name} = {text_literal(value)}"
-        for name, value in zip(("table_schema", "table_name"), names[1:], strict=False)
+        f"{part} = {text_literal(name)}"
+        for part, name in zip(("table_schema", "table_name"), names[1:], strict=False)
     ]
-    wanted += [f"{column} LIKE {text_literal(pattern)}"] if pattern is not None else []
-    more = ', data_type AS "Type", \'\' AS "Extra", \'\' AS "Comment"' if kind == "COLUMNS" else ""
+    wanted += [f"{column} LIKE {match[5]}"] if match[5] else []
     where = f" WHERE {' AND '.join(wanted)}" if wanted else ""
-    return f'SELECT {column} AS "{title}"{more} FROM {table}{where} ORDER BY {order}'
+    return f"SELECT {column} AS {title} FROM {table.format(match[2])}{where} ORDER BY {order}"
+
+
+def _name(part: str) -> str:
+    return part[1:-1].replace('""', '"') if part.startswith('"') else part.lower()
