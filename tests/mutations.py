@@ -344,7 +344,7 @@ MUTATIONS = [
     Mutation(
         "termination: a terminated run's retry triggers again",
         "steps/step.py",
-        "    end_if_terminated(context.instance, context.run.run_id)\n    free",
+        "    end_if_terminated(context.instance, run.run_id)\n    free",
         "    free",
         (f"{TERMINATION}::test_a_terminated_step_is_not_retried_into_a_new_trigger",),
     ),

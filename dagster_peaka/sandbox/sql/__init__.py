@@ -44,6 +44,7 @@ from functools import lru_cache
 from typing import Any, cast
 
 from dagster_peaka.sandbox.sources import TableName
+from dagster_peaka.sandbox.sql.compilers import NODES
 from dagster_peaka.sandbox.sql.database import Database
 from dagster_peaka.sandbox.sql.expressions import Statement
 from dagster_peaka.sandbox.sql.formats import timestamp_text, zone_of
@@ -102,7 +103,7 @@ def run(
                     f"Incorrect number of parameters: expected {len(order)} but found {len(bindings)}"
                 )
             now = datetime.now(timezone.utc).replace(tzinfo=None).isoformat(sep=" ", timespec="milliseconds")
-            whole = Statement(order, now)
+            whole = Statement(order, now, NODES)
             query = Queries(resolve, session.load, whole).compile(tree)
         except RecursionError:
             raise SqlError("The statement is nested too deeply for this sandbox") from None

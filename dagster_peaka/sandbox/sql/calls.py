@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlglot import exp
 
 from dagster_peaka.sandbox.sql import functions, operators
+from dagster_peaka.sandbox.sql.expressions import Expressions
 from dagster_peaka.sandbox.sql.kinds import (
     BIGINT,
     DATE,
@@ -31,9 +32,6 @@ from dagster_peaka.sandbox.sql.nodes import (
     shown,
 )
 from dagster_peaka.sandbox.sql.scope import Field, Scope
-
-if TYPE_CHECKING:
-    from dagster_peaka.sandbox.sql.expressions import Expressions
 
 _WRAPPED = (exp.Filter, exp.IgnoreNulls, exp.RespectNulls)
 
