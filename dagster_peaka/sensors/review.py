@@ -208,10 +208,10 @@ class Review:
         modes = [entry.mode] if entry.mode is not None else list(SyncMode)
         marks = [mark for mode in modes if (mark := self.mark.newest[mode]) is not None]
         found = [self._entries.seen_places[mark] for mark in marks if mark in self._entries.seen_places]
-        if not marks:
-            return True
         if entry.short in marks or self._waits:
             return False
+        if not marks:
+            return True
         if not found:
             return self._ended_since(place)
         return place < min(found) or self._came_late(place)

@@ -111,19 +111,20 @@ def test_the_asset_graph_leads_from_landings_to_the_report(
 
     Before a test lets a sync fail: the picture shows how it should be.
     """
-    page.set_viewport_size({"width": 1720, "height": 1180})  # for the picture: nodes as large as they get
+    page.set_viewport_size({"width": 2300, "height": 1440})  # for the picture: nodes as large as they get
     page.goto(dagster_dev.example.url + graph_of('code_location:"flights"'))
     for _ in ("operational", "peaka", "reports"):
         page.get_by_role("img", name="unfold_more").first.click()
+        expect(page.get_by_role("img", name="unfold_less").first).to_be_visible()
+        page.reload()  # which fits all of it into the window: what is outside of that is not there
     expect(page.get_by_role("img", name="unfold_less")).to_have_count(3)
-    page.reload()  # which fits all of it into the window
     for table in TABLES:
         expect(page.get_by_text(table, exact=True)).to_have_count(2)
     expect(page.get_by_text("punctuality", exact=True)).to_have_count(2)  # the query, and the report
     expect(page.get_by_text("Loading...")).to_have_count(0)
     expect(page.get_by_text("Latest event")).to_have_count(2 * len(TABLES) + 2)
     page.screenshot(
-        path=pictures / "asset-graph.png", clip={"x": 590, "y": 120, "width": 1080, "height": 980}
+        path=pictures / "asset-graph.png", clip={"x": 590, "y": 120, "width": 1660, "height": 1240}
     )
 
 
@@ -297,13 +298,17 @@ def test_a_cache_of_the_fleet_shows_its_table_and_what_its_syncs_did_over_time(
     take(page, pictures / "columns-and-plots.png", height=1570)
 
 
-def test_a_query_shows_of_which_columns_its_columns_are_made(
+def test_a_query_shows_its_columns_and_stands_behind_its_caches(
     dagster_dev: Served, page: Page, pictures: Path
 ) -> None:
-    """After a run by the button: the check, the snapshot's columns, and the lineage of one of them."""
+    """After a run by the button: the snapshot's columns, and its place in the graph.
+
+    Of which columns they are made, only Dagster+ draws.
+    """
     url = dagster_dev.fleet.url + "/assets/peaka/mtquery/dearest"
     page.goto(url)
     page.get_by_role("button", name="Materialize").click()
+    page.get_by_role("button", name="Confirm").click()  # one of its caches was not synced yet
     run = launched(page)
     page.goto(f"{dagster_dev.fleet.url}/runs/{run}")
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
@@ -311,9 +316,10 @@ def test_a_query_shows_of_which_columns_its_columns_are_made(
     page.goto(url)
     for column in ("item", "in_oslo", "in_rome", "dearer"):
         expect(row(page, column)).to_be_visible()
-    page.goto(f"{url}?view=lineage&column=dearer")
+    page.goto(f"{url}?view=lineage")
     for table in ("shop_oslo", "shop_rome"):
         expect(page.get_by_text(table).first).to_be_visible()
+    expect(page.get_by_text("Loading...")).to_have_count(0)
     take(page, pictures / "query-lineage.png", height=900)
 
 

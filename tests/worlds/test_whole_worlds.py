@@ -27,7 +27,10 @@ REFUSED_AGAIN = [7031510, 7047441]
 AHEAD_OF_THE_STATUS = [7136433]
 """The history lists executions of a mode of which the status shows none yet."""
 
-ONCE_BROKEN = [*ADOPTED_AS_FRESH, *REFUSED_AGAIN, *AHEAD_OF_THE_STATUS]
+PAST_WHAT_WAITS = [9024815]
+"""A tick that waits for what it misses takes note of what is newer, of another mode: what lies between was lost."""
+
+ONCE_BROKEN = [*ADOPTED_AS_FRESH, *REFUSED_AGAIN, *AHEAD_OF_THE_STATUS, *PAST_WHAT_WAITS]
 
 TOLERANCE = LATE_TOLERANCE.total_seconds() + 1.0
 """Seconds by which dates may mislead: the tolerance, and the resolution of a `Date`."""
