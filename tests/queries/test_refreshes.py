@@ -172,3 +172,30 @@ def test_what_an_earlier_attempt_saw_is_the_baseline() -> None:
     refreshes.read(status("COMPLETED", 60), 0)
 
     assert told(refreshes) == [("RUNNING", 60), ("COMPLETED", 0)]
+
+
+@pytest.mark.parametrize(
+    ("reading", "after", "expected"),
+    [
+        pytest.param(status("COMPLETED", None), 99, None, id="a fresh query"),
+        pytest.param(status("RUNNING", 60, 60), 999, None, id="it runs"),
+        pytest.param(status("PENDING", 60, 61), 999, None, id="a word that nobody knows"),
+        pytest.param(status("COMPLETED", 60, 61), 61, "COMPLETED", id="updated after the start"),
+        pytest.param(status("CANCELED", 60, 61), 61, "CANCELLED", id="cancelled, with one L"),
+        pytest.param(status("COMPLETED", 60, 5), 999, None, id="the word of the one before, however long"),
+        pytest.param(status("FAILED", 60, 5), 999, None, id="and where that failed"),
+        pytest.param(status("COMPLETED", 60, 60), 89, None, id="updated at the start, and young"),
+        pytest.param(status("COMPLETED", 60, 60), 90, "COMPLETED", id="updated at the start, and it has stood"),
+        pytest.param(status("COMPLETED", 60), 89, None, id="no update, and young"),
+        pytest.param(status("FAILED", 60), 90, "FAILED", id="no update, and it has stood"),
+        pytest.param(status("COMPLETED", 60), None, None, id="no update, and no clock of Peaka's"),
+    ],
+)
+def test_what_one_status_proves_to_have_ended(
+    reading: QueryStatus, after: float | None, expected: str | None
+) -> None:
+    """Alone, by Peaka's own clock so many seconds after noon: what the polling sensor goes by."""
+    ended = reading.ended(None if after is None else at(after))
+
+    assert (None if ended is None else ended.status) == expected
+    assert ended is None or ended.id == at(60).isoformat()
