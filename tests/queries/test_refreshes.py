@@ -185,7 +185,9 @@ def test_what_an_earlier_attempt_saw_is_the_baseline() -> None:
         pytest.param(status("COMPLETED", 60, 5), 999, None, id="the word of the one before, however long"),
         pytest.param(status("FAILED", 60, 5), 999, None, id="and where that failed"),
         pytest.param(status("COMPLETED", 60, 60), 89, None, id="updated at the start, and young"),
-        pytest.param(status("COMPLETED", 60, 60), 90, "COMPLETED", id="updated at the start, and it has stood"),
+        pytest.param(
+            status("COMPLETED", 60, 60), 90, "COMPLETED", id="updated at the start, and it has stood"
+        ),
         pytest.param(status("COMPLETED", 60), 89, None, id="no update, and young"),
         pytest.param(status("FAILED", 60), 90, "FAILED", id="no update, and it has stood"),
         pytest.param(status("COMPLETED", 60), None, None, id="no update, and no clock of Peaka's"),

@@ -288,6 +288,18 @@ def test_a_table_fails_with_the_reason_that_is_given(source: sqlite3.Connection,
         assert "the disk = full" in str(execution["error"])
 
 
+def test_a_query_is_saved_once(source: sqlite3.Connection, tmp_path: Path) -> None:
+    """--query NAME=SQL: materialized, without a snapshot yet; a store that has it is no obstacle."""
+    options = ["--source", f"ops.public={tmp_path / 'ops.db'}", "--store", str(tmp_path / "store.db")]
+    options += ["--query", "late=SELECT id FROM ops.public.flights WHERE delay >= 1"]
+    for _ in range(2):
+        with running(*options) as (_, url, _):
+            address = f"{url}/data/projects/sandbox/queries"
+            (query,) = httpx.get(address, headers={"Authorization": "Bearer sandbox-key"}).json()
+        assert (query["name"], query["queryType"]) == ("late", "MATERIALIZED")
+        assert query["inputQuery"] == "SELECT id FROM ops.public.flights WHERE delay >= 1"
+
+
 def test_many_rows_fit_into_300_megabytes(tmp_path: Path) -> None:
     """Both modes copy a million rows within bounded memory, and a tenth of them in most runs of this test."""
     rows = int(os.environ.get("PEAKA_ROWS", "100000"))
