@@ -29,6 +29,7 @@ from concurrent.futures import Future
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
+from tempfile import SpooledTemporaryFile
 from typing import Any, TypeVar
 
 import httpx
@@ -54,6 +55,9 @@ MAX_WAIT = 30.0
 
 READ_AT_ONCE = 2**16
 """Bytes of an answer that are read or unpacked at once."""
+
+HELD_AT_MOST = 2**25
+"""Bytes of an answer that are held in memory before it is known how many it has."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds that opening a connection may take at most."""
@@ -156,7 +160,10 @@ _OF_THE_BODY = frozenset({b"content-encoding", b"content-length", b"transfer-enc
 
 
 async def _body(response: httpx.Response, most: int) -> bytes:
-    """The decoded body, of which never more than ``most`` bytes are held: what is packed may be a bomb."""
+    """The decoded body, of which never more than ``most`` bytes are taken: what is packed may be a bomb.
+
+    Until it is known to be no larger, what is above :data:`HELD_AT_MOST` waits in a file.
+    """
     said = response.headers.get("Content-Length", "")
     if said.isascii() and said.isdigit() and int(said) > most:
         raise TooLarge(f"it has {int(said):,} bytes, and {most:,} may be read")
@@ -164,24 +171,26 @@ async def _body(response: httpx.Response, most: int) -> bytes:
     if encoding not in ("gzip", "x-gzip", "identity", ""):
         raise httpx.DecodingError(f"its encoding {encoding!r} was not asked for")
     unpack = zlib.decompressobj(zlib.MAX_WBITS | 16) if encoding.endswith("gzip") else None
-    body = bytearray()
-    try:
-        async for chunk in response.aiter_raw(READ_AT_ONCE):
-            rest = chunk
-            while rest:
-                if unpack is None:
-                    body += rest
-                    rest = b""
-                else:
-                    body += unpack.decompress(rest, READ_AT_ONCE)
-                    rest = unpack.unconsumed_tail
-                if len(body) > most:
-                    raise TooLarge(f"it has more than the {most:,} bytes that may be read")
-    except zlib.error as error:
-        raise Damaged(f"its packing is damaged ({error})") from None
-    if unpack is not None and body and not unpack.eof:
-        raise Damaged("its packing ends too early")
-    return bytes(body)
+    taken = 0
+    with SpooledTemporaryFile(HELD_AT_MOST) as body:
+        try:
+            async for chunk in response.aiter_raw(READ_AT_ONCE):
+                rest = chunk
+                while rest:
+                    if unpack is None:
+                        taken += body.write(rest)
+                        rest = b""
+                    else:
+                        taken += body.write(unpack.decompress(rest, READ_AT_ONCE))
+                        rest = unpack.unconsumed_tail
+                    if taken > most:
+                        raise TooLarge(f"it has more than the {most:,} bytes that may be read")
+        except zlib.error as error:
+            raise Damaged(f"its packing is damaged ({error})") from None
+        if unpack is not None and taken and not unpack.eof:
+            raise Damaged("its packing ends too early")
+        body.seek(0)
+        return body.read()
 
 
 def _retry_after(response: httpx.Response) -> float | None:

@@ -170,20 +170,22 @@ with PeakaClient("key", "p", f"http://127.0.0.1:{listener.getsockname()[1]}", re
     import dagster_peaka.api.connection
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        getattr(client, call)(*(["SELECT 1"] if call == "execute_query" else ["c"]))
+        getattr(client, call)(*([] if call == "list_cache_statuses" else ["c"]))
     except PeakaError as error:
         print(type(error).__name__, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
 @pytest.mark.parametrize("kind", ["long", "endless", "bomb"])
-@pytest.mark.parametrize("call", ["get_cache", "trigger_incremental_update", "execute_query"])
+@pytest.mark.parametrize(
+    "call", ["get_cache", "trigger_incremental_update", "execute_query", "list_cache_statuses"]
+)
 def test_no_answer_fills_the_memory(tmp_path: Path, kind: str, call: str) -> None:
     """500 MB, chunks without an end, a gzip bomb: an error, and less than 100 MB more memory; seen from outside."""
     script = tmp_path / "flood.py"
     script.write_text(FLOOD)
     done = subprocess.run(
-        [sys.executable, str(script), kind, call], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, str(script), kind, call], capture_output=True, text=True, check=True, timeout=600
     )
 
     name, megabytes = done.stdout.split()
