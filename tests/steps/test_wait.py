@@ -347,29 +347,18 @@ def test_a_re_execution_after_the_sensor_triggers_anew(
 # Who records it
 
 
-def test_a_polling_sensor_has_to_cover_the_asset(sandbox: PeakaSandbox, tmp_path: Path) -> None:
-    """In a run from a code location, an asset that a polling sensor covers is left to it, and the log names the sensor.
-
-    Any other is refused before anything is asked of Peaka, in words that say what to add.
-    """
+def materialized(sandbox: PeakaSandbox, home: Path, selection: str) -> str:
+    """What a run of some assets of `waiting_location` prints, which has to fail."""
     environment = {
         **os.environ,
-        "DAGSTER_HOME": str(tmp_path),
+        "DAGSTER_HOME": str(home),
         "PEAKA_API_KEY": sandbox.api_key,
         "PEAKA_PROJECT_ID": sandbox.project_id,
         "PEAKA_BASE_URL": sandbox.base_url,
     }
     dagster = str(Path(sys.executable).with_name("dagster"))
     ended = subprocess.run(
-        [
-            dagster,
-            "asset",
-            "materialize",
-            "-m",
-            "tests.steps.waiting_location",
-            "--select",
-            "polled,forgotten,forgotten_query",
-        ],
+        [dagster, "asset", "materialize", "-m", "tests.steps.waiting_location", "--select", selection],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,
@@ -378,16 +367,32 @@ def test_a_polling_sensor_has_to_cover_the_asset(sandbox: PeakaSandbox, tmp_path
         timeout=240,
         check=False,
     )
-
     assert ended.returncode != 0
-    assert "How it ends is recorded by polling sensor 'watch', when that is switched on." in ended.stdout
+    return ended.stdout
+
+
+def test_a_polling_sensor_has_to_cover_the_asset(sandbox: PeakaSandbox, tmp_path: Path) -> None:
+    """In a run from a code location, an asset that a polling sensor covers is left to it, and the log names the sensor.
+
+    Any other is refused before anything is asked of Peaka, in words that say what to add.
+    """
+    said = materialized(sandbox, tmp_path, "polled,forgotten")
+
+    assert "How it ends is recorded by polling sensor 'watch', when that is switched on." in said
     assert (
         "Asset forgotten would not be waited for (wait=False), and no polling sensor of this code location covers it"
-    ) in ended.stdout
-    assert "Asset forgotten_query would not be waited for (wait=False)" in ended.stdout
-    assert "Add build_peaka_polling_sensor with this asset to the definitions" in ended.stdout
+    ) in said
+    assert "Add build_peaka_polling_sensor with this asset to the definitions" in said
     posts = [request.path for request in sandbox.requests if request.method == "POST"]
     assert [sandbox.caches[TABLE] in path for path in posts] == [True]
+
+
+def test_a_polling_sensor_has_to_cover_a_query_s_asset_too(sandbox: PeakaSandbox, tmp_path: Path) -> None:
+    """In the same words, and nothing is triggered."""
+    said = materialized(sandbox, tmp_path, "forgotten_query")
+
+    assert "Asset forgotten_query would not be waited for (wait=False), and no polling sensor" in said
+    assert sandbox.requests == []
 
 
 def test_an_asset_that_its_step_has_to_produce_is_refused(sandbox: PeakaSandbox) -> None:
