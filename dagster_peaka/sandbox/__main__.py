@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -142,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
+    several = partial(add, action="append", default=[])
     add(
         "--source",
         action="append",
@@ -149,24 +151,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CATALOG.SCHEMA=FILE",
         help="a SQLite file to serve as a schema of a catalog; may be repeated",
     )
-    add(
+    several(
         "--cache",
-        action="append",
-        default=[],
         metavar="CATALOG.SCHEMA.TABLE",
         help="a cache to create, unless the store has it; shell patterns such as 'ops.public.*'; may be repeated",
     )
-    add(
+    several(
         "--fail",
-        action="append",
-        default=[],
         metavar="CATALOG.SCHEMA.TABLE=REASON",
         help="let every execution of this table's cache end FAILED with the reason; may be repeated",
     )
-    add(
+    several(
         "--query",
-        action="append",
-        default=[],
         metavar="NAME=SQL",
         help="a materialized query to save, unless the store has it; may be repeated",
     )
