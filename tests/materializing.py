@@ -129,9 +129,7 @@ def triggers(sandbox: PeakaSandbox) -> int:
 def is_followed(sandbox: PeakaSandbox) -> bool:
     """Whether somebody has seen what runs: a second reading of the status shows that the first one's answer came."""
     operations = [request.operation for request in sandbox.requests]
-    since = max(
-        (number for number, name in enumerate(operations) if name in TRIGGERS), default=len(operations)
-    )
+    since = max((number for number, name in enumerate(operations) if name in TRIGGERS), default=-1)
     return operations[since + 1 :].count("getCacheStatus") >= 2
 
 

@@ -152,7 +152,7 @@ def test_a_job_that_nobody_picks_up_is_named_once(sandbox: PeakaSandbox) -> None
     with (
         dg.DagsterInstance.ephemeral() as instance,
         clock_of_syncs() as clock,
-        acting_when(lambda: is_followed(sandbox), wait),
+        acting_when(lambda: triggers(sandbox) > 0 and is_followed(sandbox), wait),
     ):
         peaka = peaka_for(sandbox, poll_timeout=3600.0, poll_max_interval=0.05)
         result = run_of(asset, peaka, instance=instance)
@@ -211,7 +211,7 @@ def test_a_small_table_s_long_sync_is_waited_for(peaka: PeakaSandbox) -> None:
         until(lambda: asked(peaka).count("getCacheStatus") >= polls + 3, what="poll after 50 s")
         peaka.release(TABLE)
 
-    with clock_of_syncs() as clock, acting_when(lambda: is_followed(peaka), end):
+    with clock_of_syncs() as clock, acting_when(lambda: triggers(peaka) > 0 and is_followed(peaka), end):
         execution = peaka_for(peaka, start_timeout=20.0, poll_max_interval=0.05).sync(TABLE)
 
     assert execution.id == peaka.executions(TABLE)[-1].id
