@@ -66,6 +66,7 @@ def test_every_setting_of_the_connection_reaches_the_resource(
     settings = {
         "zone": "eu",
         "studio_url": "https://peaka.example/{project_id}/{cache_id}",
+        "studio_query_url": "https://peaka.example/{project_id}/queries/{query_id}",
         "request_timeout": 11,
         "request_max_retries": 2,
         "max_concurrent_requests": 3,
