@@ -236,15 +236,14 @@ def checked_spec(answered: object, whose: str, translated_by: Callable[..., obje
     Raises:
         PeakaConfigError: naming the method and ``whose`` spec it is.
     """
-    method = translated_by.__name__
+    method = f"{type(getattr(translated_by, '__self__', None)).__name__}.{translated_by.__name__}"
     if not isinstance(answered, dg.AssetSpec):
         raise PeakaConfigError(
-            f"The translator's {method} answered {answered!r} for {whose}: it must return a dagster.AssetSpec."
+            f"{method} answered {answered!r} for {whose}: it must return a dagster.AssetSpec."
         )
     if answered.partitions_def is not None:
         raise PeakaConfigError(
-            f"The asset of {whose} has a partitions_def: it is synced as a whole. Remove it in the translator's "
-            f"{method}."
+            f"The asset of {whose} has a partitions_def: it is synced as a whole. Remove it in {method}."
         )
     return answered
 
