@@ -2,8 +2,11 @@
 
 Each step is a process, and Dagster starts as many as there are cores, which have nothing to do while a sync is awaited.
 Beside the syncs, in the same run, the same number of steps that only sleep as long as an execution lasts; and once all
-caches in one step, which waits for them together. The sandbox runs in a process of its own and counts the requests. A
-bare step imports nothing of this package, so that its cost counts as this package's.
+caches in one step, which waits for them together. The sandbox runs in a process of its own and counts the requests.
+
+Syncs and bare steps are of one code location, so the processes of both import this package, as in a project: what the
+import itself costs, `benchmarks.loading` tells. They take turns (syncs, bare, bare, syncs), until a row stands for
+24 steps of each kind, because a run of twelve varies by more than what is measured.
 
     python -m benchmarks.processes 12 40
 """
@@ -19,16 +22,19 @@ from typing import Any
 
 import dagster as dg
 
+from dagster_peaka import PeakaProject, PeakaResource, build_peaka_cache_assets
+
 SECONDS = 5.0
 CACHES, SNAPSHOT, ADDRESS = "BENCH_CACHES", "BENCH_SNAPSHOT", "BENCH_ADDRESS"
-FORKSERVER = {"forkserver": {"preload_modules": ["benchmarks.processes", "dagster_peaka", "httpx"]}}
+STEPS_OF_A_ROW = 24
+# Beside the code location, what the first request imports.
+PRELOADED = ["benchmarks.processes", "dagster_peaka.api.connection", "httpcore"]
+FORKSERVER = {"forkserver": {"preload_modules": PRELOADED}}
 EXECUTORS: dict[str, Any] = {"multiprocess": {}, "multiprocess, forkserver": {"start_method": FORKSERVER}}
 
 
 def syncs(step_per: str) -> dg.JobDefinition:
     """A job that syncs every cache."""
-    from dagster_peaka import PeakaProject, PeakaResource, build_peaka_cache_assets
-
     assets = build_peaka_cache_assets(PeakaProject.load(os.environ[SNAPSHOT]), step_per=step_per)
     peaka = PeakaResource(api_key="sandbox-key", project_id="sandbox", base_url=os.environ[ADDRESS])
     jobs = [dg.define_asset_job("all")]
@@ -71,9 +77,8 @@ def seconds(job: str, executor: dict[str, Any]) -> float:
         return time.perf_counter() - began
 
 
-def measured(job: str, executor: dict[str, Any], requests: Path) -> tuple[float, int]:
-    """The time of a run in a fresh process, and how many requests it made."""
-    before = len(requests.read_text().splitlines())
+def measured(job: str, executor: dict[str, Any]) -> float:
+    """The time of a run in a fresh process."""
     output = subprocess.run(
         [sys.executable, "-m", "benchmarks.processes", "--run", job, json.dumps(executor)],
         check=True,
@@ -81,13 +86,26 @@ def measured(job: str, executor: dict[str, Any], requests: Path) -> tuple[float,
         text=True,
         env={name: value for name, value in os.environ.items() if name != "DAGSTER_HOME"},
     )
-    return float(output.stdout.splitlines()[-1]), len(requests.read_text().splitlines()) - before
+    return float(output.stdout.splitlines()[-1])
+
+
+def in_turn(executor: dict[str, Any], pairs: int) -> tuple[float, float]:
+    """The mean times of the syncs and of the bare steps."""
+    spent = {"cache_steps": 0.0, "bare_steps": 0.0}
+    for pair in range(pairs):
+        for job in spent if pair % 2 == 0 else reversed(spent):
+            spent[job] += measured(job, executor)
+    return spent["cache_steps"] / pairs, spent["bare_steps"] / pairs
+
+
+def count(requests: Path) -> int:
+    """How many requests the sandbox has served."""
+    return len(requests.read_text().splitlines())
 
 
 def rows(caches: int) -> None:
     """Print the rows of so many caches."""
     from benchmarks.fleet import API_KEY, EXECUTION_SECONDS, make_source, start_sandbox, wait_until_idle
-    from dagster_peaka import PeakaResource
 
     assert EXECUTION_SECONDS == SECONDS
     with tempfile.TemporaryDirectory() as folder:
@@ -101,17 +119,19 @@ def rows(caches: int) -> None:
             wait_until_idle(base_url, caches)
             peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url)
             peaka.fetch_project().save(snapshot)
+            pairs = max(1, STEPS_OF_A_ROW // caches)
             for name, executor in EXECUTORS.items():
-                ours, asked = measured("cache_steps", executor, requests)
-                bare, _ = measured("bare_steps", executor, requests)
+                before = count(requests)
+                ours, bare = in_turn(executor, pairs)
+                asked = (count(requests) - before) / (caches * pairs)
                 print(
-                    f"| {caches} | {name} | {ours:.0f} s | {bare:.0f} s | {ours / bare:.2f} | {asked / caches:.1f} |",
+                    f"| {caches} | {name} | {ours:.0f} s | {bare:.0f} s | {ours / bare:.2f} | {asked:.1f} |",
                     flush=True,
                 )
-            together, asked = measured("one_step", {}, requests)
-            print(
-                f"| {caches} | one step for all | {together:.0f} s | | | {asked / caches:.1f} |", flush=True
-            )
+            before = count(requests)
+            together = measured("one_step", {})
+            asked = (count(requests) - before) / caches
+            print(f"| {caches} | one step for all | {together:.0f} s | | | {asked:.1f} |", flush=True)
         finally:
             sandbox.terminate()
             sandbox.wait()
