@@ -25,9 +25,11 @@ demo: $(VENV)/.example ## land the next day of flights, sync the caches, print w
 dev: $(VENV)/.example ## serve the example in Dagster's UI on port 3000, beside a local Peaka; Ctrl-C ends both
 	@exec $(VENV)/bin/python -m flights.commands.dev --state "$(STATE)" --port "$(PORT)"
 
-# Four workers for two cores, because many tests wait for a server; as collected, the longest files come first.
+# Six workers for two cores, because many tests wait for a server; as collected, the longest files come first. Bytecode
+# is kept, whatever the environment says: hundreds of tests start a process that imports this package.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(VENV)/.dev ## run all tests
-	@$(VENV)/bin/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(VENV)/bin/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 test-matrix: $(VENV)/.dev ## run them from the wheel, on each Python with the lowest and the newest Dagster
 	@$(VENV)/bin/nox

@@ -8,11 +8,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 import dagster_peaka
 import dagster_peaka.sandbox
 from dagster_peaka import api, component
 
 MODULES = {"dagster_peaka": dagster_peaka, "dagster_peaka.api": api, "dagster_peaka.component": component}
+USERS_FILE = Path(__file__).parent / "typing" / "user.py"
 
 
 def revelations() -> Iterator[str]:
@@ -32,42 +35,33 @@ def revelations() -> Iterator[str]:
             yield f"def of_{name}_{member}(value: {name}): return reveal_type(value.{member})"
 
 
-def checked(folder: Path, program: str) -> list[dict[str, str]]:
-    """What the checker says of a user's file, in its strict mode."""
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
+    """What the checker says, in its strict mode, of the statements about each name, and of a user's file."""
+    folder = tmp_path_factory.mktemp("typing")
     (folder / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict", "pythonVersion": "3.10"}')
-    path = folder / "user.py"
-    path.write_text(program)
-    command = [
-        sys.executable,
-        "-m",
-        "basedpyright",
-        "--outputjson",
-        "--pythonpath",
-        sys.executable,
-        str(path),
-    ]
+    (folder / "names.py").write_text("\n".join(revelations()))
+    (folder / "user.py").write_text(USERS_FILE.read_text())
+    command = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable]
     printed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False).stdout
-    return json.loads(printed)["generalDiagnostics"]
+    everything = json.loads(printed)["generalDiagnostics"]
+    return {
+        name: [each for each in everything if Path(each["file"]).name == name]
+        for name in ("names.py", "user.py")
+    }
 
 
-def test_no_public_signature_holds_any_or_unknown(tmp_path: Path) -> None:
+def test_no_public_signature_holds_any_or_unknown(said: dict[str, list[dict[str, str]]]) -> None:
     """Every name, method and field has a type that says something."""
-    statements = list(revelations())
-
-    said = checked(tmp_path, "\n".join(statements))
-
-    revealed = [each["message"] for each in said if each["severity"] == "information"]
-    imports = [each for each in statements if each.startswith("from ")]
-    assert len(revealed) == len(statements) - len(imports), [
-        each for each in said if each["severity"] == "error"
-    ]
+    revealed = [each["message"] for each in said["names.py"] if each["severity"] == "information"]
+    asked = [statement for statement in revelations() if not statement.startswith("from ")]
+    errors = [each for each in said["names.py"] if each["severity"] == "error"]
+    assert len(revealed) == len(asked), errors
     assert [text for text in revealed if re.search(r"\b(Any|Unknown)\b", text)] == []
 
 
-def test_a_users_file_with_every_public_name_is_accepted(tmp_path: Path) -> None:
+def test_a_users_file_with_every_public_name_is_accepted(said: dict[str, list[dict[str, str]]]) -> None:
     """The file beside this test, in the strict mode, without a word of complaint."""
-    program = (Path(__file__).parent / "typing" / "user.py").read_text()
-
     public = [name for module in (*MODULES.values(), dagster_peaka.sandbox) for name in module.__all__]
-    assert [name for name in public if not re.search(rf"\b{name}\b", program)] == []
-    assert [(each["range"], each["message"]) for each in checked(tmp_path, program)] == []
+    assert [name for name in public if not re.search(rf"\b{name}\b", USERS_FILE.read_text())] == []
+    assert [(each["range"], each["message"]) for each in said["user.py"]] == []
