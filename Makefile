@@ -12,6 +12,9 @@ STATE ?= .demo
 PINS := pyproject.toml example_project/pyproject.toml constraints.txt
 PIP_INSTALL := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --constraint constraints.txt
 
+# Tests and benchmarks start hundreds of processes that import this package: an installed one has its bytecode, too.
+export PYTHONDONTWRITEBYTECODE :=
+
 # Recipes of commands that serve say exec, so that a signal to make reaches the command and not a shell around it.
 .DEFAULT_GOAL := help
 .PHONY: help demo dev test test-matrix lint docs bench mutations nightly production production-smoke clean
@@ -25,9 +28,7 @@ demo: $(VENV)/.example ## land the next day of flights, sync the caches, print w
 dev: $(VENV)/.example ## serve the example in Dagster's UI on port 3000, beside a local Peaka; Ctrl-C ends both
 	@exec $(VENV)/bin/python -m flights.commands.dev --state "$(STATE)" --port "$(PORT)"
 
-# Six workers for two cores, because many tests wait for a server; as collected, the longest files come first. Bytecode
-# is kept, whatever the environment says: hundreds of tests start a process that imports this package.
-test: export PYTHONDONTWRITEBYTECODE :=
+# Six workers for two cores, because many tests wait for a server; as collected, the longest files come first.
 test: $(VENV)/.dev ## run all tests
 	@$(VENV)/bin/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
