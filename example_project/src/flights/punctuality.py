@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,8 @@ def markdown_table(carriers: list[Carrier]) -> str:
 
 def chart(carriers: list[Carrier]) -> str:
     """A bar chart of the shares on time, as a `data:` address of a PNG image."""
+    # On a new machine matplotlib warns that it builds its font cache, where that takes longer than five seconds.
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
     # Imported here: matplotlib takes a second, which loading the definitions need not wait for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
