@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from dagster_peaka.api.models import CacheExecution, SyncMode
 from dagster_peaka.sync.machine import Reading, Sync, Task
 from dagster_peaka.sync.outcome import Posted
-from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.timing import SyncRules
 
 START = datetime(2026, 7, 1, tzinfo=timezone.utc)
 LATENCY = 0.02

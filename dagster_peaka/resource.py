@@ -26,7 +26,6 @@ from dagster_peaka.caches.selection import PeakaSelection
 from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.records.failures import sync_error
-from dagster_peaka.steps.modes import Wish, unsupported
 from dagster_peaka.steps.step import (
     StepResult,
     end_if_terminated,
@@ -34,9 +33,10 @@ from dagster_peaka.steps.step import (
     patient_find_caches,
     sync_step,
 )
+from dagster_peaka.steps.supported_modes import Wish, unsupported
 from dagster_peaka.sync.jobs import SyncJob
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.runner import Runner
+from dagster_peaka.sync.timing import SyncRules
 
 ON_RUNNING = ("queue", "attach", "fail")
 VARIABLES = (dg.EnvVar, type(dg.EnvVar.int("")))

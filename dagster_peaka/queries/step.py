@@ -34,8 +34,8 @@ from dagster_peaka.records.materializations import row_count, schedules_disabled
 from dagster_peaka.records.refreshes import refresh_check, refresh_metadata, refresh_version
 from dagster_peaka.resource import PeakaResource
 from dagster_peaka.steps.deferred import Deferred
-from dagster_peaka.steps.retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer
+from dagster_peaka.steps.run_retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.schedules import QUERIES, Schedules
 from dagster_peaka.steps.step import StepResult, end_if_terminated, is_terminated, within_run
 from dagster_peaka.sync.jobs import Note, SyncJob

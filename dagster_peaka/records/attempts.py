@@ -66,7 +66,7 @@ NOTHING_SEEN = Seen()
 
 
 @dataclass(frozen=True)
-class Attempt:
+class EarlierAttempt:
     """What an earlier attempt wrote down about its trigger, and how many seconds ago.
 
     ``deferred`` is True where its trigger was answered and it did not wait for more; ``recorded`` where the asset has
@@ -88,7 +88,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Written:
+class AttemptRecord:
     """What a step wrote down about one sync: of which cache, in which mode, for which asset.
 
     Attributes:
@@ -118,7 +118,7 @@ class Written:
         return self.cache_id, self.mode, self.asset
 
 
-def records_of(observation: dg.AssetObservation | None) -> Iterator[Written]:
+def records_of(observation: dg.AssetObservation | None) -> Iterator[AttemptRecord]:
     """The records in an observation, also in those that release 0.1 has written; none in other observations."""
     if observation is None:
         return
@@ -132,7 +132,7 @@ def records_of(observation: dg.AssetObservation | None) -> Iterator[Written]:
         yield replace(record, waits=False, answered=True)
 
 
-def _parsed(cache_id: str, written: Mapping[str, Any], asset: str) -> Written | None:
+def _parsed(cache_id: str, written: Mapping[str, Any], asset: str) -> AttemptRecord | None:
     mode = SyncMode.recognize(written.get("mode"))
     if mode is None:
         return None
@@ -147,7 +147,7 @@ def _parsed(cache_id: str, written: Mapping[str, Any], asset: str) -> Written | 
         {name: of for name, of in modes.items() if of is not None},
         written.get("follows"),
     )
-    return Written(
+    return AttemptRecord(
         cache_id,
         mode,
         asset,
@@ -251,7 +251,7 @@ def earlier_attempts(
     caches: Mapping[dg.AssetKey, tuple[SyncTarget, SyncMode]],
     deps: Mapping[dg.AssetKey, Sequence[dg.AssetKey]],
     max_age: float,
-) -> dict[dg.AssetKey, Attempt]:
+) -> dict[dg.AssetKey, EarlierAttempt]:
     """For each asset, the earlier attempt whose trigger this step must follow up instead of sending another.
 
     An attempt counts when it triggered the same cache for the same asset in the same mode less than ``max_age``
@@ -283,7 +283,7 @@ def left_by(
     newest: Callable[[str], int | None],
     now: float,
     max_age: float,
-) -> tuple[dict[Place, Attempt], dict[Place, str]]:
+) -> tuple[dict[Place, EarlierAttempt], dict[Place, str]]:
     """What earlier attempts at these syncs have left to be followed up, and why the others are not. Pure.
 
     Args:
@@ -292,7 +292,7 @@ def left_by(
         newest: the storage id of an asset's newest materialization.
         now: epoch seconds.
     """
-    found: dict[Place, Attempt] = {}
+    found: dict[Place, EarlierAttempt] = {}
     outdated: dict[Place, str] = {}
     open_places = set(places)
     for generation, story in enumerate(lineage):
@@ -314,7 +314,7 @@ def left_by(
             else:
                 recorded = newest(place[2]) != left.written.seen.newest
                 deferred = left.answered and not left.written.waits
-                found[place] = Attempt(
+                found[place] = EarlierAttempt(
                     left.written.record, age, deferred, recorded, generation == 0, left.written.seen
                 )
         if not open_places:
@@ -365,7 +365,7 @@ class RunEvent:
 
     at: float
     step: str | None = None
-    written: tuple[Written, ...] = ()
+    written: tuple[AttemptRecord, ...] = ()
     materialized: str | None = None
     ended: bool = False
 
@@ -384,7 +384,7 @@ def run_events(instance: dg.DagsterInstance, run_id: str) -> Iterator[RunEvent]:
 
 
 @dataclass
-class Left:
+class OpenRecord:
     """A run's latest record of a sync that it has recorded no outcome of.
 
     Attributes:
@@ -394,7 +394,7 @@ class Left:
     """
 
     at: float
-    written: Written
+    written: AttemptRecord
     step: str | None = None
     answered: bool = False
     over: bool = False
@@ -407,7 +407,7 @@ class RunStory:
     """
 
     def __init__(self, events: Iterable[RunEvent]) -> None:
-        self.left: dict[Place, Left] = {}
+        self.left: dict[Place, OpenRecord] = {}
         self.materialized: set[str] = set()
         for event in events:
             self._add(event)
@@ -420,7 +420,7 @@ class RunStory:
             if written.answered and written.place in self.left:
                 self.left[written.place].answered = True
             elif written.taken and not written.answered:
-                self.left[written.place] = Left(event.at, written, event.step)
+                self.left[written.place] = OpenRecord(event.at, written, event.step)
             else:
                 self.left.pop(written.place, None)
         if event.ended:

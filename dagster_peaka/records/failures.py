@@ -12,8 +12,8 @@ from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.declared import link
 from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
 from dagster_peaka.sync.outcome import Origin, Result, Trouble
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.timers import HANGING
+from dagster_peaka.sync.timing import SyncRules
 
 PERMANENT_METADATA = "peaka/permanent"
 """The key in a failure's metadata that says that no retry can help."""

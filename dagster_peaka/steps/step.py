@@ -18,7 +18,7 @@ from dagster_peaka.caches.lookup import find_caches
 from dagster_peaka.caches.names import CacheReference, SyncTarget, few
 from dagster_peaka.errors import PeakaConfigError, PeakaError, PeakaSyncError
 from dagster_peaka.records import last_sync
-from dagster_peaka.records.attempts import Attempt, earlier_attempts, materializations_of, write_down
+from dagster_peaka.records.attempts import EarlierAttempt, earlier_attempts, materializations_of, write_down
 from dagster_peaka.records.failures import step_failure, sync_error
 from dagster_peaka.records.materializations import (
     DATA_VERSION_TAG,
@@ -30,14 +30,14 @@ from dagster_peaka.records.materializations import (
 from dagster_peaka.steps.checks import CHECKS, evaluations
 from dagster_peaka.steps.deferred import Deferred, is_required
 from dagster_peaka.steps.fingerprints import Measurement
-from dagster_peaka.steps.modes import Wish, unsupported
-from dagster_peaka.steps.retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.row_counts import Measurer, is_measured
+from dagster_peaka.steps.run_retries import free_inherited_retries, is_last_try, settle_run_retries
 from dagster_peaka.steps.schedules import Schedules
+from dagster_peaka.steps.supported_modes import Wish, unsupported
 from dagster_peaka.sync.jobs import Note, SyncJob
 from dagster_peaka.sync.outcome import Result
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.runner import Runner
+from dagster_peaka.sync.timing import SyncRules
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class _Wanted:
 
     declared: DeclaredCache
     target: SyncTarget
-    earlier: Attempt | None = None
+    earlier: EarlierAttempt | None = None
 
 
 def sync_step(

@@ -12,7 +12,7 @@ from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.machine import Reading, Sync
 from dagster_peaka.sync.outcome import Origin, Posted
-from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.timing import SyncRules
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ from dagster_peaka.api.fields import CANCELLED
 from dagster_peaka.api.models import CacheExecution, CacheStatus, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record, started_by
 from dagster_peaka.sync.outcome import Origin, Posted, Result, Trouble
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.timers import Lasting
+from dagster_peaka.sync.timing import SyncRules
 
 FRESH_POLL = 5.0
 """Seconds for which a poll counts: no trigger goes out, first or repeated, later than that after the last one."""

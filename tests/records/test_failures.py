@@ -12,7 +12,7 @@ from dagster_peaka.api.models import CacheExecution, SyncMode
 from dagster_peaka.records.failures import sync_error
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.outcome import Origin, Result, Trouble
-from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.timing import SyncRules
 from tests.fleets import fleet
 from tests.materializing import (
     Clock,

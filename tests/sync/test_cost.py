@@ -1,7 +1,7 @@
 """What one sync costs Peaka, by the simulated clock of `make bench`."""
 
 from benchmarks.notice import follow
-from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.timing import SyncRules
 
 
 def test_a_sync_of_five_seconds_costs_eight_requests_at_most() -> None:

@@ -18,7 +18,7 @@ from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.log import PROGRESS_INTERVAL, Progress
 from dagster_peaka.sync.machine import Reading, Sync, Task
 from dagster_peaka.sync.outcome import Posted
-from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.timing import SyncRules
 from tests.materializing import acting_when, is_followed, log_of, peaka_for, sqlite_tables, triggers
 from tests.sync.readings import Readings
 from tests.sync.steps import wait_until

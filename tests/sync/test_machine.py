@@ -8,8 +8,8 @@ import pytest
 from dagster_peaka.api import CacheExecution, SyncMode
 from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Posted, Trouble
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.stopping import may_cancel
+from dagster_peaka.sync.timing import SyncRules
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 

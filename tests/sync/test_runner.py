@@ -23,8 +23,8 @@ from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.jobs import SyncJob
 from dagster_peaka.sync.outcome import Trouble
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.runner import Runner
+from dagster_peaka.sync.timing import SyncRules
 from tests.sync.scripted import NOON, Script, Scripted, execution, status
 
 WORLDS = int(os.environ.get("PEAKA_WORLDS", "4000")) // 4

@@ -10,7 +10,7 @@ from dagster_peaka.api import SyncMode
 from dagster_peaka.sync import machine
 from dagster_peaka.sync.machine import FRESH_POLL, Reading, State, Sync
 from dagster_peaka.sync.outcome import Posted
-from dagster_peaka.sync.rules import SyncRules
+from dagster_peaka.sync.timing import SyncRules
 from tests.sync.world import generated
 from tests.worlds.world import generated as generated_whole
 

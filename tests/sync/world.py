@@ -15,8 +15,8 @@ from dagster_peaka.api.models import CacheExecution, ExecutionProgress, SyncMode
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Origin, Posted, Result
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.stopping import may_cancel
+from dagster_peaka.sync.timing import SyncRules
 
 EPOCH = datetime(2026, 7, 1, tzinfo=timezone.utc)
 INCREMENTAL, FULL_REFRESH = SyncMode.INCREMENTAL, SyncMode.FULL_REFRESH

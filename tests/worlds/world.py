@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from dagster_peaka.api.models import CacheExecution, CacheStatus, SyncMode
-from dagster_peaka.records.attempts import RunEvent, RunStory, Seen, Written, follows_up, left_by
+from dagster_peaka.records.attempts import AttemptRecord, RunEvent, RunStory, Seen, follows_up, left_by
 from dagster_peaka.sensors.claims import Logged, Trigger
 from dagster_peaka.sensors.cursor import PollingCursor, UnreadableCursor
 from dagster_peaka.sensors.event_log import triggers_of
@@ -26,8 +26,8 @@ from dagster_peaka.sync.history import History
 from dagster_peaka.sync.identity import Record
 from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Origin, Posted
-from dagster_peaka.sync.rules import SyncRules
 from dagster_peaka.sync.stopping import may_cancel
+from dagster_peaka.sync.timing import SyncRules
 from tests.sync.world import EPOCH, Open, Truth, World
 
 CACHE_ID, ASSET, UPSTREAM, STEP = "5f3c", "orders", "raw", "orders"
@@ -314,7 +314,7 @@ class Story:
         repeated = attempt.sync is not None and attempt.sync.triggers > 0
         if attempt.seen is None or not follows_up(origin, repeated=repeated):
             attempt.seen = Seen(self.newest(ASSET, lag=lag), {UPSTREAM: self.newest(UPSTREAM, lag=lag)})
-        written = Written(
+        written = AttemptRecord(
             CACHE_ID,
             attempt.mode,
             ASSET,

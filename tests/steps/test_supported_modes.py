@@ -186,7 +186,7 @@ def test_an_answer_that_takes_long_is_not_waited_for(
     shop: PeakaSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After PATIENCE the sync goes on without the answer."""
-    monkeypatch.setattr("dagster_peaka.steps.modes.PATIENCE", 0.2)
+    monkeypatch.setattr("dagster_peaka.steps.supported_modes.PATIENCE", 0.2)
     shop.fault(LISTING, times=None, status=None, delay=30.0)
 
     assert run_of(build_peaka_cache_asset(table="shop.public.a"), peaka_for(shop)).success
