@@ -328,6 +328,27 @@ MUTATIONS = [
         (f"{STORIES}::test_what_once_went_wrong",),
     ),
     Mutation(
+        "adoption: what surely was not taken leaves something",
+        "records/attempts.py",
+        "taken=answer not in {each.value for each in _NOT_TAKEN},",
+        "taken=True,",
+        (f"{CRASH}::test_an_attempt_whose_trigger_was_refused_leaves_nothing_to_adopt",),
+    ),
+    Mutation(
+        "adoption: a deferred one that was recorded is taken up once more",
+        "records/attempts.py",
+        "return not (self.deferred and self.recorded)",
+        "return True",
+        ("tests/steps/test_wait.py::test_a_re_execution_after_the_sensor_triggers_anew",),
+    ),
+    Mutation(
+        "reading: an answer of a cache in between is evidence",
+        "api/answers.py",
+        "if call.fresh and age.isdigit() and int(age) > 0:",
+        "if False:",
+        ("tests/observed/test_answers.py::test_a_status_from_a_cache_in_between_is_no_answer",),
+    ),
+    Mutation(
         "adoption: however old",
         "records/attempts.py",
         "if age >= max_age:",
@@ -340,6 +361,20 @@ MUTATIONS = [
         "        elif self.origin is Origin.ADOPTED:\n            self._poll_again(now)\n        elif execution.status",
         "        elif execution.status",
         (f"{CRASH}::test_an_execution_that_came_to_nothing_is_not_adopted",),
+    ),
+    Mutation(
+        "reading: an end before the creation is an end",
+        "api/models.py",
+        "return None if value and created_at and created_at - value > CLOCK_TOLERANCE else value",
+        "return value",
+        ("tests/observed/test_executions.py::test_an_end_before_the_creation_is_no_end",),
+    ),
+    Mutation(
+        "termination: the run's status is not read while a sync is awaited",
+        "steps/step.py",
+        "check_run=lambda: end_if_terminated(self.context.instance, self.context.run.run_id),",
+        "check_run=lambda: None,",
+        (f"{TERMINATION}::test_a_termination_that_the_step_never_hears_of_ends_it_all_the_same",),
     ),
     Mutation(
         "termination: a terminated run's retry triggers again",
