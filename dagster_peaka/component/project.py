@@ -1,6 +1,5 @@
 """PeakaProjectComponent: a whole Peaka project as assets, from a few lines of YAML."""
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +26,8 @@ from dagster_peaka.component.attributes import (
     source_key,
     translated,
 )
-from dagster_peaka.component.fields import Open, doc, fields_of, model_of, switched
+from dagster_peaka.component.fields import Open, model_of, switched
 from dagster_peaka.component.reading import (
-    SETTINGS_CONFIG,
     Exact,
     PeakaYamlError,
     all_problems,
@@ -89,7 +87,7 @@ Phase: TypeAlias = Literal["", "load", "without_peaka", "older"]
 
 
 @dg.scaffold_with(PeakaProjectComponentScaffolder)
-class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Resolvable):
+class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
     """The caches of a Peaka project as assets. Materializing an asset syncs its cache and records the execution.
 
     Which caches there are, with their columns and schedules, is kept as state: ``dg utils refresh-defs-state`` asks
@@ -119,85 +117,53 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                     yield from super().execute(context, peaka)
     """
 
-    model_config = SETTINGS_CONFIG
+    connection: Connection
+    """The connection to one project of Peaka. All times are seconds."""
+    selection: Selection | None = Field(default=None, examples=["shop.public.*"])
+    """Which caches of the project become assets; by default all."""
+    caches: Entries | None = Field(
+        default=None,
+        examples=[["shop.public.orders", {"table": "shop.public.items", "mode": "full_refresh"}]],
+    )
+    """The caches, written out by table or id. Nothing is asked and no state kept then."""
+    name: Name | None = Field(default=None, examples=["peaka"])
+    """The key of the resource, and what the names of sensors and of steps for many caches begin with. By default the
+    folder of this file."""
+    step_per: Literal["cache", "catalog", "project"] = "cache"
+    """Whether each cache has a step of its own, or those of a catalog or of the project share one."""
+    op: PeakaOpSettings = PeakaOpSettings()
+    """Settings of the steps."""
+    last_sync_check: bool = False
+    """Whether each asset gets the check last_sync_succeeded, evaluated by every sync."""
+    group_name: str | None = None
+    """The group of all assets; by default one for each catalog."""
+    automation_condition: Condition | None = Field(
+        default=None, examples=["{{ dg.AutomationCondition.eager() }}"]
+    )
+    """When Dagster materializes the assets by itself."""
+    source_asset_key: SourceAssetKey | None = Field(default=None, examples=["landed/{{ props.table_name }}"])
+    """The key of the asset that stands for the table which a cache (props) copies: the cache's asset then depends on
+    it. Nothing where it comes to nothing."""
+    translation: Translation | None = Field(
+        default=None, examples=[{"key_prefix": "lake", "tags": {"source": "{{ props.catalog_type }}"}}]
+    )
+    """What each asset (spec) is called and shows, given its cache (props)."""
+    overrides: list[PeakaCacheOverride] = Field(
+        default=[], examples=[[{"match": "shop.public.*", "mode": "full_refresh"}]]
+    )
+    """What is different for some caches."""
+    checks: PeakaCheckSettings | None = None
+    """Which checks the steps of the syncs evaluate; by default none."""
+    upstream_sensor: bool | PeakaUpstreamSensorSettings = False
+    """A sensor that requests the caches whose upstream assets have new materializations: true, or its settings."""
+    polling_sensor: bool | PeakaPollingSensorSettings = False
+    """A sensor that records the syncs which Peaka's schedules and others started: true, or its settings."""
+    queries: bool | PeakaQuerySettings = False
+    """Materialized queries as assets, refreshed after the caches that they read: true, or their settings."""
+    defs_state: DefsStateConfigArgs = DefsStateConfigArgs.local_filesystem()
+    """Where the state is kept, and whether development renews it."""
 
-    connection: Annotated[Connection, doc("The connection to one project of Peaka. All times are seconds.")]
-    selection: Annotated[
-        Selection | None, doc("Which caches of the project become assets; by default all.", "shop.public.*")
-    ] = None
-    caches: Annotated[
-        Entries | None,
-        doc(
-            "The caches, written out by table or id. Nothing is asked and no state kept then.",
-            ["shop.public.orders", {"table": "shop.public.items", "mode": "full_refresh"}],
-        ),
-    ] = None
-    name: Annotated[
-        Name | None,
-        doc(
-            "The key of the resource, and what the names of sensors and of steps for many caches begin with. By "
-            "default the folder of this file.",
-            "peaka",
-        ),
-    ] = None
-    step_per: Annotated[
-        Literal["cache", "catalog", "project"],
-        doc("Whether each cache has a step of its own, or those of a catalog or of the project share one."),
-    ] = "cache"
-    op: Annotated[PeakaOpSettings, doc("Settings of the steps.")] = PeakaOpSettings()
-    last_sync_check: Annotated[
-        bool, doc("Whether each asset gets the check last_sync_succeeded, evaluated by every sync.")
-    ] = False
-    group_name: Annotated[str | None, doc("The group of all assets; by default one for each catalog.")] = None
-    automation_condition: Annotated[
-        Condition | None,
-        doc("When Dagster materializes the assets by itself.", "{{ dg.AutomationCondition.eager() }}"),
-    ] = None
-    source_asset_key: Annotated[
-        SourceAssetKey | None,
-        doc(
-            "The key of the asset that stands for the table which a cache (props) copies: the cache's asset then "
-            "depends on it. Nothing where it comes to nothing.",
-            "landed/{{ props.table_name }}",
-        ),
-    ] = None
-    translation: Annotated[
-        Translation | None,
-        doc(
-            "What each asset (spec) is called and shows, given its cache (props).",
-            {"key_prefix": "lake", "tags": {"source": "{{ props.catalog_type }}"}},
-        ),
-    ] = None
-    overrides: Annotated[
-        list[PeakaCacheOverride],
-        doc("What is different for some caches.", [{"match": "shop.public.*", "mode": "full_refresh"}]),
-    ] = Field(default=[])
-    checks: Annotated[
-        PeakaCheckSettings | None, doc("Which checks the steps of the syncs evaluate; by default none.")
-    ] = None
-    upstream_sensor: Annotated[
-        Annotated[bool | PeakaUpstreamSensorSettings, fields_of(PeakaUpstreamSensorSettings, bool)],
-        doc(
-            "A sensor that requests the caches whose upstream assets have new materializations: true, or its settings."
-        ),
-    ] = False
-    polling_sensor: Annotated[
-        Annotated[bool | PeakaPollingSensorSettings, fields_of(PeakaPollingSensorSettings, bool)],
-        doc(
-            "A sensor that records the syncs which Peaka's schedules and others started: true, or its settings."
-        ),
-    ] = False
-    queries: Annotated[
-        Annotated[bool | PeakaQuerySettings, fields_of(PeakaQuerySettings, bool)],
-        doc(
-            "Materialized queries as assets, refreshed after the caches that they read: true, or their settings."
-        ),
-    ] = False
-    defs_state: Annotated[
-        DefsStateConfigArgs, doc("Where the state is kept, and whether development renews it.")
-    ] = DefsStateConfigArgs.local_filesystem()
-
-    _context: dg.ResolutionContext | None = PrivateAttr(default=None)
+    _context: dg.ResolutionContext = PrivateAttr(default_factory=dg.ResolutionContext.default)
     _phase: Phase = PrivateAttr(default="")
     _failure: Exception | None = PrivateAttr(default=None)
 
@@ -206,7 +172,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
     @classmethod
     def model(cls) -> type[Open]:
         """The schema of the YAML."""
-        return model_of(PeakaProjectComponent, super().model())
+        return model_of(cls, PeakaProjectComponent)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "PeakaProjectComponent":
@@ -216,8 +182,8 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             PeakaConfigError: naming file, line and field.
         """
         if attributes is None:
-            place = context.resolution_context.at_path("attributes")
-            raise problem_at(place, (), "is empty: it needs at least connection, with project_id in it.")
+            problem = "is empty: it needs at least connection, with project_id in it."
+            raise problem_at(context.resolution_context, problem, "attributes")
         return super().load(attributes, context)
 
     @classmethod
@@ -228,17 +194,16 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             PeakaConfigError: naming file, line and field.
         """
         context = Exact.of(context)
-        written = as_written(context)
-        said = {
-            name: written.get(name, value) if name in PeakaProjectComponent.model_fields else value
-            for name, value in (model.model_extra or {}).items()
-        }
-        fields = cls.model().own.model_fields
-        own = validated(cls.model().own, context, {name: said[name] for name in said if name in fields})
-        said.update((name, getattr(own, name)) for name in own.model_fields_set)
+        written, values = as_written(context), model.model_extra or {}
+        own = cls.model().own
+        others = {name: values[name] for name in values if name in own.model().model_fields}
+        said = {name: written.get(name, value) for name, value in values.items() if name not in others}
         said["connection"] = connection = with_variable(said.get("connection"))
+        ours = {name: said[name] for name in said if name in PeakaProjectComponent.model_fields}
+        checked = validated(own.model(), context, others)
+        others = {name: getattr(checked, name) for name in checked.model_fields_set}
         try:
-            resolved = resolve_fields(Open(**said), cls, context)
+            resolved = resolve_fields(Open(**said, **others), own, context)
         except ResolutionException as error:
             # A subclass's own field: Dagster shows the lines around it, which may hold the key.
             key = cast("Any", connection)["api_key"] if isinstance(connection, Mapping) else None
@@ -246,7 +211,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                 raise
             problem = PeakaYamlError(str(error).replace(key, "********"))
         else:
-            component = validated(cls, context, {**said, **resolved})
+            component = validated(cls, context, {**said, **context.resolve_value(ours), **resolved})
             component._context = context  # noqa: SLF001 (its own)
             return component
         raise problem
@@ -332,7 +297,8 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             connection = connection.model_copy(update=patience_at_load(connection))
         with connection.get_client() as client:
             queries = bool(self.queries)
-            return fetched(client, self.selection, self.overrides, self._at(), self._log, queries=queries)
+            log = dg.get_dagster_logger("peaka")
+            return fetched(client, self.selection, self.overrides, self._context, log, queries=queries)
 
     def _nobody(self) -> PeakaProject:
         return PeakaProject(project_id=plain(self.connection.project_id), caches=())
@@ -372,7 +338,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             # What a release without queries has left, or what was kept before there were any.
             return self._built(context, "older")
         failure, self._failure = self._failure, None
-        why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
+        why = f"Peaka could not be asked: {sentence(str(failure))} " if failure else ""
         if state_path is None or (self._keeps_no_older_state and state_path.stat().st_size == 0):
             # Dagster loads what it has asked for once more, or in another process, without asking again.
             asked = self._keeps_no_older_state or (
@@ -380,23 +346,18 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             )
             if failure or not asked:
                 nothing = nothing_known(self.connection.project_id, self._keeps_no_older_state)
-                self._log.warning("%s:%s %s", self._title, why, nothing)
+                self._warn(f"{why}{nothing}")
             return self._definitions_of(context, self._nobody())
         project = self._loaded(state_path, why)
         is_old = f"the state, which is {age(project.taken_at)}"
         if failure:
-            self._log.warning("%s:%s Going on with %s. %s renews it.", self._title, why, is_old, REFRESH)
+            self._warn(f"{why}Going on with {is_old}. {REFRESH} renews it.")
         caches, missing = still_selected(project.caches, self.selection)
         for name in missing:
-            self._log.warning(
-                "%s: %s It is in the selection, but not in %s. %s renews it.",
-                self._title,
-                unmatched(name, project.caches),
-                is_old,
-                REFRESH,
-            )
+            gone = unmatched(name, project.caches)
+            self._warn(f"{gone} It is in the selection, but not in {is_old}. {REFRESH} renews it.")
         if self.queries and caches and not project.queries:
-            self._log.warning("%s: queries: %s, holds none. %s renews it.", self._title, is_old, REFRESH)
+            self._warn(f"queries: {is_old}, holds none. {REFRESH} renews it.")
         return self._definitions_of(context, project.model_copy(update={"caches": tuple(caches)}))
 
     def _loaded(self, state_path: Path, why: str) -> PeakaProject:
@@ -414,10 +375,11 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             if isinstance(expected, dg.EnvVar) or project.project_id == expected:
                 return project
             problem = f"The state {state_path} is of project {project.project_id}, and this component of {expected}."
+        key = f"(State key: {self.defs_state_config.key}.)"
         raise problem_at(
             self._context,
-            ("defs_state",),
-            f"{problem} (State key: {self.defs_state_config.key}.) Run {REFRESH}, which makes a new one.{why}",
+            f"{problem} {key} Run {REFRESH}, which makes a new one. {why}".rstrip(),
+            "defs_state",
         )
 
     # From caches to definitions
@@ -484,7 +446,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             for number, entry in enumerate(entries):
                 said.setdefault(entry.props.id, []).append((self._at("caches", number), entry))
         for _, problem in missing if caches else ():
-            self._log.warning("%s: overrides: %s", self._title, problem)
+            self._warn(f"overrides: {problem}")
         translator = ComponentTranslator(lambda props: self._spec(props, said))
         name = self.name or name_of(context)
         settings: dict[str, Any] = {"name": name, "step_per": self.step_per, "checks": self._checks()}
@@ -521,7 +483,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         """The assets, with the resource that they need, and with sensors."""
         for spec in (spec for definition in assets for spec in definition.specs):
             if declared_cache(spec).wait is False and not self.polling_sensor:
-                raise problem_at(self._context, (), f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
+                raise problem_at(self._context, f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
         upstream = switched(self.upstream_sensor, PeakaUpstreamSensorSettings)
         polling = switched(self.polling_sensor, PeakaPollingSensorSettings)
         sensors: list[dg.SensorDefinition] = []
@@ -567,20 +529,16 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
     def _at(self, *path: str | int) -> dg.ResolutionContext:
         """Where a field stands."""
-        context = self._context or dg.ResolutionContext.default()
+        context = self._context
         for part in path:
             context = context.at_path(part)
         return context
 
-    @property
-    def _log(self) -> logging.Logger:
-        return dg.get_dagster_logger("peaka")
-
-    @property
-    def _title(self) -> str:
-        """Which component speaks, and in which file it is."""
-        tree = self._context.source_position_tree if self._context else None
-        return f"{tree.position.filename}: {type(self).__name__}" if tree else type(self).__name__
+    def _warn(self, text: str) -> None:
+        """Warn, by the component's name and file."""
+        tree = self._context.source_position_tree
+        place = f"{tree.position.filename}: " if tree else ""
+        dg.get_dagster_logger("peaka").warning("%s%s: %s", place, type(self).__name__, text)
 
 
 def name_of(context: dg.ComponentLoadContext) -> str:
