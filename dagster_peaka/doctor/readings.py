@@ -6,7 +6,7 @@ switch's words, which is how the sandbox plays a report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any, Literal, NamedTuple, cast
@@ -104,13 +104,13 @@ def take(name: str, value: Any, *about: Name, said: str = "", level: Level | Non
 
 
 def _whose(known: _Known, value: Any) -> str:
-    if known.document is None and known.observed is None:
-        return ""
-    told = (known.document is not None and value == known.document, value == known.observed)
-    return {(True, True): "both", (True, False): "document", (False, True): "observed"}.get(told, "new")
+    told = {"document": known.document, "observed": known.observed}
+    said = [who for who, what in told.items() if what is not None]
+    agreeing = [who for who in said if told[who] == value]
+    return ("both" if len(agreeing) > 1 else agreeing[0]) if agreeing else "new" if said else ""
 
 
-def base_of(readings: list[Reading]) -> str:
+def base_of(readings: Sequence[Reading]) -> str:
     """The profile of the sandbox that answers what was not read: the one that more readings agree with."""
     count = {"document": 0, "observed": 0}
     for reading in readings:
@@ -120,13 +120,16 @@ def base_of(readings: list[Reading]) -> str:
     return "documented" if count["document"] > count["observed"] else "observed"
 
 
-def first_of(readings: list[Reading]) -> str:
+def worst_of(readings: Sequence[Reading]) -> Reading | None:
+    """The first problem, or the first warning where there is none."""
+    serious = [reading for reading in readings if reading.level in ("warning", "problem")]
+    return max(serious, key=lambda reading: LEVELS.index(reading.level), default=None)
+
+
+def first_of(readings: Sequence[Reading]) -> str:
     """The one line that helps first."""
-    for level in ("problem", "warning"):
-        for reading in readings:
-            if reading.level == level:
-                return reading.advice
-    return "Nothing was found that will keep syncs from working."
+    worst = worst_of(readings)
+    return worst.advice if worst else "Nothing was found that will keep syncs from working."
 
 
 def _known() -> dict[str, _Known]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
@@ -37,8 +37,8 @@ def as_json(readings: Sequence[Reading]) -> dict[str, Any]:
         "dagster_peaka": version("dagster-peaka"),
         "dagster": version("dagster"),
         "python": platform.python_version(),
-        "base": base_of(list(readings)),
-        "first": first_of(list(readings)),
+        "base": base_of(readings),
+        "first": first_of(readings),
         "readings": [_entry(reading) for reading in readings],
     }
 
@@ -72,12 +72,14 @@ def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> lis
             text = pattern.sub(lambda found: aliases.get(found.group().casefold(), "…"), text)
         return _PRIVATE.sub("…", text)
 
-    return [_without(reading, aliases, hidden) for reading in readings]
-
-
-def _without(reading: Reading, aliases: Mapping[str, str], hidden: Callable[[str], str]) -> Reading:
-    about = tuple(Name(name.kind, aliases.get(name.text.casefold(), name.kind)) for name in reading.about)
-    return replace(reading, about=about, said=hidden(reading.said))
+    return [
+        replace(
+            reading,
+            about=tuple(Name(kind, aliases.get(text.casefold(), kind)) for kind, text in reading.about),
+            said=hidden(reading.said),
+        )
+        for reading in readings
+    ]
 
 
 def _entry(reading: Reading) -> dict[str, Any]:
