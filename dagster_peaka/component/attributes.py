@@ -5,27 +5,24 @@ cache; everything else when the YAML is read. Dagster's ``post_processing`` says
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import dagster as dg
 from dagster.components import AssetAttributesModel
 from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 from typing_extensions import Self
 
-from dagster_peaka.caches.declared import checked_fingerprint
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.fields import Anything, Key, Section, Tags, Texts, asset_key, instance_of
 from dagster_peaka.component.reading import (
-    Loc,
     blaming,
-    field_error,
     is_late,
     problem_at,
     rendered,
     validated,
 )
-from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, RowCount
+from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, SyncFields
 from dagster_peaka.steps.specs import AssetCondition
 from dagster_peaka.translator import AssetKeyLike
 
@@ -165,34 +162,11 @@ NEEDS_POLLING = (
 )
 
 
-class SyncFields(Section):
-    """How caches are synced: all of them, or some. As ``peaka/<name>`` in metadata, each tells a step how to sync."""
-
-    mode: Literal["incremental", "full_refresh"] | None = None
-    """How the cache is synced."""
-    row_count: RowCount | None = None
-    """What dagster/row_count is taken from after a sync."""
-    fingerprint: Annotated[str, AfterValidator(checked_fingerprint)] | None = None
-    """What data versions are made of: checksum, or a select list of aggregates; by default execution ids."""
-    wait: bool | None = None
-    """Whether the step waits for the sync's end; false needs polling_sensor."""
-    on_schedule: Literal["ignore", "warn", "disable"] | None = None
-    """What a sync does about Peaka's own schedules of the cache."""
-
-
 class PeakaCacheAttributes(SyncFields, PeakaAssetAttributes):
     """What an asset is called and shows, and how its cache is synced."""
 
     op: PeakaOpSettings | None = None
     """Settings of the cache's own step, in place of the component's."""
-
-    def check(self, loc: Loc, step_per: str, *, polled: bool) -> None:
-        """Refuse what the component cannot do; ``loc`` is where this stands."""
-        if self.op is not None and step_per != "cache":
-            problem = f"a cache has no step of its own with step_per {step_per}: set op of the component."
-            raise field_error((*loc, "op"), problem)
-        if self.wait is False and not polled:
-            raise field_error((*loc, "wait"), NEEDS_POLLING)
 
     def added_metadata(self) -> dict[str, object]:
         """What is added to the spec's metadata: by it the step knows how to sync."""
@@ -238,9 +212,6 @@ class PeakaCacheEntry(PeakaCacheAttributes):
         if (self.table is None) == (self.cache_id is None):
             raise ValueError("give either table or cache_id, and not both.")
         return self
-
-    def __str__(self) -> str:
-        return f"table {self.table}" if self.cache_id is None else f"cache {self.cache_id}"
 
     @property
     def props(self) -> PeakaCache:

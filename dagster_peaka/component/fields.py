@@ -94,10 +94,6 @@ class Section(dg.Resolvable, dg.Model):
             fields[name] = {**_readable(field), **about}
         return described
 
-    def given(self) -> dict[str, Any]:
-        """All fields, by their names."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
-
 
 ABOUT = ("title", "description", "default", "examples")
 """What a schema says about a field, beside what it takes."""

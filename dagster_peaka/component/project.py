@@ -1,7 +1,7 @@
 """PeakaProjectComponent: a whole Peaka project as assets, from a few lines of YAML."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -11,9 +11,12 @@ from dagster.components.resolved.base import resolve_fields
 from dagster.components.resolved.errors import ResolutionException
 from pydantic import BaseModel, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
+from dagster_peaka.assets import checks_of, steps_of
 from dagster_peaka.caches.declared import declared_cache, link
 from dagster_peaka.caches.names import op_name
 from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
+from dagster_peaka.caches.selection import select
+from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.component.attributes import (
     NEEDS_POLLING,
     Condition,
@@ -21,7 +24,6 @@ from dagster_peaka.component.attributes import (
     PeakaAssetAttributes,
     PeakaCacheOverride,
     SourceAssetKey,
-    SyncFields,
     Translation,
     source_key,
     translated,
@@ -29,6 +31,7 @@ from dagster_peaka.component.attributes import (
 from dagster_peaka.component.fields import Open, model_of, switched
 from dagster_peaka.component.reading import (
     Exact,
+    Loc,
     PeakaYamlError,
     all_problems,
     as_written,
@@ -46,12 +49,13 @@ from dagster_peaka.component.settings import (
     PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
     Selection,
+    SyncFields,
     with_variable,
 )
 from dagster_peaka.component.state import (
     REFRESH,
+    Said,
     age,
-    fetched,
     nothing_known,
     overrides_of,
     patience_at_load,
@@ -59,16 +63,17 @@ from dagster_peaka.component.state import (
     state_key,
     still_selected,
     unmatched,
+    with_excluded,
     without_trace,
 )
-from dagster_peaka.component.steps import ComponentTranslator, Said, steps_for, written_place
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
 from dagster_peaka.queries.assets import build_peaka_query_assets
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
-from dagster_peaka.steps.specs import SyncSettings, specs_of, warn_of_schedules
+from dagster_peaka.steps.definition import StepSettings
+from dagster_peaka.steps.specs import SyncSettings, identity_of, specs_of, warn_of_schedules
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
@@ -107,6 +112,9 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
     The API key is read from the variable ``PEAKA_API_KEY`` wherever it is used.
 
     Override :meth:`get_asset_spec` or :meth:`execute` to change what an asset shows or what a step does.
+
+    Raises:
+        PeakaConfigError: naming file, line and field, when it is read from YAML or makes its definitions.
 
     Example:
         .. code-block:: python
@@ -176,11 +184,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "PeakaProjectComponent":
-        """The component as Dagster found it in a project.
-
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
+        """The component as Dagster found it in a project."""
         if attributes is None:
             problem = "is empty: it needs at least connection, with project_id in it."
             raise problem_at(context.resolution_context, problem, "attributes")
@@ -188,11 +192,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> "PeakaProjectComponent":
-        """The component as the YAML ``model`` describes it.
-
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
+        """The component as the YAML ``model`` describes it."""
         context = Exact.of(context)
         written, values = as_written(context), model.model_extra or {}
         own = cls.model().own
@@ -206,7 +206,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
             resolved = resolve_fields(Open(**said, **others), own, context)
         except ResolutionException as error:
             # A subclass's own field: Dagster shows the lines around it, which may hold the key.
-            key = cast("Any", connection)["api_key"] if isinstance(connection, Mapping) else None
+            key = cast("Any", connection).get("api_key") if isinstance(connection, Mapping) else None
             if isinstance(error, PeakaYamlError) or not isinstance(key, str):
                 raise
             problem = PeakaYamlError(str(error).replace(key, "********"))
@@ -218,33 +218,38 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
 
     @model_validator(mode="after")
     def _can_be_meant(self) -> "PeakaProjectComponent":
-        if self.caches is not None:
-            refused = {
-                ("selection",): (
-                    self.selection,
-                    "chooses among fetched caches; with caches there are none. Drop one.",
-                ),
-                ("queries",): (
-                    self.queries,
-                    "are fetched with the caches; with caches that are written out there are none.",
-                ),
-                ("checks", "columns_unchanged"): (
-                    self.checks and self.checks.columns_unchanged,
-                    "compares with the columns of a snapshot; of caches that are written out there is none.",
-                ),
-            }
-            for loc, (value, problem) in refused.items():
-                if value:
-                    raise field_error(loc, problem)
-        polled = bool(self.polling_sensor)
-        if self.wait is False and not polled:
-            raise field_error(("wait",), NEEDS_POLLING)
+        written, unpolled = self.caches is not None, not self.polling_sensor
         queries = switched(self.queries, PeakaQuerySettings)
-        if queries is not None and not queries.wait and not polled:
-            raise field_error(("queries", "wait"), NEEDS_POLLING)
+        refused: list[tuple[Loc, Any, str]] = [
+            (
+                ("selection",),
+                written and self.selection,
+                "chooses among fetched caches; with caches there are none. Drop one.",
+            ),
+            (
+                ("queries",),
+                written and queries,
+                "are fetched with the caches; with caches that are written out there are none.",
+            ),
+            (
+                ("checks", "columns_unchanged"),
+                written and self.checks and self.checks.columns_unchanged,
+                "compares with the columns of a snapshot; of caches that are written out there is none.",
+            ),
+            (("wait",), unpolled and self.wait is False, NEEDS_POLLING),
+            (("queries", "wait"), unpolled and queries and queries.wait is False, NEEDS_POLLING),
+        ]
+        own_steps = self.step_per == "cache"
         for field, several in (("overrides", self.overrides), ("caches", self.caches or ())):
             for number, each in enumerate(several):
-                each.check((field, number), self.step_per, polled=polled)
+                own_op = (
+                    f"a cache has no step of its own with step_per {self.step_per}: set op of the component."
+                )
+                refused.append(((field, number, "op"), each.op is not None and not own_steps, own_op))
+                refused.append(((field, number, "wait"), each.wait is False and unpolled, NEEDS_POLLING))
+        for loc, wrong, problem in refused:
+            if wrong:
+                raise field_error(loc, problem)
         return self
 
     # What Dagster asks of a component with state
@@ -278,39 +283,48 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
         """
         self._failure = None
         try:
-            return self._fetched().save(state_path)
-        except PeakaYamlError as error:
-            problem: Exception = error
+            self._fetched().save(state_path)
         except (PeakaError, ValidationError, OSError) as error:
-            self._failure = problem = error
-            if self._keeps_no_older_state:
-                # Dagster needs something to hand on to the processes of runs, where everything else is to load.
-                state_path.write_text("")
-                return None
-        raise without_trace(problem) if isinstance(problem, PeakaError) and not self._phase else problem
+            if not isinstance(error, PeakaYamlError):
+                self._failure = error
+                if self._keeps_no_older_state:
+                    # Dagster needs something to hand on to the processes of runs, where everything else is to load.
+                    state_path.write_text("")
+                    return
+            if isinstance(error, PeakaError) and not self._phase:
+                raise without_trace(error) from None
+            raise
 
     def _fetched(self) -> PeakaProject:
+        """A snapshot of the selected caches; every pattern of an override has to mean one of them."""
         if self.caches is not None:
             return self._nobody()
-        connection = self.connection
+        connection, selection, log = self.connection, self.selection, dg.get_dagster_logger("peaka")
         if self._phase == "load" and not self._keeps_no_older_state:
             connection = connection.model_copy(update=patience_at_load(connection))
-        with connection.get_client() as client:
-            queries = bool(self.queries)
-            log = dg.get_dagster_logger("peaka")
-            return fetched(client, self.selection, self.overrides, self._context, log, queries=queries)
+        named: list[PeakaCache] = []
+
+        def noted(cache: PeakaCache) -> bool:
+            # Excludes nothing. But every cache comes by, also one that turns out to be half-configured.
+            named.append(cache)
+            return False
+
+        watched = with_excluded(selection, noted) if self.overrides else selection
+        with connection.get_client() as client, blaming(self._context, "selection"):
+            project = fetch_project(client, watched, log, queries=bool(self.queries))
+        if self.overrides:
+            _, missing = overrides_of(select(named, selection), self.overrides, self._context)
+            if missing:
+                raise all_problems(self._context, missing)
+        return project
 
     def _nobody(self) -> PeakaProject:
         return PeakaProject(project_id=plain(self.connection.project_id), caches=())
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The definitions of this component.
-
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
+        """The definitions of this component."""
         if self.caches is not None:
-            return self._definitions_of(context, self._nobody(), self.caches)
+            return self._definitions_of(context, self._nobody())
         try:
             return self._built(context, "load")
         except (PeakaError, ValidationError, OSError) as error:
@@ -329,11 +343,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
     def build_defs_from_state(
         self, context: dg.ComponentLoadContext, state_path: Path | None
     ) -> dg.Definitions:
-        """The definitions of this component, from the state in a file.
-
-        Raises:
-            PeakaConfigError: naming file, line and field; and the state's file when that cannot be used.
-        """
+        """The definitions of this component, from the state in a file."""
         if state_path is None and self.queries and self._phase != "older":
             # What a release without queries has left, or what was kept before there were any.
             return self._built(context, "older")
@@ -345,8 +355,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
                 self.defs_state.refresh_if_dev and os.environ.get("DAGSTER_IS_DEV_CLI")
             )
             if failure or not asked:
-                nothing = nothing_known(self.connection.project_id, self._keeps_no_older_state)
-                self._warn(f"{why}{nothing}")
+                self._warn(f"{why}{nothing_known(self.connection.project_id, self._keeps_no_older_state)}")
             return self._definitions_of(context, self._nobody())
         project = self._loaded(state_path, why)
         is_old = f"the state, which is {age(project.taken_at)}"
@@ -361,26 +370,18 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
         return self._definitions_of(context, project.model_copy(update={"caches": tuple(caches)}))
 
     def _loaded(self, state_path: Path, why: str) -> PeakaProject:
-        """The snapshot in the state's file.
-
-        Raises:
-            PeakaConfigError: when it cannot be used.
-        """
+        expected = self.connection.project_id
         try:
             project = PeakaProject.load(state_path)
+            if not isinstance(expected, dg.EnvVar) and project.project_id != expected:
+                raise PeakaConfigError(
+                    f"The state {state_path} is of project {project.project_id}, and this component of {expected}."
+                )
         except PeakaConfigError as error:
-            problem = str(error).removesuffix(ANEW).strip()
-        else:
-            expected = self.connection.project_id
-            if isinstance(expected, dg.EnvVar) or project.project_id == expected:
-                return project
-            problem = f"The state {state_path} is of project {project.project_id}, and this component of {expected}."
-        key = f"(State key: {self.defs_state_config.key}.)"
-        raise problem_at(
-            self._context,
-            f"{problem} {key} Run {REFRESH}, which makes a new one. {why}".rstrip(),
-            "defs_state",
-        )
+            problem = f"{str(error).removesuffix(ANEW).strip()} (State key: {self.defs_state_config.key}.)"
+            remedy = f"Run {REFRESH}, which makes a new one. {why}".strip()
+            raise problem_at(self._context, f"{problem} {remedy}", "defs_state") from None
+        return project
 
     # From caches to definitions
 
@@ -402,7 +403,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
             return dg.AssetSpec(
                 ["peaka", props.id], description=f"Peaka's cache {props.id}.", kinds={"peaka"}
             )
-        place = self._at("source_asset_key")
+        place = self._context.at_path("source_asset_key")
         translator = DagsterPeakaTranslator(
             source_asset_key=lambda props: source_key(place, self.source_asset_key, props)
         )
@@ -427,47 +428,66 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
         of_all = PeakaAssetAttributes(
             group_name=self.group_name, automation_condition=self.automation_condition
         )
-        spec = of_all.on(self._at(), spec, props)
+        spec = of_all.on(self._context, spec, props)
         if self.translation is not None:
-            spec = translated(self._at("translation"), self.translation, spec, props)
+            spec = translated(self._context.at_path("translation"), self.translation, spec, props)
         for context, attributes in said.get(props.id, ()):
             spec = attributes.on(context, spec, props)
         return spec
 
-    def _definitions_of(
-        self, context: dg.ComponentLoadContext, project: PeakaProject, entries: Entries | None = None
-    ) -> dg.Definitions:
+    def _definitions_of(self, context: dg.ComponentLoadContext, project: PeakaProject) -> dg.Definitions:
         """The definitions for the caches of a snapshot, or for those that are written out."""
-        caches = project.caches if entries is None else [entry.props for entry in entries]
-        said, missing = overrides_of(caches, self.overrides, self._at("overrides"))
-        if entries is not None:
-            if missing:
-                raise all_problems(self._context, missing)
-            for number, entry in enumerate(entries):
-                said.setdefault(entry.props.id, []).append((self._at("caches", number), entry))
+        name, written = self.name or name_of(context), self.caches is not None
+        caches = project.caches if self.caches is None else [entry.props for entry in self.caches]
+        said, missing = overrides_of(caches, self.overrides, self._context.at_path("overrides"))
+        if written and missing:
+            raise all_problems(self._context, missing)
         for _, problem in missing if caches else ():
             self._warn(f"overrides: {problem}")
-        translator = ComponentTranslator(lambda props: self._spec(props, said))
-        name = self.name or name_of(context)
-        settings: dict[str, Any] = {"name": name, "step_per": self.step_per, "checks": self._checks()}
-        sync = SyncSettings(
-            self.mode,
-            self.row_count or "off",
-            self.fingerprint,
-            self.wait is not False,
-            self.on_schedule or "warn",
-        )
-        here = () if entries is None else ("caches",)
-        with blaming(self._context, *here):
-            specs = specs_of(caches, translator, sync, None if entries is None else written_place)
+        for number, entry in enumerate(self.caches or ()):
+            place = self._context.at_path("caches").at_path(number)
+            said.setdefault(entry.props.id, []).append((place, entry))
+        translator = ComponentTranslator(lambda props: self._spec(props, said), self.get_query_spec)
+        with blaming(self._context, *(["caches"] if written else [])):
+            sync = SyncSettings(self.mode, **self.followed)
+            specs = specs_of(caches, translator, sync, written_place if written else None)
             warn_of_schedules(caches, specs)
-            assets = steps_for(caches, specs, said, op=self.op, execute=self.execute, **settings)
-        queries: list[dg.AssetsDefinition] = []
-        chosen = switched(self.queries, PeakaQuerySettings)
-        if chosen is not None and project.queries:
-            queries = self._query_assets(chosen, project, translator, name)
-        with blaming(self._context, *here):
-            return self._definitions(list(assets), name, queries)
+            assets = list(self._steps(caches, specs, said, name))
+            queries = self._queries(project, translator, name)
+            sensors = list(self._sensors(assets, queries, name))
+            resources = {name: self.connection}
+            return dg.Definitions(assets=[*assets, *queries], sensors=sensors, resources=resources)
+
+    def _steps(
+        self, caches: Sequence[PeakaCache], specs: Sequence[dg.AssetSpec], said: Said, name: str
+    ) -> Iterator[dg.AssetsDefinition]:
+        """The steps that sync caches.
+
+        One that is written by its id has a step of its own where there is one per catalog: its catalog is not known.
+        """
+
+        def peaka_sync(
+            context: dg.AssetExecutionContext,
+            config: PeakaSyncConfig,  # noqa: ARG001 (it makes the form of the launchpad)
+        ) -> Iterator[StepResult]:
+            yield from self.execute(context, getattr(context.resources, name))
+
+        checks = self._checks()
+        cache_of = {spec.key: cache for cache, spec in zip(caches, specs, strict=True)}
+        groups: dict[str, list[dg.AssetSpec]] = {"cache": [], self.step_per: []}
+        for cache, spec in zip(caches, specs, strict=True):
+            alone = self.step_per == "catalog" and not cache.table_name
+            groups["cache" if alone else self.step_per].append(spec)
+        for per, group in groups.items():
+            prefix = None if per == "cache" else name
+            members_of = steps_of(per, [cache_of[spec.key] for spec in group], group, prefix, None)
+            for step_name, members in members_of.items():
+                op, cache = self.op, cache_of[members[0].key]
+                for place, attributes in said.get(cache.id, ()) if per == "cache" else ():
+                    own = attributes.of(place, members[0], cache).op
+                    op = own.over(op) if own else op
+                step = StepSettings(op.retry_policy, op.pool, op.tags)
+                yield step.definition(peaka_sync, members, checks_of(members, checks), step_name, name)
 
     def _checks(self) -> PeakaCacheChecks:
         """What the steps evaluate; refused here, so that the error names the field."""
@@ -477,68 +497,85 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
                 step_checks((), checks)
         return {"last_sync_succeeded": self.last_sync_check, **checks}
 
-    def _definitions(
-        self, assets: Sequence[dg.AssetsDefinition], name: str, queries: Sequence[dg.AssetsDefinition] = ()
-    ) -> dg.Definitions:
-        """The assets, with the resource that they need, and with sensors."""
-        for spec in (spec for definition in assets for spec in definition.specs):
+    def _queries(
+        self, project: PeakaProject, translator: DagsterPeakaTranslator, name: str
+    ) -> list[dg.AssetsDefinition]:
+        """The assets of a project's queries; what they read besides its caches is outside of them."""
+        said = switched(self.queries, PeakaQuerySettings)
+        if said is None or not project.queries:
+            return []
+        with blaming(self._context, "queries"):
+            assets = build_peaka_query_assets(
+                project,
+                selector=said.include,
+                translator=translator,
+                sources_check=said.sources_check,
+                retry_policy=said.op.retry_policy,
+                pool=said.op.pool,
+                op_tags=said.op.tags,
+                cancel_on_termination=said.cancel_on_termination,
+                resource_key=name,
+                **said.followed,
+            )
+            group = said.group_name
+            if group is None:
+                return assets
+            # Its signature has types that Dagster leaves open.
+            return [
+                asset.map_asset_specs(lambda spec: cast("Any", spec).replace_attributes(group_name=group))
+                for asset in assets
+            ]
+
+    def _sensors(
+        self, assets: Sequence[dg.AssetsDefinition], queries: Sequence[dg.AssetsDefinition], name: str
+    ) -> Iterator[dg.SensorDefinition]:
+        specs = [spec for definition in assets for spec in definition.specs]
+        for spec in specs:
             if declared_cache(spec).wait is False and not self.polling_sensor:
                 raise problem_at(self._context, f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
         upstream = switched(self.upstream_sensor, PeakaUpstreamSensorSettings)
         polling = switched(self.polling_sensor, PeakaPollingSensorSettings)
-        sensors: list[dg.SensorDefinition] = []
         if upstream is not None and assets:
             with blaming(self._context, "upstream_sensor"):
-                if not any(spec.deps for definition in assets for spec in definition.specs):
+                if not any(spec.deps for spec in specs):
                     raise PeakaConfigError(NOTHING_UPSTREAM)
-                arguments = upstream.arguments(f"{name}_upstream_sensor")
-                sensors.append(build_peaka_upstream_sensor(assets, **arguments))
+                yield build_peaka_upstream_sensor(assets, **upstream.arguments(f"{name}_upstream_sensor"))
         if polling is not None and (assets or queries):
             with blaming(self._context, "polling_sensor"):
                 arguments = polling.arguments(f"{name}_polling_sensor")
-                polled = [*assets, *queries]
-                sensors.append(build_peaka_polling_sensor(polled, resource_key=name, **arguments))
-        return dg.Definitions(assets=[*assets, *queries], sensors=sensors, resources={name: self.connection})
-
-    def _query_assets(
-        self, settings: PeakaQuerySettings, project: PeakaProject, translator: ComponentTranslator, name: str
-    ) -> list[dg.AssetsDefinition]:
-        """The assets of a project's queries; what they read besides its caches is outside of them."""
-
-        def in_group(props: PeakaQuery) -> dg.AssetSpec:
-            spec = self.get_query_spec(props)
-            group = settings.group_name
-            return spec if group is None else cast("Any", spec).replace_attributes(group_name=group)
-
-        given = settings.given()
-        op: PeakaOpSettings = given.pop("op")
-        del given["group_name"]
-        with blaming(self._context, "queries"):
-            return build_peaka_query_assets(
-                project,
-                selector=given.pop("include"),
-                translator=ComponentTranslator(translator.get_asset_spec, in_group),
-                retry_policy=op.retry_policy,
-                pool=op.pool,
-                op_tags=op.tags,
-                resource_key=name,
-                **cast("Any", {**given, "row_count": settings.row_count or "off"}),
-            )
-
-    # Words
-
-    def _at(self, *path: str | int) -> dg.ResolutionContext:
-        """Where a field stands."""
-        context = self._context
-        for part in path:
-            context = context.at_path(part)
-        return context
+                yield build_peaka_polling_sensor([*assets, *queries], resource_key=name, **arguments)
 
     def _warn(self, text: str) -> None:
         """Warn, by the component's name and file."""
         tree = self._context.source_position_tree
         place = f"{tree.position.filename}: " if tree else ""
         dg.get_dagster_logger("peaka").warning("%s%s: %s", place, type(self).__name__, text)
+
+
+class ComponentTranslator(DagsterPeakaTranslator):
+    """Asks the component."""
+
+    def __init__(
+        self,
+        cache_spec: Callable[[PeakaCache], dg.AssetSpec],
+        query_spec: Callable[[PeakaQuery], dg.AssetSpec],
+    ) -> None:
+        super().__init__()
+        self._cache_spec, self._query_spec = cache_spec, query_spec
+
+    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+        """The spec of a cache's asset."""
+        return self._cache_spec(props)
+
+    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
+        """The spec of a query's asset."""
+        return self._query_spec(props)
+
+
+def written_place(cache: PeakaCache) -> dict[str, str]:
+    """The metadata by which a step finds a cache that is written out; its table stands for its id."""
+    identity, _ = identity_of(None, cache.id) if cache.table_name else identity_of(cache.id, None)
+    return identity
 
 
 def name_of(context: dg.ComponentLoadContext) -> str:

@@ -2,12 +2,21 @@
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, cast
 
 import dagster as dg
-from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from dagster_peaka.caches.declared import RowCount as RowCounts
+from dagster_peaka.caches.declared import checked_fingerprint
 from dagster_peaka.caches.selection import PeakaCacheChoice, PeakaCacheSelector
 from dagster_peaka.component.fields import Anything, Count, Duration, NotNegative, Section, Tags, Texts
 from dagster_peaka.component.reading import FIELDS_WANTED, field_error
@@ -56,26 +65,22 @@ def _as_resource(value: Any) -> PeakaResource:
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"must be a PeakaResource; in YAML, {FIELDS_WANTED}")
-    said = _Connection(**cast("Mapping[str, Any]", value)).given()
+    said = dict(_Connection(**cast("Mapping[str, Any]", value)))
     if isinstance(said["api_key"], _Variable):
         said["api_key"] = dg.EnvVar(said["api_key"].env)
     return PeakaResource(**said)
 
 
-if TYPE_CHECKING:
-    Connection: TypeAlias = PeakaResource
-else:
-    Connection = Annotated[PeakaResource, BeforeValidator(_as_resource, json_schema_input_type=_Connection)]
+Connection = Annotated[PeakaResource, BeforeValidator(_as_resource, json_schema_input_type=_Connection)]
 
 
 def with_variable(connection: Any) -> Any:
-    """The settings of a connection, in which the key is named by its variable wherever that can be."""
+    """The settings of a connection; where their key is a template of one variable, that variable is named instead."""
     if not isinstance(connection, Mapping):
         return connection
     settings = cast("Mapping[str, Any]", connection)
-    key = settings.get("api_key", {"env": API_KEY_VARIABLE})
-    found = ENVIRONMENT_TEMPLATE.fullmatch(str(key).strip())
-    return {**settings, "api_key": {"env": found[1]} if found else key}
+    found = ENVIRONMENT_TEMPLATE.fullmatch(str(settings.get("api_key")).strip())
+    return {**settings, "api_key": {"env": found[1]}} if found else settings
 
 
 # Which caches
@@ -178,6 +183,35 @@ def _row_count(value: object) -> object:
 RowCount = Annotated[Literal["query", "off", False], BeforeValidator(_row_count)]
 """Where row counts come from; ``dg check yaml`` takes ``off`` without quotes for a truth value."""
 
+
+class _Followed(Section):
+    row_count: RowCount | None = None
+    """What dagster/row_count is taken from afterwards; by default nothing."""
+    fingerprint: Annotated[str, AfterValidator(checked_fingerprint)] | None = None
+    """What data versions are made of: a select list of aggregates (of a cache also checksum); by default ids."""
+    wait: bool | None = None
+    """Whether the step waits for the end of what it triggers; false needs polling_sensor."""
+    on_schedule: Literal["ignore", "warn", "disable"] | None = None
+    """What is done about schedules by which Peaka does the same by itself."""
+
+    @property
+    def followed(self) -> dict[str, Any]:
+        """As the factories take it."""
+        return {
+            "row_count": self.row_count or "off",
+            "fingerprint": self.fingerprint,
+            "wait": self.wait is not False,
+            "on_schedule": self.on_schedule or "warn",
+        }
+
+
+class SyncFields(_Followed):
+    """How caches are synced: all of them, or some. As ``peaka/<name>`` in metadata, each tells a step how to sync."""
+
+    mode: Literal["incremental", "full_refresh"] | None = None
+    """How the cache is synced."""
+
+
 # Checks and sensors
 
 
@@ -207,7 +241,7 @@ class PeakaCheckSettings(Section):
     def chosen(self) -> PeakaCacheChecks:
         """As the factories take it."""
         severity = dg.AssetCheckSeverity[self.severity] if self.severity else None
-        return cast("PeakaCacheChecks", {**self.given(), "severity": severity})
+        return cast("PeakaCacheChecks", {**dict(self), "severity": severity})
 
 
 class _SensorSettings(Section):
@@ -232,7 +266,7 @@ class _SensorSettings(Section):
     def arguments(self, name: str) -> dict[str, Any]:
         """As the sensor's factory takes them; ``name`` is its name unless another is set."""
         status = dg.DefaultSensorStatus[self.default_status]
-        return {**self.given(), "name": self.name or name, "default_status": status}
+        return {**dict(self), "name": self.name or name, "default_status": status}
 
 
 class PeakaUpstreamSensorSettings(_SensorSettings):
@@ -267,7 +301,7 @@ class PeakaPollingSensorSettings(_SensorSettings):
     """Whether a cache that is seen for the first time brings along what Peaka still shows: 14 days."""
 
 
-class PeakaQuerySettings(Section):
+class PeakaQuerySettings(_Followed):
     """The settings of :func:`~dagster_peaka.build_peaka_query_assets`: which queries become assets, and how.
 
     Example:
@@ -280,14 +314,6 @@ class PeakaQuerySettings(Section):
     """Names or ids, or shell patterns of names; by default all."""
     sources_check: Literal["off", "warn", "block"] = "warn"
     """The check sources_cached before each refresh: none, a warning, or no refresh where it fails."""
-    on_schedule: Literal["ignore", "warn", "disable"] = "warn"
-    """What is done about queries that Peaka also refreshes by a schedule of its own."""
-    wait: bool = True
-    """Whether a step waits for its refresh; false leaves it to the polling_sensor."""
-    row_count: RowCount | None = None
-    """What dagster/row_count is taken from after a refresh; by default nothing."""
-    fingerprint: str | None = Field(default=None, examples=["count(*)"])
-    """What data versions are made of: a select list of aggregates."""
     cancel_on_termination: bool = False
     """Whether terminating a run cancels the refresh that it triggered."""
     group_name: str | None = None

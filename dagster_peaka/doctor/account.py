@@ -17,7 +17,7 @@ from dagster_peaka.api.models import CacheExecution, CacheStatus, Catalog, SyncM
 from dagster_peaka.caches.names import TableName, quoted
 from dagster_peaka.doctor import shapes
 from dagster_peaka.doctor.asking import Asking, OutOfTime, Seen, unread
-from dagster_peaka.doctor.readings import Name, Reading, take
+from dagster_peaka.doctor.readings import Reading, take
 from dagster_peaka.errors import PeakaError, PeakaNotFoundError, PeakaResponseError
 
 SAMPLE = 3
@@ -129,7 +129,7 @@ def _admit(asking: Asking, account: Account, listing: Seen[list[CacheStatus]] | 
 
 def _stuck(asking: Asking, account: Account) -> None:
     """The caches with a job that nobody has picked up for long."""
-    stuck: list[Name] = []
+    stuck: list[str] = []
     for status in account.statuses:
         raw = {str(entry.get("id")): entry for entry in shapes.executions_in([account.raw[status.id]])}
         for last in map(status.last, SyncMode):
@@ -181,7 +181,7 @@ def _pages(asking: Asking, account: Account, status: CacheStatus, full: Seen[lis
 def _schedules(asking: Asking, account: Account) -> None:
     asking.waiting("reading schedules")
     asked = account.statuses[:ASKED_FOR_SCHEDULES]
-    scheduled: list[Name] = []
+    scheduled: list[str] = []
     failed: list[PeakaError] = []
     wanted = ((number, calls.get_cache(status.id)) for number, status in enumerate(asked))
     for number, answer in asking.client.collect(wanted, timeout=asking.left):
@@ -201,7 +201,7 @@ def _schedules(asking: Asking, account: Account) -> None:
 
 def _errors(asking: Asking) -> None:
     """How an error looks: of a cache that cannot be there."""
-    missing = asking.name("cache", uuid.uuid4()).text
+    missing = asking.name("cache", uuid.uuid4())
     with asking.reading("an error"):
         try:
             asking.ask(calls.get_cache_status(missing))
@@ -231,7 +231,7 @@ def _cells(answer: Any) -> Iterator[object]:
             yield cell.get("value")
 
 
-def _table(asking: Asking, account: Account, table: TableName, name: Name) -> None:
+def _table(asking: Asking, account: Account, table: TableName, name: str) -> None:
     """Whether a table can be cached and is, in which modes, and what Peaka says of it."""
     for kind, text in zip(("catalog", "schema", "table"), table, strict=True):
         asking.hide(kind, text)

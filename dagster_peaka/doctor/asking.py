@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from dagster_peaka.api.calls import Call
 from dagster_peaka.api.client import PeakaClient
-from dagster_peaka.doctor.readings import Name, Reading, take
+from dagster_peaka.doctor.readings import Reading, take
 from dagster_peaka.errors import PeakaConnectionError, PeakaError, PeakaResponseError
 
 T = TypeVar("T")
@@ -56,8 +56,8 @@ class Asking:
         self.client = client
         self.found = found
         self.waiting = waiting
-        self.names: dict[str, Name] = {}
-        """Every name and id of the account that was seen, by itself."""
+        self.names: dict[str, str] = {}
+        """Every name and id of the account that was seen, each with its kind: what a report replaces it by."""
         self._left_out = 0
         self._until = time.monotonic() + seconds
         self._seconds: list[float] = []
@@ -113,22 +113,22 @@ class Asking:
         value, raw = answer.value
         return Seen(value, raw, answer.server_time, seconds)
 
-    def take(self, name: str, value: Any, *about: Name, said: str = "") -> None:
+    def take(self, name: str, value: Any, *about: str, said: str = "") -> None:
         """Tell a reading."""
         self.found(take(name, value, *about, said=said))
 
     @contextmanager
-    def reading(self, what: str, *about: Name) -> Generator[None]:
+    def reading(self, what: str, *about: str) -> Generator[None]:
         """A block that reads ``what``: where Peaka does not answer in it, that is told, and all goes on behind it."""
         try:
             yield
         except PeakaError as error:
             self.found(unread(what, error, *about))
 
-    def name(self, kind: str, text: object) -> Name:
+    def name(self, kind: str, text: object) -> str:
         """A name or an id of the account; what ends up in a report is never this."""
-        name = Name(kind, str(text))
-        return self.names.setdefault(name.text, name)
+        self.names.setdefault(str(text), kind)
+        return str(text)
 
     def hide(self, kind: str, *texts: str | None) -> None:
         """Names or ids that are in no reading, and may be in what Peaka says."""
@@ -148,7 +148,7 @@ class Asking:
             self.take("out_of_time", self._left_out)
 
 
-def unread(what: str, error: PeakaError, *about: Name) -> Reading:
+def unread(what: str, error: PeakaError, *about: str) -> Reading:
     """The reading of what could not be asked."""
     level = "note" if isinstance(error, OutOfTime) else None
     return take("unread", what, *about, said=str(error), level=level)

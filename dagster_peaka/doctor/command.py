@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.status import Status
@@ -19,7 +19,7 @@ from dagster_peaka.caches.names import TableName
 from dagster_peaka.doctor import account, drawing, report, trial
 from dagster_peaka.doctor.asking import Asking
 from dagster_peaka.doctor.connection import Settings, reach
-from dagster_peaka.doctor.readings import Name, Reading, take
+from dagster_peaka.doctor.readings import Reading, take
 from dagster_peaka.errors import PeakaConfigError
 
 WIDTH = 150
@@ -75,7 +75,7 @@ def _examine(
     found: Callable[..., None],
     console: Console,
     status: Status,
-) -> Mapping[str, Name]:
+) -> Mapping[str, str]:
     """Have all readings told; returns the names that a report has to replace."""
     try:
         client = settings.new_client()
@@ -106,20 +106,14 @@ def _without_key(reading: Reading, key: str) -> Reading:
     redaction = Redaction(key.strip())
 
     def safe(value: Any) -> Any:
-        if isinstance(value, str):
-            text = redaction.text(value)
-            return "".join(letter if letter.isprintable() else " " for letter in text)
         if isinstance(value, list):
-            return [safe(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+            return list(map(safe, cast("list[object]", value)))
+        if isinstance(value, str):
+            return "".join(letter if letter.isprintable() else " " for letter in redaction.text(value))
         return value
 
-    return replace(
-        reading,
-        value=safe(reading.value),
-        meaning=safe(reading.meaning),
-        said=safe(reading.said),
-        about=tuple(Name(name.kind, safe(name.text)) for name in reading.about),
-    )
+    texts = {name: safe(getattr(reading, name)) for name in ("value", "meaning", "said")}
+    return replace(reading, **texts, about=tuple(map(safe, reading.about)))
 
 
 def _save(path: Path, readings: Sequence[Reading], console: Console, *, shown: bool) -> bool:

@@ -39,8 +39,7 @@ def show(console: Console, reading: Reading) -> None:
         meaning.append(" " * bool(reading.meaning) + reading.setting, "bold")
     if reading.said and (reading.level != "ok" or len(reading.said) <= SHORT):
         meaning.append(" " * bool(meaning) + shortened(reading.said, LONGEST_SAID), "dim")
-    names = ", ".join(name.text for name in reading.about)
-    found = f"{_written(reading.value)}{f' ({names})' if names else ''}"
+    found = " ".join(filter(None, [_written(reading.value), reading.names]))
     _row(console, mark, reading.title, found, reading.whose, meaning, style)
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
-from dagster_peaka.doctor.readings import Name, Reading, base_of, first_of
+from dagster_peaka.doctor.readings import Reading, base_of, first_of
 
 FORMAT = 1
 """Raised when a reader of older reports would misread a new one."""
@@ -52,7 +52,7 @@ def written(content: Mapping[str, Any]) -> str:
     return f'{{\n{head},\n  "readings": [\n{lines}\n  ]\n}}\n'
 
 
-def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> list[Reading]:
+def without_names(readings: Sequence[Reading], names: Mapping[str, str]) -> list[Reading]:
     """The readings with ``table-1`` in place of a table's name, and so on; the same name is the same everywhere.
 
     What Peaka said is kept, because it is what a bug is found by, less every known name and whatever looks like an id,
@@ -60,10 +60,10 @@ def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> lis
     """
     aliases: dict[str, str] = {}
     count: dict[str, int] = {}
-    for text, name in names.items():
+    for text, kind in names.items():
         if text.strip() and text.casefold() not in (*aliases, *PUBLIC):
-            count[name.kind] = count.get(name.kind, 0) + 1
-            aliases[text.casefold()] = f"{name.kind}-{count[name.kind]}"
+            count[kind] = count.get(kind, 0) + 1
+            aliases[text.casefold()] = f"{kind}-{count[kind]}"
     known = "|".join(re.escape(text) for text in sorted(aliases, key=len, reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{known})(?!\w)", re.IGNORECASE) if known else None
 
@@ -75,7 +75,7 @@ def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> lis
     return [
         replace(
             reading,
-            about=tuple(Name(kind, aliases.get(text.casefold(), kind)) for kind, text in reading.about),
+            about=tuple(aliases.get(name.casefold(), "…") for name in reading.about),
             said=hidden(reading.said),
         )
         for reading in readings
@@ -83,5 +83,5 @@ def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> lis
 
 
 def _entry(reading: Reading) -> dict[str, Any]:
-    entry = {**asdict(reading), "about": [name.text for name in reading.about]}
-    return {key: value for key, value in entry.items() if value not in ("", [], False) or key == "value"}
+    entry = asdict(reading)
+    return {key: value for key, value in entry.items() if value not in ("", (), False) or key == "value"}

@@ -16,7 +16,6 @@ from dagster_peaka.caches.names import TableName
 from dagster_peaka.doctor import shapes
 from dagster_peaka.doctor.account import PAGE, Account, count
 from dagster_peaka.doctor.asking import Asking, OutOfTime, Seen
-from dagster_peaka.doctor.readings import Name
 from dagster_peaka.errors import PeakaApiError, PeakaError, PeakaUnknownOutcomeError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
@@ -126,7 +125,7 @@ def sync(asking: Asking, cache: CacheStatus, table: TableName) -> None:
         asking.take("sync", "refused" if refused else "not possible", name, said=str(error))
 
 
-def _count(asking: Asking, table: TableName, what: str, name: Name) -> None:
+def _count(asking: Asking, table: TableName, what: str, name: str) -> None:
     rows = count(asking, table)
     if rows is not None:
         asking.take(what, rows, name)
@@ -159,7 +158,7 @@ def _follow(asking: Asking, cache: CacheStatus, watch: _Watch) -> None:
         time.sleep(min(max(FIRST_PAUSE, watch.elapsed / 10), LONGEST_PAUSE, asking.left))
 
 
-def _of_sync(asking: Asking, watch: _Watch, name: Name) -> None:
+def _of_sync(asking: Asking, watch: _Watch, name: str) -> None:
     if watch.ahead is not None:
         asking.take("status_ahead", watch.ahead)
     if watch.newest is None:
