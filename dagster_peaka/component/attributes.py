@@ -15,13 +15,7 @@ from typing_extensions import Self
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.component.fields import Anything, Key, Section, Tags, Texts, asset_key, instance_of
-from dagster_peaka.component.reading import (
-    blaming,
-    is_late,
-    problem_at,
-    rendered,
-    validated,
-)
+from dagster_peaka.component.reading import blaming, is_late, problem_at, rendered, validated
 from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, SyncFields
 from dagster_peaka.steps.specs import AssetCondition
 from dagster_peaka.translator import AssetKeyLike
@@ -155,11 +149,6 @@ def source_key(context: dg.ResolutionContext, source: Any, props: PeakaCache) ->
 
 
 # What is different for some caches, and caches that are written out
-
-NEEDS_POLLING = (
-    "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
-    "polling_sensor, or wait for the syncs."
-)
 
 
 class PeakaCacheAttributes(SyncFields, PeakaAssetAttributes):

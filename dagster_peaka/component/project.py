@@ -18,7 +18,6 @@ from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQu
 from dagster_peaka.caches.selection import select
 from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.component.attributes import (
-    NEEDS_POLLING,
     Condition,
     Entries,
     PeakaAssetAttributes,
@@ -31,13 +30,12 @@ from dagster_peaka.component.attributes import (
 from dagster_peaka.component.fields import Open, model_of, switched
 from dagster_peaka.component.reading import (
     Exact,
-    Loc,
     PeakaYamlError,
     all_problems,
     as_written,
     blaming,
-    field_error,
     problem_at,
+    refuse,
     validated,
 )
 from dagster_peaka.component.scaffold import PeakaProjectComponentScaffolder
@@ -79,6 +77,13 @@ from dagster_peaka.translator import DagsterPeakaTranslator
 
 NO_OLDER_STATE = DefsStateConfigArgs.legacy_code_server_snapshots().management_type
 """How state is kept where Dagster fetches it with every load and keeps nothing of what was before."""
+
+NO_OWN_STEP = "a cache has no step of its own with step_per {}: set op of the component."
+
+NEEDS_POLLING = (
+    "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
+    "polling_sensor, or wait for the syncs."
+)
 
 NOTHING_UPSTREAM = (
     "there is nothing to watch, because no cache's asset depends on another. Say by source_asset_key, or by deps in "
@@ -218,38 +223,30 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
 
     @model_validator(mode="after")
     def _can_be_meant(self) -> "PeakaProjectComponent":
-        written, unpolled = self.caches is not None, not self.polling_sensor
-        queries = switched(self.queries, PeakaQuerySettings)
-        refused: list[tuple[Loc, Any, str]] = [
-            (
-                ("selection",),
-                written and self.selection,
+        if self.caches is not None:
+            refuse(
+                self.selection,
                 "chooses among fetched caches; with caches there are none. Drop one.",
-            ),
-            (
-                ("queries",),
-                written and queries,
+                "selection",
+            )
+            refuse(
+                self.queries,
                 "are fetched with the caches; with caches that are written out there are none.",
-            ),
-            (
-                ("checks", "columns_unchanged"),
-                written and self.checks and self.checks.columns_unchanged,
+                "queries",
+            )
+            refuse(
+                self.checks and self.checks.columns_unchanged,
                 "compares with the columns of a snapshot; of caches that are written out there is none.",
-            ),
-            (("wait",), unpolled and self.wait is False, NEEDS_POLLING),
-            (("queries", "wait"), unpolled and queries and queries.wait is False, NEEDS_POLLING),
-        ]
-        own_steps = self.step_per == "cache"
+                *("checks", "columns_unchanged"),
+            )
+        unpolled, queries = not self.polling_sensor, switched(self.queries, PeakaQuerySettings)
+        refuse(unpolled and self.wait is False, NEEDS_POLLING, "wait")
+        refuse(unpolled and queries and queries.wait is False, NEEDS_POLLING, "queries", "wait")
+        shared = "" if self.step_per == "cache" else NO_OWN_STEP.format(self.step_per)
         for field, several in (("overrides", self.overrides), ("caches", self.caches or ())):
             for number, each in enumerate(several):
-                own_op = (
-                    f"a cache has no step of its own with step_per {self.step_per}: set op of the component."
-                )
-                refused.append(((field, number, "op"), each.op is not None and not own_steps, own_op))
-                refused.append(((field, number, "wait"), each.wait is False and unpolled, NEEDS_POLLING))
-        for loc, wrong, problem in refused:
-            if wrong:
-                raise field_error(loc, problem)
+                refuse(shared and each.op is not None, shared, field, number, "op")
+                refuse(unpolled and each.wait is False, NEEDS_POLLING, field, number, "wait")
         return self
 
     # What Dagster asks of a component with state
@@ -546,7 +543,6 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
                 yield build_peaka_polling_sensor([*assets, *queries], resource_key=name, **arguments)
 
     def _warn(self, text: str) -> None:
-        """Warn, by the component's name and file."""
         tree = self._context.source_position_tree
         place = f"{tree.position.filename}: " if tree else ""
         dg.get_dagster_logger("peaka").warning("%s%s: %s", place, type(self).__name__, text)

@@ -31,7 +31,6 @@ SETTINGS_CONFIG = ConfigDict(
     arbitrary_types_allowed=True,
     hide_input_in_errors=True,
     coerce_numbers_to_str=True,  # templates come to numbers wherever they can
-    use_attribute_docstrings=True,
 )
 
 
@@ -188,10 +187,11 @@ class PeakaYamlError(PeakaConfigError, ResolutionException):
     """A mistake in YAML. The message says where: file, line and field. Dagster adds nothing to its own kind."""
 
 
-def field_error(loc: Loc, problem: str) -> ValidationError:
-    """What a validator of a whole model raises about one of its fields."""
-    kind = PydanticCustomError("peaka_field", "{problem}", {"problem": problem})
-    return ValidationError.from_exception_data("", [{"type": kind, "loc": loc, "input": problem}])
+def refuse(wrong: object, problem: str, *loc: str | int) -> None:
+    """Raise, in a validator of a whole model, what is wrong with one of its fields."""
+    if wrong:
+        kind = PydanticCustomError("peaka_field", "{problem}", {"problem": problem})
+        raise ValidationError.from_exception_data("", [{"type": kind, "loc": loc, "input": problem}])
 
 
 def problem_at(context: dg.ResolutionContext, problem: str, *loc: str | int) -> PeakaYamlError:

@@ -19,7 +19,7 @@ from dagster_peaka.caches.declared import RowCount as RowCounts
 from dagster_peaka.caches.declared import checked_fingerprint
 from dagster_peaka.caches.selection import PeakaCacheChoice, PeakaCacheSelector
 from dagster_peaka.component.fields import Anything, Count, Duration, NotNegative, Section, Tags, Texts
-from dagster_peaka.component.reading import FIELDS_WANTED, field_error
+from dagster_peaka.component.reading import FIELDS_WANTED, refuse
 from dagster_peaka.resource import ON_RUNNING, PeakaResource
 from dagster_peaka.steps.checks import PeakaCacheChecks
 
@@ -127,8 +127,8 @@ class _RetryPolicy(Section):
     @model_validator(mode="after")
     def _has_a_delay_to_change(self) -> "_RetryPolicy":
         for name in ("backoff", "jitter"):
-            if getattr(self, name) is not None and self.delay is None:
-                raise field_error((name,), "needs delay, which it changes.")
+            without = self.delay is None and getattr(self, name) is not None
+            refuse(without, "needs delay, which it changes.", name)
         return self
 
 
