@@ -233,11 +233,7 @@ def instance_of(kind: type[Any], example: str) -> Any:
 
 
 def asset_key(value: Any) -> dg.AssetKey:
-    """The asset key that a value means.
-
-    Raises:
-        ValueError: for anything but a key, a text, or a list of texts.
-    """
+    """The asset key that a value means; a ``ValueError`` for anything but a key, a text, or a list of texts."""
     if isinstance(value, dg.AssetKey):
         return value
     if isinstance(value, str) and value:

@@ -155,7 +155,10 @@ def _histories(asking: Asking, account: Account, tables: Sequence[TableName]) ->
         if not histories:
             asking.take("history", "answers")
             with asking.reading("a page of a history"):
-                _pages(asking, account, status, history)
+                pair = shapes.objects(asking.ask(calls.get_execution_history(status.id, 2)).raw)
+                second = shapes.objects(asking.ask(calls.get_execution_history(status.id, 1, 1)).raw)
+                newest = {str(entry.get("id")) for entry in shapes.executions_in([account.raw[status.id]])}
+                asking.found(*shapes.of_history(shapes.objects(history.raw), pair, second, newest))
         histories.append(history)
     if not begun:
         asking.take("history", "none")
@@ -169,13 +172,6 @@ def _histories(asking: Asking, account: Account, tables: Sequence[TableName]) ->
     modes = Counter(mode for status in begun if (mode := shapes.first_mode(account.raw[status.id])))
     for mode, _ in modes.most_common(1):
         asking.take("first_sync_mode", mode)
-
-
-def _pages(asking: Asking, account: Account, status: CacheStatus, full: Seen[list[CacheExecution]]) -> None:
-    pair = shapes.objects(asking.ask(calls.get_execution_history(status.id, 2)).raw)
-    second = shapes.objects(asking.ask(calls.get_execution_history(status.id, 1, 1)).raw)
-    newest = {str(entry.get("id")) for entry in shapes.executions_in([account.raw[status.id]])}
-    asking.found(*shapes.of_history(shapes.objects(full.raw), pair, second, newest))
 
 
 def _schedules(asking: Asking, account: Account) -> None:
@@ -224,7 +220,6 @@ def _queries(asking: Asking) -> None:
 
 
 def _cells(answer: Any) -> Iterator[object]:
-    """The values in an answer of cells."""
     rows = cast("shapes.Json", answer).get("data") if isinstance(answer, dict) else None
     for row in cast("list[object]", rows) if isinstance(rows, list) else []:
         for cell in shapes.objects(row):

@@ -117,7 +117,6 @@ def _without_key(reading: Reading, key: str) -> Reading:
 
 
 def _save(path: Path, readings: Sequence[Reading], console: Console, *, shown: bool) -> bool:
-    """Write the report, and say what is in it."""
     text = report.written(report.as_json(readings))
     try:
         path.write_text(text, encoding="utf-8")

@@ -49,11 +49,7 @@ class Settings:
         return self.base_url or ZONES.get(self.zone.lower(), "")
 
     def new_client(self) -> PeakaClient:
-        """A client of these settings.
-
-        Raises:
-            PeakaConfigError: for one that cannot work.
-        """
+        """A client of these settings; a ``PeakaConfigError`` for those that cannot work."""
         if not self.api_key.strip():
             raise PeakaConfigError(
                 "PEAKA_API_KEY is not set, nor what --api-key-variable names: set it to a Partner or Project key."
@@ -72,11 +68,7 @@ class Settings:
 
 
 def reach(asking: Asking, settings: Settings) -> Seen[list[Catalog]] | None:
-    """Tell the readings of the way to Peaka.
-
-    Returns:
-        The project's catalogs; None where nothing else is to be asked.
-    """
+    """Tell the readings of the way to Peaka; returns the catalogs, or None where nothing else is to be asked."""
     project = asking.name("project", settings.project_id)
     if settings.base_url is not None:
         asking.hide("address", urlsplit(settings.address).netloc)
@@ -109,7 +101,6 @@ def reach(asking: Asking, settings: Settings) -> Seen[list[Catalog]] | None:
 
 
 def _of_key(info: Seen[KeyInfo] | PeakaError, settings: Settings, asking: Asking) -> None:
-    """Whose key it is."""
     if isinstance(info, PeakaError):
         missing = isinstance(info, PeakaNotFoundError)
         asking.take("info", "missing" if missing else "refused", said="" if missing else str(info))
