@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from dagster_peaka.component.reading import SETTINGS_CONFIG, TEMPLATE, Exact, as_read, validated
+from dagster_peaka.component.reading import TEMPLATE, Exact, as_read, validated
 
 S = TypeVar("S", bound="Section")
 
@@ -34,7 +34,12 @@ S = TypeVar("S", bound="Section")
 class Own(dg.Resolvable, dg.Model):
     """The fields that a subclass of a section has besides: Dagster resolves them, as those of any component."""
 
-    model_config = SETTINGS_CONFIG
+    model_config = ConfigDict(
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        coerce_numbers_to_str=True,  # templates come to numbers wherever they can
+    )
 
 
 class Open(BaseModel):
@@ -73,10 +78,8 @@ def model_of(section: type[BaseModel], described: type[BaseModel]) -> type[Open]
     return model
 
 
-class Section(dg.Resolvable, dg.Model):
+class Section(Own):
     """A part of a component's attributes, in YAML and in Python alike. An unknown field is an error."""
-
-    model_config = SETTINGS_CONFIG
 
     @classmethod
     def model(cls) -> type[Open]:

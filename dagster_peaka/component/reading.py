@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 import dagster as dg
 import yaml
 from dagster.components.resolved.errors import ResolutionException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from dagster_peaka.caches.names import near_matches
@@ -25,14 +25,6 @@ M = TypeVar("M", bound=BaseModel)
 
 Loc = tuple[str | int, ...]
 """Where in a document something stands: names of fields, and positions in lists."""
-
-SETTINGS_CONFIG = ConfigDict(
-    extra="forbid",
-    arbitrary_types_allowed=True,
-    hide_input_in_errors=True,
-    coerce_numbers_to_str=True,  # templates come to numbers wherever they can
-)
-
 
 # Strings as they are written
 

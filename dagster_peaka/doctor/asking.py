@@ -1,4 +1,7 @@
-"""One call at a time, within the doctor's time: its result, the raw JSON that it was read from, how long it took."""
+"""One call at a time, within the doctor's time: its result, the raw JSON that it was read from, how long it took.
+
+Readings are told from here, too, and what could not be read is one of them.
+"""
 
 from __future__ import annotations
 
