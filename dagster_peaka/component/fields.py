@@ -73,7 +73,7 @@ def model_of(section: type[BaseModel], described: type[BaseModel]) -> type[Open]
         for name, field in section.model_fields.items()
         if name not in described.model_fields
     }
-    model = create_model(section.__name__, __base__=Open)
+    model = create_model(f"{section.__name__}Model", __base__=Open)
     model.described, model.own = described, create_model(section.__name__, __base__=Own, **own)
     return model
 
@@ -111,11 +111,12 @@ def _said_of_fields(section: type) -> dict[str, str]:
     """
     said: dict[str, str] = {}
     for cls in reversed(section.__mro__[: section.__mro__.index(Section)]):
-        with suppress(OSError, TypeError, ValueError):  # of a class that no file defines
+        with suppress(OSError, TypeError, SyntaxError):  # of a class that no file defines
             (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
-            for field, text in pairwise(cast("ast.ClassDef", definition).body):
-                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                    said[ast.unparse(field.target)] = inspect.cleandoc(ast.literal_eval(text.value))
+            for field, below in pairwise(cast("ast.ClassDef", definition).body):
+                text = below.value if isinstance(below, ast.Expr) else None
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                    said[ast.unparse(field.target)] = inspect.cleandoc(str(text.value))
     return said
 
 
