@@ -5,30 +5,18 @@ cache; everything else when the YAML is read. Dagster's ``post_processing`` says
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import dagster as dg
 from dagster.components import AssetAttributesModel
-from pydantic import AfterValidator, BeforeValidator, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ModelWrapValidatorHandler, model_validator
 from typing_extensions import Self
 
-from dagster_peaka.api.settings import bare
-from dagster_peaka.caches.declared import checked_fingerprint
 from dagster_peaka.caches.names import TableName, checked_cache_id
 from dagster_peaka.caches.project import PeakaCache
-from dagster_peaka.component.fields import Anything, Key, Tags, Texts, asset_key, doc, fields_of, instance_of
-from dagster_peaka.component.reading import (
-    SETTINGS_CONFIG,
-    Loc,
-    Section,
-    blaming,
-    field_error,
-    is_late,
-    problem_at,
-    rendered,
-    validated,
-)
-from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, RowCount
+from dagster_peaka.component.fields import Anything, Key, Section, Tags, Texts, asset_key, instance_of
+from dagster_peaka.component.reading import blaming, is_late, problem_at, rendered, validated
+from dagster_peaka.component.settings import WHICH_CACHES, PeakaOpSettings, SyncFields
 from dagster_peaka.steps.specs import AssetCondition
 from dagster_peaka.translator import AssetKeyLike
 
@@ -41,15 +29,17 @@ FRESHNESS = "{{ dg.FreshnessPolicy.time_window(fail_window=datetime.timedelta(ho
 Freshness = Annotated[dg.FreshnessPolicy, instance_of(dg.FreshnessPolicy, FRESHNESS)]
 
 
-def of_dagster(name: str, *examples: Any) -> doc:
+def of_dagster(name: str, *examples: Any) -> Any:
     """What Dagster says about an attribute of assets."""
-    return doc(AssetAttributesModel.model_fields[name].description or "", *examples)
+    description = AssetAttributesModel.model_fields[name].description
+    return Field(description=description, examples=list(examples) or None)
 
 
 class PeakaAssetAttributes(Section):
     """What an asset is called and shows. What is not set stays as it is; tags and metadata are added."""
 
-    key: Annotated[Key | None, doc("The asset's key.", "lake/{{ props.table_name }}")] = None
+    key: Key | None = Field(default=None, examples=["lake/{{ props.table_name }}"])
+    """The asset's key."""
     key_prefix: Annotated[Key | None, of_dagster("key_prefix", "lake")] = None
     group_name: Annotated[str | None, of_dagster("group_name", "lake")] = None
     description: Annotated[str | None, of_dagster("description")] = None
@@ -64,38 +54,29 @@ class PeakaAssetAttributes(Section):
     ] = None
     freshness_policy: Annotated[Freshness | None, of_dagster("freshness_policy", FRESHNESS)] = None
 
-    _late: Mapping[str, Any] = PrivateAttr(default={})
-
     @model_validator(mode="wrap")
     @classmethod
-    def _keep_what_is_late(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+    def _leave_what_is_late(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """A template of ``props`` or ``spec`` stays in its field until :meth:`of` renders it."""
         if not isinstance(values, Mapping):
             return handler(values)
         said = cast("Mapping[str, Any]", values)
         late = {name: value for name, value in said.items() if name in cls.model_fields and is_late(value)}
         attributes = handler({name: value for name, value in said.items() if name not in late})
-        attributes._late = late  # noqa: SLF001 (its own)
+        for name, template in late.items():
+            setattr(attributes, name, template)
         return attributes
 
     def of(self, context: dg.ResolutionContext, spec: dg.AssetSpec, props: PeakaCache) -> Self:
-        """The attributes for one cache: with every template rendered.
-
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
-        if not self._late:
+        """The attributes for one cache: with every template rendered."""
+        said = {name: getattr(self, name) for name in self.model_fields_set}
+        late = {name: value for name, value in said.items() if is_late(value)}
+        if not late:
             return self
-        early = {name: getattr(self, name) for name in self.model_fields_set}
-        late = rendered(context, self._late, spec=spec, props=props)
-        return validated(type(self), context, {**early, **late})
+        return validated(type(self), context, {**said, **rendered(context, late, spec=spec, props=props)})
 
     def on(self, context: dg.ResolutionContext, spec: dg.AssetSpec, props: PeakaCache) -> dg.AssetSpec:
-        """The spec with these attributes.
-
-        Raises:
-            PeakaConfigError: naming file, line and field, when a template cannot be rendered for this cache, or Dagster
-                does not take what it came to.
-        """
+        """The spec with these attributes."""
         said = self.of(context, spec, props)
         changed: Any = spec  # its methods have types that Dagster leaves open
         for name in PeakaAssetAttributes.model_fields:
@@ -121,7 +102,10 @@ class PeakaAssetAttributes(Section):
 TranslationFn: TypeAlias = Callable[[dg.AssetSpec, PeakaCache], dg.AssetSpec]
 """Changes the spec of a cache's asset."""
 
-Translation = Annotated[TranslationFn | PeakaAssetAttributes | str, fields_of(PeakaAssetAttributes, str)]
+Translation = Annotated[
+    TranslationFn | PeakaAssetAttributes | str,
+    BeforeValidator(lambda value: value, json_schema_input_type=PeakaAssetAttributes | str),
+]
 """A function, attributes, or a template that comes to a spec or to attributes."""
 
 SourceKeyFn: TypeAlias = Callable[[PeakaCache], AssetKeyLike | None]
@@ -138,11 +122,7 @@ SourceAssetKey = Annotated[SourceKeyFn | str, BeforeValidator(_source, json_sche
 def translated(
     context: dg.ResolutionContext, translation: Any, spec: dg.AssetSpec, props: PeakaCache
 ) -> dg.AssetSpec:
-    """The spec as a translation has it.
-
-    Raises:
-        PeakaConfigError: naming file, line and field.
-    """
+    """The spec as a translation has it."""
     if callable(translation):
         return cast("TranslationFn", translation)(spec, props)
     if isinstance(translation, str):
@@ -154,73 +134,28 @@ def translated(
     if isinstance(translation, PeakaAssetAttributes):
         return translation.on(context, spec, props)
     problem = f"came to {translation!r:.100}, and it must come to an AssetSpec or to attributes."
-    raise problem_at(context, (), problem)
+    raise problem_at(context, problem)
 
 
 def source_key(context: dg.ResolutionContext, source: Any, props: PeakaCache) -> AssetKeyLike | None:
-    """The key of the asset that stands for the table which a cache copies, or None where there is no such asset.
-
-    Raises:
-        PeakaConfigError: naming file, line and field.
-    """
+    """The key of the asset that stands for the table which a cache copies, or None where there is no such asset."""
     if source is None or callable(source):
         return cast("AssetKeyLike | None", source and source(props))
     value = rendered(context, source, props=props)
     try:
         return None if value in (None, "") else asset_key(value)
     except ValueError as error:
-        problem = str(error)
-    raise problem_at(context, (), problem)
+        raise problem_at(context, str(error)) from None
 
 
 # What is different for some caches, and caches that are written out
-
-NEEDS_POLLING = (
-    "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
-    "polling_sensor, or wait for the syncs."
-)
-
-
-class SyncFields(dg.Model):
-    """How caches are synced: all of them, or some. As ``peaka/<name>`` in metadata, each tells a step how to sync."""
-
-    model_config = SETTINGS_CONFIG
-
-    mode: Annotated[Literal["incremental", "full_refresh"] | None, doc("How the cache is synced.")] = None
-    row_count: Annotated[RowCount | None, doc("What dagster/row_count is taken from after a sync.")] = None
-    fingerprint: Annotated[
-        Annotated[str, AfterValidator(checked_fingerprint)] | None,
-        doc(
-            "What data versions are made of: checksum, or a select list of aggregates; by default execution ids."
-        ),
-    ] = None
-    wait: Annotated[
-        bool | None, doc("Whether the step waits for the sync's end; false needs polling_sensor.")
-    ] = None
-    on_schedule: Annotated[
-        Literal["ignore", "warn", "disable"] | None,
-        doc("What a sync does about Peaka's own schedules of the cache."),
-    ] = None
 
 
 class PeakaCacheAttributes(SyncFields, PeakaAssetAttributes):
     """What an asset is called and shows, and how its cache is synced."""
 
-    op: Annotated[
-        PeakaOpSettings | None, doc("Settings of the cache's own step, in place of the component's.")
-    ] = None
-
-    def check(self, loc: Loc, step_per: str, *, polled: bool) -> None:
-        """Refuse what the component cannot do; ``loc`` is where this stands.
-
-        Raises:
-            PydanticCustomError: naming the field.
-        """
-        if self.op is not None and step_per != "cache":
-            problem = f"a cache has no step of its own with step_per {step_per}: set op of the component."
-            raise field_error((*loc, "op"), problem)
-        if self.wait is False and not polled:
-            raise field_error((*loc, "wait"), NEEDS_POLLING)
+    op: PeakaOpSettings | None = None
+    """Settings of the cache's own step, in place of the component's."""
 
     def added_metadata(self) -> dict[str, object]:
         """What is added to the spec's metadata: by it the step knows how to sync."""
@@ -240,7 +175,9 @@ class PeakaCacheOverride(PeakaCacheAttributes):
             PeakaCacheOverride(match="shop.public.*", mode="full_refresh", group_name="shop")
     """
 
-    match: Annotated[Texts, doc(f"{WHICH_CACHES}.", "shop.public.*", ["shop.public.orders", "crm.*.*"])]
+    match: Texts = Field(
+        description=f"{WHICH_CACHES}.", examples=["shop.public.*", ["shop.public.orders", "crm.*.*"]]
+    )
 
 
 class PeakaCacheEntry(PeakaCacheAttributes):
@@ -252,23 +189,18 @@ class PeakaCacheEntry(PeakaCacheAttributes):
             PeakaCacheEntry(table="shop.public.orders", deps=["landed/orders"])
     """
 
-    table: Annotated[
-        Annotated[str, AfterValidator(lambda table: str(TableName.parse(table)))] | None,
-        doc("The cached table.", "shop.public.orders"),
-    ] = None
-    cache_id: Annotated[
-        Annotated[str, AfterValidator(lambda cache_id: checked_cache_id(bare(cache_id)))] | None,
-        doc("The cache's id, where table is not given."),
-    ] = None
+    table: Annotated[str, AfterValidator(lambda table: str(TableName.parse(table)))] | None = Field(
+        default=None, examples=["shop.public.orders"]
+    )
+    """The cached table."""
+    cache_id: Annotated[str, AfterValidator(checked_cache_id)] | None = None
+    """The cache's id, where table is not given."""
 
     @model_validator(mode="after")
     def _names_one_cache(self) -> "PeakaCacheEntry":
         if (self.table is None) == (self.cache_id is None):
             raise ValueError("give either table or cache_id, and not both.")
         return self
-
-    def __str__(self) -> str:
-        return f"table {self.table}" if self.cache_id is None else f"cache {self.cache_id}"
 
     @property
     def props(self) -> PeakaCache:

@@ -1,11 +1,16 @@
 """What the fields of a component take, and what its schema says about them to ``dg check yaml`` and to editors."""
 
+import ast
+import inspect
 import json
 import re
+import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar, Union, cast
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import dagster as dg
 from pydantic import (
@@ -21,35 +26,102 @@ from pydantic import (
 from pydantic.annotated_handlers import GetJsonSchemaHandler
 from pydantic_core import CoreSchema
 
-from dagster_peaka.component.reading import TEMPLATE, Section, as_read
+from dagster_peaka.component.reading import TEMPLATE, Exact, as_read, validated
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound="Section")
 
 
-class doc(dg.Resolver):  # noqa: N801 (it reads as a function where it is used)
-    """What is said about a field. Templates in it are rendered; all else is left to pydantic.
+class Own(dg.Resolvable, dg.Model):
+    """The fields that a subclass of a section has besides: Dagster resolves them, as those of any component."""
 
-    Dagster also copies a field's own validators and bounds to the model of the YAML, where they would meet templates.
-    They stand inside of a union for that reason: ``Annotated[Positive | None, doc("...")]``.
-    """
+    model_config = ConfigDict(
+        extra="forbid",
+        arbitrary_types_allowed=True,
+        hide_input_in_errors=True,
+        coerce_numbers_to_str=True,  # templates come to numbers wherever they can
+    )
 
-    def __init__(self, description: str, *examples: Any) -> None:
-        super().__init__(
-            # Its signature has types that Dagster leaves open.
-            lambda context, value: cast("Any", context).resolve_value(value),
-            model_field_type=object,
-            inject_before_resolve=False,
-            description=description,
-            examples=list(examples) or None,
-        )
 
+class Open(BaseModel):
+    """What Dagster reads a section's YAML into: as it is. What it says is looked at once, with file and field."""
+
+    model_config = ConfigDict(extra="allow")
+
+    described: ClassVar[type[BaseModel]] = BaseModel
+    own: ClassVar[type[Own]] = Own
+
+    @classmethod
     def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        """The schema of the field."""
-        examples = {"examples": self.examples} if self.examples else {}
-        return {**_readable(handler(schema)), "description": self.description, **examples}
+        described, own = (
+            handler.resolve_ref_schema(handler(part.__pydantic_core_schema__))
+            for part in (cls.described, cls.own.model())
+        )
+        return {
+            **described,
+            "properties": {**described["properties"], **own["properties"]},
+            "required": [*described.get("required", ()), *own.get("required", ())],
+        }
 
+
+@cache
+def model_of(section: type[BaseModel], described: type[BaseModel]) -> type[Open]:
+    """The model of a section's YAML; of its fields, ``described`` has those that are not its own."""
+    own: dict[str, Any] = {
+        name: (field.annotation, field)
+        for name, field in section.model_fields.items()
+        if name not in described.model_fields
+    }
+    model = create_model(f"{section.__name__}Model", __base__=Open)
+    model.described, model.own = described, create_model(section.__name__, __base__=Own, **own)
+    return model
+
+
+class Section(Own):
+    """A part of a component's attributes, in YAML and in Python alike. An unknown field is an error."""
+
+    @classmethod
+    def model(cls) -> type[Open]:
+        """What Dagster reads it into."""
+        return model_of(cls, cls)
+
+    @classmethod
+    def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> Any:
+        """The section, where a field of somebody else's component is one."""
+        return validated(cls, context, Exact.of(context).resolve_value(model.model_extra))
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        described = handler(schema)
+        fields = handler.resolve_ref_schema(described)["properties"]
+        said = _said_of_fields(cls)
+        for name, field in fields.items():
+            about = {word: field.pop(word) for word in ABOUT if word in field}
+            told = {"description": said[name]} if name in said else {}
+            fields[name] = {**_readable(field), **told, **about}
+        return described
+
+
+def _said_of_fields(section: type) -> dict[str, str]:
+    """What stands below the fields of a class and its bases. Pydantic would read that with every import, which takes
+    half a second.
+    """
+    said: dict[str, str] = {}
+    for cls in reversed(section.__mro__[: section.__mro__.index(Section)]):
+        with suppress(OSError, TypeError, SyntaxError):  # of a class that no file defines
+            (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+            for field, below in pairwise(cast("ast.ClassDef", definition).body):
+                text = below.value if isinstance(below, ast.Expr) else None
+                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
+                    said[ast.unparse(field.target)] = inspect.cleandoc(str(text.value))
+    return said
+
+
+ABOUT = ("title", "description", "default", "examples")
+"""What a schema says about a field, beside what it takes."""
 
 TEXT = ["string", "number", "boolean", "null"]
 """What a text may look like to a reader of YAML."""
@@ -91,46 +163,6 @@ def _kind(schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Open(BaseModel):
-    """What Dagster reads a component's YAML into: as it is. What it says is looked at once, with file and field."""
-
-    model_config = ConfigDict(extra="allow")
-
-    described: ClassVar[type[BaseModel]] = BaseModel
-    """Our component."""
-
-    own: ClassVar[type[BaseModel]] = BaseModel
-    """What Dagster makes of the fields that a subclass of it has besides."""
-
-    @classmethod
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """What ``dg check yaml`` and editors go by."""
-        schema = cls.described.model_json_schema(*args, **kwargs)
-        own = cls.own.model_json_schema(*args, **kwargs)
-        for part in ("properties", "$defs"):
-            schema[part].update(own.get(part, {}))
-        schema["required"] += own.get("required", ())
-        return schema
-
-
-@cache
-def model_of(base: type[BaseModel], derived: type[BaseModel]) -> type[Open]:
-    """The model of the YAML of a component.
-
-    Args:
-        base: our component.
-        derived: the model that Dagster makes of it, or of a subclass.
-    """
-    own: dict[str, Any] = {
-        name: (field.rebuild_annotation(), field)
-        for name, field in derived.model_fields.items()
-        if name not in base.model_fields
-    }
-    model = create_model(derived.__name__, __base__=Open)
-    model.described, model.own = base, create_model(derived.__name__, __base__=dg.Model, **own)
-    return model
-
-
 # Types of fields
 
 
@@ -156,15 +188,6 @@ def listed(texts: Texts) -> list[str]:
     return [texts] if isinstance(texts, str) else texts
 
 
-def fields_of(cls: type[Section], *others: Any) -> BeforeValidator:
-    """Makes a section of fields, where YAML may have one of ``others`` as well."""
-
-    def read(value: Any) -> Any:
-        return cls(**cast("Mapping[str, Any]", value)) if isinstance(value, Mapping) else value
-
-    return BeforeValidator(read, json_schema_input_type=Union[(cls, *others)])
-
-
 def switched(value: "bool | S", cls: type[S]) -> S | None:
     """The settings of what is switched on; None where it is off."""
     return (cls() if value else None) if isinstance(value, bool) else value
@@ -180,12 +203,7 @@ DURATION_WANTED = (
 _ISO_DURATION = TypeAdapter(timedelta)
 
 
-def duration(value: Any) -> timedelta:
-    """The duration that a value means.
-
-    Raises:
-        ValueError: for what may be a time of day, and for all that is none.
-    """
+def _duration(value: Any) -> timedelta:
     if isinstance(value, timedelta):
         return value
     try:
@@ -203,7 +221,7 @@ def duration(value: Any) -> timedelta:
 
 
 Duration = Annotated[
-    timedelta, BeforeValidator(duration), WithJsonSchema({"type": ["string", "number", "object"]})
+    timedelta, BeforeValidator(_duration), WithJsonSchema({"type": ["string", "number", "object"]})
 ]
 
 
@@ -219,11 +237,7 @@ def instance_of(kind: type[Any], example: str) -> Any:
 
 
 def asset_key(value: Any) -> dg.AssetKey:
-    """The asset key that a value means.
-
-    Raises:
-        ValueError: for anything but a key, a text, or a list of texts.
-    """
+    """The asset key that a value means; a ``ValueError`` for anything but a key, a text, or a list of texts."""
     if isinstance(value, dg.AssetKey):
         return value
     if isinstance(value, str) and value:

@@ -1,8 +1,7 @@
 """PeakaProjectComponent: a whole Peaka project as assets, from a few lines of YAML."""
 
-import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, cast
 
@@ -12,31 +11,31 @@ from dagster.components.resolved.base import resolve_fields
 from dagster.components.resolved.errors import ResolutionException
 from pydantic import BaseModel, Field, PrivateAttr, StringConstraints, ValidationError, model_validator
 
+from dagster_peaka.assets import checks_of, steps_of
 from dagster_peaka.caches.declared import declared_cache, link
 from dagster_peaka.caches.names import op_name
 from dagster_peaka.caches.project import ANEW, PeakaCache, PeakaProject, PeakaQuery
+from dagster_peaka.caches.selection import select
+from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.component.attributes import (
-    NEEDS_POLLING,
     Condition,
     Entries,
     PeakaAssetAttributes,
     PeakaCacheOverride,
     SourceAssetKey,
-    SyncFields,
     Translation,
     source_key,
     translated,
 )
-from dagster_peaka.component.fields import Open, doc, fields_of, model_of, switched
+from dagster_peaka.component.fields import Open, model_of, switched
 from dagster_peaka.component.reading import (
-    SETTINGS_CONFIG,
     Exact,
     PeakaYamlError,
     all_problems,
     as_written,
     blaming,
-    field_error,
     problem_at,
+    refuse,
     validated,
 )
 from dagster_peaka.component.scaffold import PeakaProjectComponentScaffolder
@@ -48,12 +47,13 @@ from dagster_peaka.component.settings import (
     PeakaQuerySettings,
     PeakaUpstreamSensorSettings,
     Selection,
+    SyncFields,
     with_variable,
 )
 from dagster_peaka.component.state import (
     REFRESH,
+    Said,
     age,
-    fetched,
     nothing_known,
     overrides_of,
     patience_at_load,
@@ -61,21 +61,29 @@ from dagster_peaka.component.state import (
     state_key,
     still_selected,
     unmatched,
+    with_excluded,
     without_trace,
 )
-from dagster_peaka.component.steps import ComponentTranslator, Said, steps_for, written_place
 from dagster_peaka.errors import PeakaConfigError, PeakaError, sentence
 from dagster_peaka.queries.assets import build_peaka_query_assets
 from dagster_peaka.resource import PeakaResource, PeakaSyncConfig
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from dagster_peaka.sensors.upstream import build_peaka_upstream_sensor
 from dagster_peaka.steps.checks import PeakaCacheChecks, step_checks
-from dagster_peaka.steps.specs import SyncSettings, specs_of, warn_of_schedules
+from dagster_peaka.steps.definition import StepSettings
+from dagster_peaka.steps.specs import SyncSettings, identity_of, specs_of, warn_of_schedules
 from dagster_peaka.steps.step import StepResult
 from dagster_peaka.translator import DagsterPeakaTranslator
 
 NO_OLDER_STATE = DefsStateConfigArgs.legacy_code_server_snapshots().management_type
 """How state is kept where Dagster fetches it with every load and keeps nothing of what was before."""
+
+NO_OWN_STEP = "a cache has no step of its own with step_per {}: set op of the component."
+
+NEEDS_POLLING = (
+    "wait: false leaves it to a polling sensor to record what becomes of a sync, and there is none. Set "
+    "polling_sensor, or wait for the syncs."
+)
 
 NOTHING_UPSTREAM = (
     "there is nothing to watch, because no cache's asset depends on another. Say by source_asset_key, or by deps in "
@@ -89,7 +97,7 @@ Phase: TypeAlias = Literal["", "load", "without_peaka", "older"]
 
 
 @dg.scaffold_with(PeakaProjectComponentScaffolder)
-class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Resolvable):
+class PeakaProjectComponent(SyncFields, dg.StateBackedComponent):
     """The caches of a Peaka project as assets. Materializing an asset syncs its cache and records the execution.
 
     Which caches there are, with their columns and schedules, is kept as state: ``dg utils refresh-defs-state`` asks
@@ -110,6 +118,9 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
 
     Override :meth:`get_asset_spec` or :meth:`execute` to change what an asset shows or what a step does.
 
+    Raises:
+        PeakaConfigError: naming file, line and field, when it is read from YAML or makes its definitions.
+
     Example:
         .. code-block:: python
 
@@ -119,85 +130,53 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                     yield from super().execute(context, peaka)
     """
 
-    model_config = SETTINGS_CONFIG
+    connection: Connection
+    """The connection to one project of Peaka. All times are seconds."""
+    selection: Selection | None = Field(default=None, examples=["shop.public.*"])
+    """Which caches of the project become assets; by default all."""
+    caches: Entries | None = Field(
+        default=None,
+        examples=[["shop.public.orders", {"table": "shop.public.items", "mode": "full_refresh"}]],
+    )
+    """The caches, written out by table or id. Nothing is asked and no state kept then."""
+    name: Name | None = Field(default=None, examples=["peaka"])
+    """The key of the resource, and what the names of sensors and of steps for many caches begin with. By default the
+    folder of this file."""
+    step_per: Literal["cache", "catalog", "project"] = "cache"
+    """Whether each cache has a step of its own, or those of a catalog or of the project share one."""
+    op: PeakaOpSettings = PeakaOpSettings()
+    """Settings of the steps."""
+    last_sync_check: bool = False
+    """Whether each asset gets the check last_sync_succeeded, evaluated by every sync."""
+    group_name: str | None = None
+    """The group of all assets; by default one for each catalog."""
+    automation_condition: Condition | None = Field(
+        default=None, examples=["{{ dg.AutomationCondition.eager() }}"]
+    )
+    """When Dagster materializes the assets by itself."""
+    source_asset_key: SourceAssetKey | None = Field(default=None, examples=["landed/{{ props.table_name }}"])
+    """The key of the asset that stands for the table which a cache (props) copies: the cache's asset then depends on
+    it. Nothing where it comes to nothing."""
+    translation: Translation | None = Field(
+        default=None, examples=[{"key_prefix": "lake", "tags": {"source": "{{ props.catalog_type }}"}}]
+    )
+    """What each asset (spec) is called and shows, given its cache (props)."""
+    overrides: list[PeakaCacheOverride] = Field(
+        default=[], examples=[[{"match": "shop.public.*", "mode": "full_refresh"}]]
+    )
+    """What is different for some caches."""
+    checks: PeakaCheckSettings | None = None
+    """Which checks the steps of the syncs evaluate; by default none."""
+    upstream_sensor: bool | PeakaUpstreamSensorSettings = False
+    """A sensor that requests the caches whose upstream assets have new materializations: true, or its settings."""
+    polling_sensor: bool | PeakaPollingSensorSettings = False
+    """A sensor that records the syncs which Peaka's schedules and others started: true, or its settings."""
+    queries: bool | PeakaQuerySettings = False
+    """Materialized queries as assets, refreshed after the caches that they read: true, or their settings."""
+    defs_state: DefsStateConfigArgs = DefsStateConfigArgs.local_filesystem()
+    """Where the state is kept, and whether development renews it."""
 
-    connection: Annotated[Connection, doc("The connection to one project of Peaka. All times are seconds.")]
-    selection: Annotated[
-        Selection | None, doc("Which caches of the project become assets; by default all.", "shop.public.*")
-    ] = None
-    caches: Annotated[
-        Entries | None,
-        doc(
-            "The caches, written out by table or id. Nothing is asked and no state kept then.",
-            ["shop.public.orders", {"table": "shop.public.items", "mode": "full_refresh"}],
-        ),
-    ] = None
-    name: Annotated[
-        Name | None,
-        doc(
-            "The key of the resource, and what the names of sensors and of steps for many caches begin with. By "
-            "default the folder of this file.",
-            "peaka",
-        ),
-    ] = None
-    step_per: Annotated[
-        Literal["cache", "catalog", "project"],
-        doc("Whether each cache has a step of its own, or those of a catalog or of the project share one."),
-    ] = "cache"
-    op: Annotated[PeakaOpSettings, doc("Settings of the steps.")] = PeakaOpSettings()
-    last_sync_check: Annotated[
-        bool, doc("Whether each asset gets the check last_sync_succeeded, evaluated by every sync.")
-    ] = False
-    group_name: Annotated[str | None, doc("The group of all assets; by default one for each catalog.")] = None
-    automation_condition: Annotated[
-        Condition | None,
-        doc("When Dagster materializes the assets by itself.", "{{ dg.AutomationCondition.eager() }}"),
-    ] = None
-    source_asset_key: Annotated[
-        SourceAssetKey | None,
-        doc(
-            "The key of the asset that stands for the table which a cache (props) copies: the cache's asset then "
-            "depends on it. Nothing where it comes to nothing.",
-            "landed/{{ props.table_name }}",
-        ),
-    ] = None
-    translation: Annotated[
-        Translation | None,
-        doc(
-            "What each asset (spec) is called and shows, given its cache (props).",
-            {"key_prefix": "lake", "tags": {"source": "{{ props.catalog_type }}"}},
-        ),
-    ] = None
-    overrides: Annotated[
-        list[PeakaCacheOverride],
-        doc("What is different for some caches.", [{"match": "shop.public.*", "mode": "full_refresh"}]),
-    ] = Field(default=[])
-    checks: Annotated[
-        PeakaCheckSettings | None, doc("Which checks the steps of the syncs evaluate; by default none.")
-    ] = None
-    upstream_sensor: Annotated[
-        Annotated[bool | PeakaUpstreamSensorSettings, fields_of(PeakaUpstreamSensorSettings, bool)],
-        doc(
-            "A sensor that requests the caches whose upstream assets have new materializations: true, or its settings."
-        ),
-    ] = False
-    polling_sensor: Annotated[
-        Annotated[bool | PeakaPollingSensorSettings, fields_of(PeakaPollingSensorSettings, bool)],
-        doc(
-            "A sensor that records the syncs which Peaka's schedules and others started: true, or its settings."
-        ),
-    ] = False
-    queries: Annotated[
-        Annotated[bool | PeakaQuerySettings, fields_of(PeakaQuerySettings, bool)],
-        doc(
-            "Materialized queries as assets, refreshed after the caches that they read: true, or their settings."
-        ),
-    ] = False
-    defs_state: Annotated[
-        DefsStateConfigArgs, doc("Where the state is kept, and whether development renews it.")
-    ] = DefsStateConfigArgs.local_filesystem()
-
-    _context: dg.ResolutionContext | None = PrivateAttr(default=None)
+    _context: dg.ResolutionContext = PrivateAttr(default_factory=dg.ResolutionContext.default)
     _phase: Phase = PrivateAttr(default="")
     _failure: Exception | None = PrivateAttr(default=None)
 
@@ -206,47 +185,38 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
     @classmethod
     def model(cls) -> type[Open]:
         """The schema of the YAML."""
-        return model_of(PeakaProjectComponent, super().model())
+        return model_of(cls, PeakaProjectComponent)
 
     @classmethod
     def load(cls, attributes: BaseModel | None, context: dg.ComponentLoadContext) -> "PeakaProjectComponent":
-        """The component as Dagster found it in a project.
-
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
+        """The component as Dagster found it in a project."""
         if attributes is None:
-            place = context.resolution_context.at_path("attributes")
-            raise problem_at(place, (), "is empty: it needs at least connection, with project_id in it.")
+            problem = "is empty: it needs at least connection, with project_id in it."
+            raise problem_at(context.resolution_context, problem, "attributes")
         return super().load(attributes, context)
 
     @classmethod
     def resolve_from_model(cls, context: dg.ResolutionContext, model: BaseModel) -> "PeakaProjectComponent":
-        """The component as the YAML ``model`` describes it.
-
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
+        """The component as the YAML ``model`` describes it."""
         context = Exact.of(context)
-        written = as_written(context)
-        said = {
-            name: written.get(name, value) if name in PeakaProjectComponent.model_fields else value
-            for name, value in (model.model_extra or {}).items()
-        }
-        fields = cls.model().own.model_fields
-        own = validated(cls.model().own, context, {name: said[name] for name in said if name in fields})
-        said.update((name, getattr(own, name)) for name in own.model_fields_set)
+        written, values = as_written(context), model.model_extra or {}
+        own = cls.model().own
+        others = {name: values[name] for name in values if name in own.model().model_fields}
+        said = {name: written.get(name, value) for name, value in values.items() if name not in others}
         said["connection"] = connection = with_variable(said.get("connection"))
+        ours = {name: said[name] for name in said if name in PeakaProjectComponent.model_fields}
+        checked = validated(own.model(), context, others)
+        others = {name: getattr(checked, name) for name in checked.model_fields_set}
         try:
-            resolved = resolve_fields(Open(**said), cls, context)
+            resolved = resolve_fields(Open(**said, **others), own, context)
         except ResolutionException as error:
             # A subclass's own field: Dagster shows the lines around it, which may hold the key.
-            key = cast("Any", connection)["api_key"] if isinstance(connection, Mapping) else None
+            key = cast("Any", connection).get("api_key") if isinstance(connection, Mapping) else None
             if isinstance(error, PeakaYamlError) or not isinstance(key, str):
                 raise
             problem = PeakaYamlError(str(error).replace(key, "********"))
         else:
-            component = validated(cls, context, {**said, **resolved})
+            component = validated(cls, context, {**said, **context.resolve_value(ours), **resolved})
             component._context = context  # noqa: SLF001 (its own)
             return component
         raise problem
@@ -254,32 +224,29 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
     @model_validator(mode="after")
     def _can_be_meant(self) -> "PeakaProjectComponent":
         if self.caches is not None:
-            refused = {
-                ("selection",): (
-                    self.selection,
-                    "chooses among fetched caches; with caches there are none. Drop one.",
-                ),
-                ("queries",): (
-                    self.queries,
-                    "are fetched with the caches; with caches that are written out there are none.",
-                ),
-                ("checks", "columns_unchanged"): (
-                    self.checks and self.checks.columns_unchanged,
-                    "compares with the columns of a snapshot; of caches that are written out there is none.",
-                ),
-            }
-            for loc, (value, problem) in refused.items():
-                if value:
-                    raise field_error(loc, problem)
-        polled = bool(self.polling_sensor)
-        if self.wait is False and not polled:
-            raise field_error(("wait",), NEEDS_POLLING)
-        queries = switched(self.queries, PeakaQuerySettings)
-        if queries is not None and not queries.wait and not polled:
-            raise field_error(("queries", "wait"), NEEDS_POLLING)
+            refuse(
+                self.selection,
+                "chooses among fetched caches; with caches there are none. Drop one.",
+                "selection",
+            )
+            refuse(
+                self.queries,
+                "are fetched with the caches; with caches that are written out there are none.",
+                "queries",
+            )
+            refuse(
+                self.checks and self.checks.columns_unchanged,
+                "compares with the columns of a snapshot; of caches that are written out there is none.",
+                *("checks", "columns_unchanged"),
+            )
+        unpolled, queries = not self.polling_sensor, switched(self.queries, PeakaQuerySettings)
+        refuse(unpolled and self.wait is False, NEEDS_POLLING, "wait")
+        refuse(unpolled and queries and queries.wait is False, NEEDS_POLLING, "queries", "wait")
+        shared = "" if self.step_per == "cache" else NO_OWN_STEP.format(self.step_per)
         for field, several in (("overrides", self.overrides), ("caches", self.caches or ())):
             for number, each in enumerate(several):
-                each.check((field, number), self.step_per, polled=polled)
+                refuse(shared and each.op is not None, shared, field, number, "op")
+                refuse(unpolled and each.wait is False, NEEDS_POLLING, field, number, "wait")
         return self
 
     # What Dagster asks of a component with state
@@ -313,38 +280,48 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         """
         self._failure = None
         try:
-            return self._fetched().save(state_path)
-        except PeakaYamlError as error:
-            problem: Exception = error
+            self._fetched().save(state_path)
         except (PeakaError, ValidationError, OSError) as error:
-            self._failure = problem = error
-            if self._keeps_no_older_state:
-                # Dagster needs something to hand on to the processes of runs, where everything else is to load.
-                state_path.write_text("")
-                return None
-        raise without_trace(problem) if isinstance(problem, PeakaError) and not self._phase else problem
+            if not isinstance(error, PeakaYamlError):
+                self._failure = error
+                if self._keeps_no_older_state:
+                    # Dagster needs something to hand on to the processes of runs, where everything else is to load.
+                    state_path.write_text("")
+                    return
+            if isinstance(error, PeakaError) and not self._phase:
+                raise without_trace(error) from None
+            raise
 
     def _fetched(self) -> PeakaProject:
+        """A snapshot of the selected caches; every pattern of an override has to mean one of them."""
         if self.caches is not None:
             return self._nobody()
-        connection = self.connection
+        connection, selection, log = self.connection, self.selection, dg.get_dagster_logger("peaka")
         if self._phase == "load" and not self._keeps_no_older_state:
             connection = connection.model_copy(update=patience_at_load(connection))
-        with connection.get_client() as client:
-            queries = bool(self.queries)
-            return fetched(client, self.selection, self.overrides, self._at(), self._log, queries=queries)
+        named: list[PeakaCache] = []
+
+        def noted(cache: PeakaCache) -> bool:
+            # Excludes nothing. But every cache comes by, also one that turns out to be half-configured.
+            named.append(cache)
+            return False
+
+        watched = with_excluded(selection, noted) if self.overrides else selection
+        with connection.get_client() as client, blaming(self._context, "selection"):
+            project = fetch_project(client, watched, log, queries=bool(self.queries))
+        if self.overrides:
+            _, missing = overrides_of(select(named, selection), self.overrides, self._context)
+            if missing:
+                raise all_problems(self._context, missing)
+        return project
 
     def _nobody(self) -> PeakaProject:
         return PeakaProject(project_id=plain(self.connection.project_id), caches=())
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        """The definitions of this component.
-
-        Raises:
-            PeakaConfigError: naming file, line and field.
-        """
+        """The definitions of this component."""
         if self.caches is not None:
-            return self._definitions_of(context, self._nobody(), self.caches)
+            return self._definitions_of(context, self._nobody())
         try:
             return self._built(context, "load")
         except (PeakaError, ValidationError, OSError) as error:
@@ -363,62 +340,45 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
     def build_defs_from_state(
         self, context: dg.ComponentLoadContext, state_path: Path | None
     ) -> dg.Definitions:
-        """The definitions of this component, from the state in a file.
-
-        Raises:
-            PeakaConfigError: naming file, line and field; and the state's file when that cannot be used.
-        """
+        """The definitions of this component, from the state in a file."""
         if state_path is None and self.queries and self._phase != "older":
             # What a release without queries has left, or what was kept before there were any.
             return self._built(context, "older")
         failure, self._failure = self._failure, None
-        why = f" Peaka could not be asked: {sentence(str(failure))}" if failure else ""
+        why = f"Peaka could not be asked: {sentence(str(failure))} " if failure else ""
         if state_path is None or (self._keeps_no_older_state and state_path.stat().st_size == 0):
             # Dagster loads what it has asked for once more, or in another process, without asking again.
             asked = self._keeps_no_older_state or (
                 self.defs_state.refresh_if_dev and os.environ.get("DAGSTER_IS_DEV_CLI")
             )
             if failure or not asked:
-                nothing = nothing_known(self.connection.project_id, self._keeps_no_older_state)
-                self._log.warning("%s:%s %s", self._title, why, nothing)
+                self._warn(f"{why}{nothing_known(self.connection.project_id, self._keeps_no_older_state)}")
             return self._definitions_of(context, self._nobody())
         project = self._loaded(state_path, why)
         is_old = f"the state, which is {age(project.taken_at)}"
         if failure:
-            self._log.warning("%s:%s Going on with %s. %s renews it.", self._title, why, is_old, REFRESH)
+            self._warn(f"{why}Going on with {is_old}. {REFRESH} renews it.")
         caches, missing = still_selected(project.caches, self.selection)
         for name in missing:
-            self._log.warning(
-                "%s: %s It is in the selection, but not in %s. %s renews it.",
-                self._title,
-                unmatched(name, project.caches),
-                is_old,
-                REFRESH,
-            )
+            gone = unmatched(name, project.caches)
+            self._warn(f"{gone} It is in the selection, but not in {is_old}. {REFRESH} renews it.")
         if self.queries and caches and not project.queries:
-            self._log.warning("%s: queries: %s, holds none. %s renews it.", self._title, is_old, REFRESH)
+            self._warn(f"queries: {is_old}, holds none. {REFRESH} renews it.")
         return self._definitions_of(context, project.model_copy(update={"caches": tuple(caches)}))
 
     def _loaded(self, state_path: Path, why: str) -> PeakaProject:
-        """The snapshot in the state's file.
-
-        Raises:
-            PeakaConfigError: when it cannot be used.
-        """
+        expected = self.connection.project_id
         try:
             project = PeakaProject.load(state_path)
+            if not isinstance(expected, dg.EnvVar) and project.project_id != expected:
+                raise PeakaConfigError(
+                    f"The state {state_path} is of project {project.project_id}, and this component of {expected}."
+                )
         except PeakaConfigError as error:
-            problem = str(error).removesuffix(ANEW).strip()
-        else:
-            expected = self.connection.project_id
-            if isinstance(expected, dg.EnvVar) or project.project_id == expected:
-                return project
-            problem = f"The state {state_path} is of project {project.project_id}, and this component of {expected}."
-        raise problem_at(
-            self._context,
-            ("defs_state",),
-            f"{problem} (State key: {self.defs_state_config.key}.) Run {REFRESH}, which makes a new one.{why}",
-        )
+            problem = f"{str(error).removesuffix(ANEW).strip()} (State key: {self.defs_state_config.key}.)"
+            remedy = f"Run {REFRESH}, which makes a new one. {why}".strip()
+            raise problem_at(self._context, f"{problem} {remedy}", "defs_state") from None
+        return project
 
     # From caches to definitions
 
@@ -440,7 +400,7 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
             return dg.AssetSpec(
                 ["peaka", props.id], description=f"Peaka's cache {props.id}.", kinds={"peaka"}
             )
-        place = self._at("source_asset_key")
+        place = self._context.at_path("source_asset_key")
         translator = DagsterPeakaTranslator(
             source_asset_key=lambda props: source_key(place, self.source_asset_key, props)
         )
@@ -465,47 +425,66 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
         of_all = PeakaAssetAttributes(
             group_name=self.group_name, automation_condition=self.automation_condition
         )
-        spec = of_all.on(self._at(), spec, props)
+        spec = of_all.on(self._context, spec, props)
         if self.translation is not None:
-            spec = translated(self._at("translation"), self.translation, spec, props)
+            spec = translated(self._context.at_path("translation"), self.translation, spec, props)
         for context, attributes in said.get(props.id, ()):
             spec = attributes.on(context, spec, props)
         return spec
 
-    def _definitions_of(
-        self, context: dg.ComponentLoadContext, project: PeakaProject, entries: Entries | None = None
-    ) -> dg.Definitions:
+    def _definitions_of(self, context: dg.ComponentLoadContext, project: PeakaProject) -> dg.Definitions:
         """The definitions for the caches of a snapshot, or for those that are written out."""
-        caches = project.caches if entries is None else [entry.props for entry in entries]
-        said, missing = overrides_of(caches, self.overrides, self._at("overrides"))
-        if entries is not None:
-            if missing:
-                raise all_problems(self._context, missing)
-            for number, entry in enumerate(entries):
-                said.setdefault(entry.props.id, []).append((self._at("caches", number), entry))
+        name, written = self.name or name_of(context), self.caches is not None
+        caches = project.caches if self.caches is None else [entry.props for entry in self.caches]
+        said, missing = overrides_of(caches, self.overrides, self._context.at_path("overrides"))
+        if written and missing:
+            raise all_problems(self._context, missing)
         for _, problem in missing if caches else ():
-            self._log.warning("%s: overrides: %s", self._title, problem)
-        translator = ComponentTranslator(lambda props: self._spec(props, said))
-        name = self.name or name_of(context)
-        settings: dict[str, Any] = {"name": name, "step_per": self.step_per, "checks": self._checks()}
-        sync = SyncSettings(
-            self.mode,
-            self.row_count or "off",
-            self.fingerprint,
-            self.wait is not False,
-            self.on_schedule or "warn",
-        )
-        here = () if entries is None else ("caches",)
-        with blaming(self._context, *here):
-            specs = specs_of(caches, translator, sync, None if entries is None else written_place)
+            self._warn(f"overrides: {problem}")
+        for number, entry in enumerate(self.caches or ()):
+            place = self._context.at_path("caches").at_path(number)
+            said.setdefault(entry.props.id, []).append((place, entry))
+        translator = ComponentTranslator(lambda props: self._spec(props, said), self.get_query_spec)
+        with blaming(self._context, *(["caches"] if written else [])):
+            sync = SyncSettings(self.mode, **self.followed)
+            specs = specs_of(caches, translator, sync, written_place if written else None)
             warn_of_schedules(caches, specs)
-            assets = steps_for(caches, specs, said, op=self.op, execute=self.execute, **settings)
-        queries: list[dg.AssetsDefinition] = []
-        chosen = switched(self.queries, PeakaQuerySettings)
-        if chosen is not None and project.queries:
-            queries = self._query_assets(chosen, project, translator, name)
-        with blaming(self._context, *here):
-            return self._definitions(list(assets), name, queries)
+            assets = list(self._steps(caches, specs, said, name))
+            queries = self._queries(project, translator, name)
+            sensors = list(self._sensors(assets, queries, name))
+            resources = {name: self.connection}
+            return dg.Definitions(assets=[*assets, *queries], sensors=sensors, resources=resources)
+
+    def _steps(
+        self, caches: Sequence[PeakaCache], specs: Sequence[dg.AssetSpec], said: Said, name: str
+    ) -> Iterator[dg.AssetsDefinition]:
+        """The steps that sync caches.
+
+        One that is written by its id has a step of its own where there is one per catalog: its catalog is not known.
+        """
+
+        def peaka_sync(
+            context: dg.AssetExecutionContext,
+            config: PeakaSyncConfig,  # noqa: ARG001 (it makes the form of the launchpad)
+        ) -> Iterator[StepResult]:
+            yield from self.execute(context, getattr(context.resources, name))
+
+        checks = self._checks()
+        cache_of = {spec.key: cache for cache, spec in zip(caches, specs, strict=True)}
+        groups: dict[str, list[dg.AssetSpec]] = {"cache": [], self.step_per: []}
+        for cache, spec in zip(caches, specs, strict=True):
+            alone = self.step_per == "catalog" and not cache.table_name
+            groups["cache" if alone else self.step_per].append(spec)
+        for per, group in groups.items():
+            prefix = None if per == "cache" else name
+            members_of = steps_of(per, [cache_of[spec.key] for spec in group], group, prefix, None)
+            for step_name, members in members_of.items():
+                op, cache = self.op, cache_of[members[0].key]
+                for place, attributes in said.get(cache.id, ()) if per == "cache" else ():
+                    own = attributes.of(place, members[0], cache).op
+                    op = own.over(op) if own else op
+                step = StepSettings(op.retry_policy, op.pool, op.tags)
+                yield step.definition(peaka_sync, members, checks_of(members, checks), step_name, name)
 
     def _checks(self) -> PeakaCacheChecks:
         """What the steps evaluate; refused here, so that the error names the field."""
@@ -515,72 +494,84 @@ class PeakaProjectComponent(SyncFields, dg.StateBackedComponent, dg.Model, dg.Re
                 step_checks((), checks)
         return {"last_sync_succeeded": self.last_sync_check, **checks}
 
-    def _definitions(
-        self, assets: Sequence[dg.AssetsDefinition], name: str, queries: Sequence[dg.AssetsDefinition] = ()
-    ) -> dg.Definitions:
-        """The assets, with the resource that they need, and with sensors."""
-        for spec in (spec for definition in assets for spec in definition.specs):
+    def _queries(
+        self, project: PeakaProject, translator: DagsterPeakaTranslator, name: str
+    ) -> list[dg.AssetsDefinition]:
+        """The assets of a project's queries; what they read besides its caches is outside of them."""
+        said = switched(self.queries, PeakaQuerySettings)
+        if said is None or not project.queries:
+            return []
+        with blaming(self._context, "queries"):
+            assets = build_peaka_query_assets(
+                project,
+                selector=said.include,
+                translator=translator,
+                sources_check=said.sources_check,
+                retry_policy=said.op.retry_policy,
+                pool=said.op.pool,
+                op_tags=said.op.tags,
+                cancel_on_termination=said.cancel_on_termination,
+                resource_key=name,
+                **said.followed,
+            )
+            group = said.group_name
+            if group is None:
+                return assets
+            # Its signature has types that Dagster leaves open.
+            return [
+                asset.map_asset_specs(lambda spec: cast("Any", spec).replace_attributes(group_name=group))
+                for asset in assets
+            ]
+
+    def _sensors(
+        self, assets: Sequence[dg.AssetsDefinition], queries: Sequence[dg.AssetsDefinition], name: str
+    ) -> Iterator[dg.SensorDefinition]:
+        specs = [spec for definition in assets for spec in definition.specs]
+        for spec in specs:
             if declared_cache(spec).wait is False and not self.polling_sensor:
-                raise problem_at(self._context, (), f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
+                raise problem_at(self._context, f"Asset {spec.key.to_user_string()}: {NEEDS_POLLING}")
         upstream = switched(self.upstream_sensor, PeakaUpstreamSensorSettings)
         polling = switched(self.polling_sensor, PeakaPollingSensorSettings)
-        sensors: list[dg.SensorDefinition] = []
         if upstream is not None and assets:
             with blaming(self._context, "upstream_sensor"):
-                if not any(spec.deps for definition in assets for spec in definition.specs):
+                if not any(spec.deps for spec in specs):
                     raise PeakaConfigError(NOTHING_UPSTREAM)
-                arguments = upstream.arguments(f"{name}_upstream_sensor")
-                sensors.append(build_peaka_upstream_sensor(assets, **arguments))
+                yield build_peaka_upstream_sensor(assets, **upstream.arguments(f"{name}_upstream_sensor"))
         if polling is not None and (assets or queries):
             with blaming(self._context, "polling_sensor"):
                 arguments = polling.arguments(f"{name}_polling_sensor")
-                polled = [*assets, *queries]
-                sensors.append(build_peaka_polling_sensor(polled, resource_key=name, **arguments))
-        return dg.Definitions(assets=[*assets, *queries], sensors=sensors, resources={name: self.connection})
+                yield build_peaka_polling_sensor([*assets, *queries], resource_key=name, **arguments)
 
-    def _query_assets(
-        self, settings: PeakaQuerySettings, project: PeakaProject, translator: ComponentTranslator, name: str
-    ) -> list[dg.AssetsDefinition]:
-        """The assets of a project's queries; what they read besides its caches is outside of them."""
+    def _warn(self, text: str) -> None:
+        tree = self._context.source_position_tree
+        place = f"{tree.position.filename}: " if tree else ""
+        dg.get_dagster_logger("peaka").warning("%s%s: %s", place, type(self).__name__, text)
 
-        def in_group(props: PeakaQuery) -> dg.AssetSpec:
-            spec = self.get_query_spec(props)
-            group = settings.group_name
-            return spec if group is None else cast("Any", spec).replace_attributes(group_name=group)
 
-        given = settings.given()
-        op: PeakaOpSettings = given.pop("op")
-        del given["group_name"]
-        with blaming(self._context, "queries"):
-            return build_peaka_query_assets(
-                project,
-                selector=given.pop("include"),
-                translator=ComponentTranslator(translator.get_asset_spec, in_group),
-                retry_policy=op.retry_policy,
-                pool=op.pool,
-                op_tags=op.tags,
-                resource_key=name,
-                **cast("Any", {**given, "row_count": settings.row_count or "off"}),
-            )
+class ComponentTranslator(DagsterPeakaTranslator):
+    """Asks the component."""
 
-    # Words
+    def __init__(
+        self,
+        cache_spec: Callable[[PeakaCache], dg.AssetSpec],
+        query_spec: Callable[[PeakaQuery], dg.AssetSpec],
+    ) -> None:
+        super().__init__()
+        self._cache_spec, self._query_spec = cache_spec, query_spec
 
-    def _at(self, *path: str | int) -> dg.ResolutionContext:
-        """Where a field stands."""
-        context = self._context or dg.ResolutionContext.default()
-        for part in path:
-            context = context.at_path(part)
-        return context
+    def get_asset_spec(self, props: PeakaCache) -> dg.AssetSpec:
+        """The spec of a cache's asset."""
+        return self._cache_spec(props)
 
-    @property
-    def _log(self) -> logging.Logger:
-        return dg.get_dagster_logger("peaka")
+    def get_query_spec(self, props: PeakaQuery) -> dg.AssetSpec:
+        """The spec of a query's asset."""
+        return self._query_spec(props)
 
-    @property
-    def _title(self) -> str:
-        """Which component speaks, and in which file it is."""
-        tree = self._context.source_position_tree if self._context else None
-        return f"{tree.position.filename}: {type(self).__name__}" if tree else type(self).__name__
+
+def written_place(cache: PeakaCache) -> dict[str, str]:
+    """The metadata by which a step finds a cache that is written out; its table stands for its id."""
+    identity, _ = identity_of(None, cache.id) if cache.table_name else identity_of(cache.id, None)
+    return identity
 
 
 def name_of(context: dg.ComponentLoadContext) -> str:

@@ -1,4 +1,7 @@
-"""From YAML to values: strings as they are written, templates by what they come to, file and field in every error."""
+"""From YAML to values: strings as they are written, templates by what they come to, file and field in every error.
+
+Whatever is wrong is a ``PeakaConfigError`` that names file, line and field, or the field alone where there is no file.
+"""
 
 import re
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -9,7 +12,7 @@ from typing import Any, TypeVar, cast
 import dagster as dg
 import yaml
 from dagster.components.resolved.errors import ResolutionException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from dagster_peaka.caches.names import near_matches
@@ -22,24 +25,6 @@ M = TypeVar("M", bound=BaseModel)
 
 Loc = tuple[str | int, ...]
 """Where in a document something stands: names of fields, and positions in lists."""
-
-SETTINGS_CONFIG = ConfigDict(
-    extra="forbid",
-    arbitrary_types_allowed=True,
-    hide_input_in_errors=True,
-    coerce_numbers_to_str=True,  # templates come to numbers wherever they can
-)
-
-
-class Section(dg.Resolvable, dg.Model):
-    """A part of a component's attributes, in YAML and in Python alike. An unknown field is an error."""
-
-    model_config = SETTINGS_CONFIG
-
-    def given(self) -> dict[str, Any]:
-        """All fields, by their names."""
-        return {name: getattr(self, name) for name in type(self).model_fields}
-
 
 # Strings as they are written
 
@@ -126,11 +111,7 @@ class Exact(dg.ResolutionContext):
         )
 
     def resolve_value(self, val: Any, as_type: type | None = None) -> Any:  # noqa: ARG002 (Dagster's own signature)
-        """``val`` with its templates replaced by what they come to.
-
-        Raises:
-            PeakaConfigError: naming file, line and field, where a template cannot be rendered.
-        """
+        """``val`` with its templates replaced by what they come to."""
         if isinstance(val, Mapping):
             members = cast("Mapping[str, Any]", val)
             return {name: self.at_path(name).resolve_value(member) for name, member in members.items()}
@@ -148,7 +129,7 @@ class Exact(dg.ResolutionContext):
             # Not what Dagster shows besides: lines of the file, which may hold the API key.
             lines = str(error).strip().splitlines()
             reason = lines[-1] if lines else type(error).__name__
-        raise problem_at(self, (), reason)
+        raise problem_at(self, reason)
 
     def _come_to(self, template: str) -> Any:
         render = cast("Callable[[str], object]", super().resolve_value)  # its signature leaves types open
@@ -174,19 +155,12 @@ def is_late(value: Any) -> bool:
 
 
 def rendered(context: dg.ResolutionContext, value: Any, **scope: object) -> Any:
-    """``value`` for one cache, with what ``scope`` tells of it.
-
-    Raises:
-        PeakaConfigError: naming file, line and field, where a template cannot be rendered.
-    """
+    """``value`` for one cache, with what ``scope`` tells of it."""
     # Its signature has a type that Dagster leaves open.
     return cast("Any", Exact.of(context)).with_scope(**scope).resolve_value(value)
 
 
 # Errors
-
-FIELD_ERROR = "peaka_field"
-"""The type of errors that say by themselves which field they are about."""
 
 FIELDS_WANTED = "write fields here, each on a line of its own, or a template that comes to them."
 
@@ -205,57 +179,50 @@ class PeakaYamlError(PeakaConfigError, ResolutionException):
     """A mistake in YAML. The message says where: file, line and field. Dagster adds nothing to its own kind."""
 
 
-def field_error(loc: Loc, problem: str) -> PydanticCustomError:
-    """What a validator of a whole model raises about one of its fields."""
-    field = ".".join(map(str, loc))
-    return PydanticCustomError(
-        FIELD_ERROR, "{field}: {problem}", {"field": field, "problem": problem, "loc": loc}
-    )
+def refuse(wrong: object, problem: str, *loc: str | int) -> None:
+    """Raise, in a validator of a whole model, what is wrong with one of its fields."""
+    if wrong:
+        kind = PydanticCustomError("peaka_field", "{problem}", {"problem": problem})
+        raise ValidationError.from_exception_data("", [{"type": kind, "loc": loc, "input": problem}])
 
 
-def problem_at(context: dg.ResolutionContext | None, loc: Loc, problem: str) -> PeakaYamlError:
-    """The error for a field of what ``context`` is about, with file and line where it was read from YAML."""
+def problem_at(context: dg.ResolutionContext, problem: str, *loc: str | int) -> PeakaYamlError:
+    """The error for a field of what ``context`` is about."""
     return all_problems(context, [(loc, problem)])
 
 
-def all_problems(context: dg.ResolutionContext | None, problems: Iterable[tuple[Loc, str]]) -> PeakaYamlError:
+def all_problems(context: dg.ResolutionContext, problems: Iterable[tuple[Loc, str]]) -> PeakaYamlError:
     """One error for all that is wrong."""
     return PeakaYamlError("\n".join(f"{_place(context, loc)}: {problem}" for loc, problem in problems))
 
 
-def _place(context: dg.ResolutionContext | None, loc: Loc) -> str:
+def _place(context: dg.ResolutionContext, loc: Loc) -> str:
     """``/folder/defs.yaml:7: attributes.wait``, or the field alone where nothing was read from a file."""
-    path = [*(context.path if context else ()), *loc]
+    path = [*context.path, *loc]
     field = ".".join(map(str, path))
-    if context is None or context.source_position_tree is None:
+    if context.source_position_tree is None:
         return field
     position, _ = context.source_position_tree.lookup_closest_and_path(path, None)
     return f"{position}: {field}"
 
 
 @contextmanager
-def blaming(context: dg.ResolutionContext | None, *loc: str | int) -> Generator[None, None, None]:
+def blaming(context: dg.ResolutionContext, *loc: str | int) -> Generator[None, None, None]:
     """Says of an error which field, of which file, it is about."""
     try:
         yield
     except PeakaYamlError:
         raise
     except (PeakaConfigError, dg.DagsterError) as error:
-        problem = str(error)
-    else:
-        return
-    raise problem_at(context, loc, problem)
+        raise problem_at(context, str(error), *loc) from None
 
 
-def validated(cls: type[M], context: dg.ResolutionContext | None, values: Mapping[str, Any]) -> M:
-    """An instance of ``cls``.
-
-    Raises:
-        PeakaConfigError: naming file, line and field of every value that makes no sense.
-    """
+def validated(cls: type[M], context: dg.ResolutionContext, values: Mapping[str, Any]) -> M:
+    """An instance of ``cls``, or one error for all that is wrong."""
     try:
         return cls(**values)
     except ValidationError as error:
+        # Raised below, where no error is at hand that holds the values: one of them may be the API key.
         problems = _problems_in(cls, error, values)
     raise all_problems(context, problems)
 
@@ -270,10 +237,7 @@ def _problems_in(cls: type[BaseModel], error: ValidationError, values: Any) -> l
     for line in error.errors(include_url=False):
         loc = _as_it_stands(line["loc"], values, line["type"])
         message = line["msg"].removeprefix("Value error, ")
-        if line["type"] == FIELD_ERROR:
-            context = line.get("ctx", {})
-            loc, message = (*loc, *context["loc"]), str(context["problem"])
-        elif line["type"] == "extra_forbidden":
+        if line["type"] == "extra_forbidden":
             name = str(loc[-1])
             hint = HINTS.get(name) or near_matches(name, _known_fields(cls, loc[:-1]))
             message = f"there is no such field.{hint}"

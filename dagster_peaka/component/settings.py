@@ -2,24 +2,24 @@
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, cast
+from typing import Annotated, Any, Literal, cast
 
 import dagster as dg
-from pydantic import BeforeValidator, Field, WithJsonSchema, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    WithJsonSchema,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from dagster_peaka.caches.declared import RowCount as RowCounts
+from dagster_peaka.caches.declared import checked_fingerprint
 from dagster_peaka.caches.selection import PeakaCacheChoice, PeakaCacheSelector
-from dagster_peaka.component.fields import (
-    Anything,
-    Count,
-    Duration,
-    NotNegative,
-    Tags,
-    Texts,
-    doc,
-    fields_of,
-)
-from dagster_peaka.component.reading import FIELDS_WANTED, Section, field_error
+from dagster_peaka.component.fields import Anything, Count, Duration, NotNegative, Section, Tags, Texts
+from dagster_peaka.component.reading import FIELDS_WANTED, refuse
 from dagster_peaka.resource import ON_RUNNING, PeakaResource
 from dagster_peaka.steps.checks import PeakaCacheChecks
 
@@ -35,7 +35,8 @@ ENVIRONMENT_TEMPLATE = re.compile(r"\{\{\s*env\.(\w+)\s*\}\}")
 
 
 class _Variable(Section):
-    env: Annotated[str, doc("The name of an environment variable.", API_KEY_VARIABLE)]
+    env: str = Field(examples=[API_KEY_VARIABLE])
+    """The name of an environment variable."""
 
 
 def _connection_model() -> type[Section]:
@@ -46,16 +47,13 @@ def _connection_model() -> type[Section]:
     }
     fields: dict[str, Any] = {
         name: (
-            Annotated[types.get(name, field.annotation), doc(field.description or "")],
-            Field(default=... if field.is_required() else field.default),
+            types.get(name, field.annotation),
+            Field(... if field.is_required() else field.default, description=field.description),
         )
         for name, field in PeakaResource.model_fields.items()
     }
-    key = doc("Where the API key is: {env: NAME}. Dagster keeps the variable's name and not its value.")
-    fields["api_key"] = (
-        Annotated[str | _Variable, fields_of(_Variable, str), key],
-        Field(default=_Variable(env=API_KEY_VARIABLE)),
-    )
+    key = "Where the API key is: {env: NAME}. Dagster keeps the variable's name and not its value."
+    fields["api_key"] = str | _Variable, Field(_Variable(env=API_KEY_VARIABLE), description=key)
     return create_model("PeakaConnectionModel", __base__=Section, **fields)
 
 
@@ -67,40 +65,35 @@ def _as_resource(value: Any) -> PeakaResource:
         return value
     if not isinstance(value, Mapping):
         raise ValueError(f"must be a PeakaResource; in YAML, {FIELDS_WANTED}")
-    said = _Connection(**cast("Mapping[str, Any]", value)).given()
+    said = dict(_Connection(**cast("Mapping[str, Any]", value)))
     if isinstance(said["api_key"], _Variable):
         said["api_key"] = dg.EnvVar(said["api_key"].env)
     return PeakaResource(**said)
 
 
-if TYPE_CHECKING:
-    Connection: TypeAlias = PeakaResource
-else:
-    # Of a union, because Dagster looks into the fields of every pydantic model that it meets bare.
-    Connection = Annotated[
-        Annotated[PeakaResource, Field()] | None,
-        BeforeValidator(_as_resource, json_schema_input_type=_Connection),
-    ]
+Connection = Annotated[PeakaResource, BeforeValidator(_as_resource, json_schema_input_type=_Connection)]
 
 
 def with_variable(connection: Any) -> Any:
-    """The settings of a connection, in which the key is named by its variable wherever that can be."""
+    """The settings of a connection; where their key is a template of one variable, that variable is named instead."""
     if not isinstance(connection, Mapping):
         return connection
     settings = cast("Mapping[str, Any]", connection)
-    key = settings.get("api_key", {"env": API_KEY_VARIABLE})
-    found = ENVIRONMENT_TEMPLATE.fullmatch(str(key).strip())
-    return {**settings, "api_key": {"env": found[1]} if found else key}
+    found = ENVIRONMENT_TEMPLATE.fullmatch(str(settings.get("api_key")).strip())
+    return {**settings, "api_key": {"env": found[1]}} if found else settings
 
 
 # Which caches
 
 
 class _Selection(Section):
-    include: Annotated[
-        Texts | None, doc(f"{WHICH_CACHES}; all caches by default.", "shop.public.*", ["shop.*.*", "crm.*.*"])
-    ] = None
-    exclude: Annotated[Texts | None, doc("What to leave out of that, written likewise.", "*.*.tmp_*")] = None
+    include: Texts | None = Field(
+        default=None,
+        description=f"{WHICH_CACHES}; all caches by default.",
+        examples=["shop.public.*", ["shop.*.*", "crm.*.*"]],
+    )
+    exclude: Texts | None = Field(default=None, examples=["*.*.tmp_*"])
+    """What to leave out of that, written likewise."""
 
 
 def _as_selector(value: Any) -> Any:
@@ -122,21 +115,20 @@ Selection = Annotated[
 
 
 class _RetryPolicy(Section):
-    max_retries: Annotated[Count, doc("How often a failed step is tried again.")] = 1
-    delay: Annotated[NotNegative | None, doc("Seconds before the first retry.")] = None
-    backoff: Annotated[
-        Literal["linear", "exponential"] | None,
-        doc("How the delay grows from one retry to the next; needs delay."),
-    ] = None
-    jitter: Annotated[
-        Literal["full", "plus_minus"] | None, doc("How chance changes the delays; needs delay.")
-    ] = None
+    max_retries: Count = 1
+    """How often a failed step is tried again."""
+    delay: NotNegative | None = None
+    """Seconds before the first retry."""
+    backoff: Literal["linear", "exponential"] | None = None
+    """How the delay grows from one retry to the next; needs delay."""
+    jitter: Literal["full", "plus_minus"] | None = None
+    """How chance changes the delays; needs delay."""
 
     @model_validator(mode="after")
     def _has_a_delay_to_change(self) -> "_RetryPolicy":
         for name in ("backoff", "jitter"):
-            if getattr(self, name) is not None and self.delay is None:
-                raise field_error((name,), "needs delay, which it changes.")
+            without = self.delay is None and getattr(self, name) is not None
+            refuse(without, "needs delay, which it changes.", name)
         return self
 
 
@@ -165,24 +157,14 @@ class PeakaOpSettings(Section):
             PeakaOpSettings(pool="peaka", retry_policy=dg.RetryPolicy(max_retries=2, delay=30))
     """
 
-    pool: Annotated[
-        str | None,
-        doc(
-            "The pool of which each step takes a slot; its limit is set in Dagster: "
-            "dagster instance concurrency set POOL LIMIT.",
-            "peaka",
-        ),
-    ] = None
-    tags: Annotated[
-        Anything | None, doc("Tags of the steps, such as those that configure a Kubernetes executor.")
-    ] = None
-    retry_policy: Annotated[
-        RetryPolicy | None,
-        doc(
-            "Whether and when a failed step is tried again; by default it is not.",
-            {"max_retries": 2, "delay": 30, "backoff": "exponential"},
-        ),
-    ] = None
+    pool: str | None = Field(default=None, examples=["peaka"])
+    """The pool of which each step takes a slot; its limit is set by dagster instance concurrency set POOL LIMIT."""
+    tags: Anything | None = None
+    """Tags of the steps, such as those that configure a Kubernetes executor."""
+    retry_policy: RetryPolicy | None = Field(
+        default=None, examples=[{"max_retries": 2, "delay": 30, "backoff": "exponential"}]
+    )
+    """Whether and when a failed step is tried again; by default it is not."""
 
     def over(self, other: "PeakaOpSettings") -> "PeakaOpSettings":
         """These settings, and those of ``other`` where these say nothing."""
@@ -201,6 +183,35 @@ def _row_count(value: object) -> object:
 RowCount = Annotated[Literal["query", "off", False], BeforeValidator(_row_count)]
 """Where row counts come from; ``dg check yaml`` takes ``off`` without quotes for a truth value."""
 
+
+class _Followed(Section):
+    row_count: RowCount | None = None
+    """What dagster/row_count is taken from afterwards; by default nothing."""
+    fingerprint: Annotated[str, AfterValidator(checked_fingerprint)] | None = None
+    """What data versions are made of: a select list of aggregates (of a cache also checksum); by default ids."""
+    wait: bool | None = None
+    """Whether the step waits for the end of what it triggers; false needs polling_sensor."""
+    on_schedule: Literal["ignore", "warn", "disable"] | None = None
+    """What is done about schedules by which Peaka does the same by itself."""
+
+    @property
+    def followed(self) -> dict[str, Any]:
+        """As the factories take it."""
+        return {
+            "row_count": self.row_count or "off",
+            "fingerprint": self.fingerprint,
+            "wait": self.wait is not False,
+            "on_schedule": self.on_schedule or "warn",
+        }
+
+
+class SyncFields(_Followed):
+    """How caches are synced: all of them, or some. As ``peaka/<name>`` in metadata, each tells a step how to sync."""
+
+    mode: Literal["incremental", "full_refresh"] | None = None
+    """How the cache is synced."""
+
+
 # Checks and sensors
 
 
@@ -215,36 +226,35 @@ class PeakaCheckSettings(Section):
             PeakaCheckSettings(max_rows_dropped=10, max_age=timedelta(hours=6))
     """
 
-    max_rows_dropped: Annotated[
-        float | None, doc("Percent of a table's rows, below 100, that may be gone since the sync before.", 10)
-    ] = None
-    columns_unchanged: Annotated[
-        bool, doc("Whether to compare the tables' columns with those of the snapshot.")
-    ] = False
-    max_age: Annotated[
-        Duration | None, doc("How old the newest completed sync may be.", 21600, "PT6H", {"hours": 6})
-    ] = None
-    blocking: Annotated[bool, doc("Whether a failed check keeps everything downstream from running.")] = False
-    severity: Annotated[
-        Literal["WARN", "ERROR"] | None,
-        doc("The severity of a failed check; WARN by default, and ERROR for blocking checks."),
-    ] = None
+    max_rows_dropped: float | None = Field(default=None, examples=[10])
+    """Percent of a table's rows, below 100, that may be gone since the sync before."""
+    columns_unchanged: bool = False
+    """Whether to compare the tables' columns with those of the snapshot."""
+    max_age: Duration | None = Field(default=None, examples=[21600, "PT6H", {"hours": 6}])
+    """How old the newest completed sync may be."""
+    blocking: bool = False
+    """Whether a failed check keeps everything downstream from running."""
+    severity: Literal["WARN", "ERROR"] | None = None
+    """The severity of a failed check; WARN by default, and ERROR for blocking checks."""
 
     @property
     def chosen(self) -> PeakaCacheChecks:
         """As the factories take it."""
         severity = dg.AssetCheckSeverity[self.severity] if self.severity else None
-        return cast("PeakaCacheChecks", {**self.given(), "severity": severity})
+        return cast("PeakaCacheChecks", {**dict(self), "severity": severity})
 
 
 class _SensorSettings(Section):
-    name: Annotated[str | None, doc("The sensor's name; by default it begins with the component's.")] = None
-    minimum_interval_seconds: Annotated[int, doc("Seconds between two ticks at least.")] = 30
-    default_status: Annotated[
-        Literal["RUNNING", "STOPPED"], doc("Whether it runs without being turned on in Dagster's UI.")
-    ] = "STOPPED"
-    description: Annotated[str | None, doc("What Dagster's UI says about it.")] = None
-    tags: Annotated[Tags | None, doc("Tags of the sensor itself.")] = None
+    name: str | None = None
+    """The sensor's name; by default it begins with the component's."""
+    minimum_interval_seconds: int = 30
+    """Seconds between two ticks at least."""
+    default_status: Literal["RUNNING", "STOPPED"] = "STOPPED"
+    """Whether it runs without being turned on in Dagster's UI."""
+    description: str | None = None
+    """What Dagster's UI says about it."""
+    tags: Tags | None = None
+    """Tags of the sensor itself."""
 
     @field_validator("minimum_interval_seconds")
     @classmethod
@@ -256,7 +266,7 @@ class _SensorSettings(Section):
     def arguments(self, name: str) -> dict[str, Any]:
         """As the sensor's factory takes them; ``name`` is its name unless another is set."""
         status = dg.DefaultSensorStatus[self.default_status]
-        return {**self.given(), "name": self.name or name, "default_status": status}
+        return {**dict(self), "name": self.name or name, "default_status": status}
 
 
 class PeakaUpstreamSensorSettings(_SensorSettings):
@@ -270,14 +280,12 @@ class PeakaUpstreamSensorSettings(_SensorSettings):
             PeakaUpstreamSensorSettings(minimum_update_interval=timedelta(minutes=10), default_status="RUNNING")
     """
 
-    require: Annotated[
-        Literal["any", "all"],
-        doc("Whether any updated upstream asset requests a cache, or only all of them together."),
-    ] = "any"
-    minimum_update_interval: Annotated[
-        Duration | None, doc("Between two requests of one cache at least.", 600, "PT10M", {"minutes": 10})
-    ] = None
-    run_tags: Annotated[Tags | None, doc("Tags of the runs that it requests.")] = None
+    require: Literal["any", "all"] = "any"
+    """Whether any updated upstream asset requests a cache, or only all of them together."""
+    minimum_update_interval: Duration | None = Field(default=None, examples=[600, "PT10M", {"minutes": 10}])
+    """Between two requests of one cache at least."""
+    run_tags: Tags | None = None
+    """Tags of the runs that it requests."""
 
 
 class PeakaPollingSensorSettings(_SensorSettings):
@@ -289,13 +297,11 @@ class PeakaPollingSensorSettings(_SensorSettings):
             PeakaPollingSensorSettings(default_status="RUNNING", backfill=True)
     """
 
-    backfill: Annotated[
-        bool,
-        doc("Whether a cache that is seen for the first time brings along what Peaka still shows: 14 days."),
-    ] = False
+    backfill: bool = False
+    """Whether a cache that is seen for the first time brings along what Peaka still shows: 14 days."""
 
 
-class PeakaQuerySettings(Section):
+class PeakaQuerySettings(_Followed):
     """The settings of :func:`~dagster_peaka.build_peaka_query_assets`: which queries become assets, and how.
 
     Example:
@@ -304,28 +310,13 @@ class PeakaQuerySettings(Section):
             PeakaQuerySettings(include="report_*", sources_check="block")
     """
 
-    include: Annotated[
-        Texts | None, doc("Names or ids, or shell patterns of names; by default all.", "report_*")
-    ] = None
-    sources_check: Annotated[
-        Literal["off", "warn", "block"],
-        doc("The check sources_cached before each refresh: none, a warning, or no refresh where it fails."),
-    ] = "warn"
-    on_schedule: Annotated[
-        Literal["ignore", "warn", "disable"],
-        doc("What is done about queries that Peaka also refreshes by a schedule of its own."),
-    ] = "warn"
-    wait: Annotated[
-        bool, doc("Whether a step waits for its refresh; false leaves it to the polling_sensor.")
-    ] = True
-    row_count: Annotated[
-        RowCount | None, doc("What dagster/row_count is taken from after a refresh; by default nothing.")
-    ] = None
-    fingerprint: Annotated[
-        str | None, doc("What data versions are made of: a select list of aggregates.", "count(*)")
-    ] = None
-    cancel_on_termination: Annotated[
-        bool, doc("Whether terminating a run cancels the refresh that it triggered.")
-    ] = False
-    group_name: Annotated[str | None, doc("The group of these assets; by default peaka_queries.")] = None
-    op: Annotated[PeakaOpSettings, doc("Settings of the steps.")] = PeakaOpSettings()
+    include: Texts | None = Field(default=None, examples=["report_*"])
+    """Names or ids, or shell patterns of names; by default all."""
+    sources_check: Literal["off", "warn", "block"] = "warn"
+    """The check sources_cached before each refresh: none, a warning, or no refresh where it fails."""
+    cancel_on_termination: bool = False
+    """Whether terminating a run cancels the refresh that it triggered."""
+    group_name: str | None = None
+    """The group of these assets; by default peaka_queries."""
+    op: PeakaOpSettings = PeakaOpSettings()
+    """Settings of the steps."""

@@ -2,17 +2,15 @@
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 import click  # Dagster stands on it
 import dagster as dg
 
-from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.caches.names import near_matches
-from dagster_peaka.caches.project import PeakaCache, PeakaProject
+from dagster_peaka.caches.project import PeakaCache
 from dagster_peaka.caches.selection import (
     PeakaCacheChoice,
     PeakaCachePredicate,
@@ -20,14 +18,16 @@ from dagster_peaka.caches.selection import (
     PeakaSelection,
     select,
 )
-from dagster_peaka.caches.snapshot import fetch_project
 from dagster_peaka.component.attributes import PeakaCacheAttributes, PeakaCacheOverride
 from dagster_peaka.component.fields import listed
-from dagster_peaka.component.reading import Loc, all_problems, blaming
+from dagster_peaka.component.reading import Loc
 from dagster_peaka.errors import PeakaConfigError, PeakaError
 from dagster_peaka.resource import PeakaResource
 
 E = TypeVar("E", bound=PeakaError)
+
+Said: TypeAlias = dict[str, list[tuple[dg.ResolutionContext, PeakaCacheAttributes]]]
+"""What is said about single caches and where, by their ids; of several the last one wins."""
 
 REFRESH = "`dg utils refresh-defs-state`"
 """The command that renews the state."""
@@ -63,42 +63,10 @@ def without_trace(error: E) -> E:
     return cast("E", same)
 
 
-def fetched(
-    client: PeakaClient,
-    selector: PeakaCacheSelector | None,
-    overrides: Sequence[PeakaCacheOverride],
-    context: dg.ResolutionContext,
-    log: logging.Logger,
-    *,
-    queries: bool,
-) -> PeakaProject:
-    """A snapshot of the selected caches.
-
-    Args:
-        queries: whether it holds the project's saved queries as well.
-        overrides: each of their patterns has to mean a cache.
-        context: says in errors where fields were read.
-
-    Raises:
-        PeakaConfigError: naming the field, when a selection or a pattern fits nothing.
-        PeakaError: when Peaka cannot be asked, or not one of the selected caches can be read.
-    """
-    named: list[PeakaCache] = []
-
-    def noted(cache: PeakaCache) -> bool:
-        # Excludes nothing. But every cache comes by, also one that turns out to be half-configured.
-        named.append(cache)
-        return False
-
-    watched: PeakaCacheSelector | None = selector
-    if overrides:
-        asked = selector or PeakaCacheSelector()
-        watched = PeakaCacheSelector(asked.include, [*entries(asked.exclude), noted])
-    with blaming(context, "selection"):
-        project = fetch_project(client, watched, log, queries=queries)
-    if overrides and (missing := overrides_of(select(named, selector), overrides, context)[1]):
-        raise all_problems(context, missing)
-    return project
+def with_excluded(selector: PeakaCacheSelector | None, more: PeakaCachePredicate) -> PeakaCacheSelector:
+    """The same selector, which excludes more."""
+    asked = selector or PeakaCacheSelector()
+    return PeakaCacheSelector(asked.include, [*entries(asked.exclude), more])
 
 
 def entries(choice: PeakaCacheChoice | None) -> list[str | PeakaCachePredicate]:
@@ -143,9 +111,9 @@ def still_selected(
 
 def overrides_of(
     caches: Sequence[PeakaCache], overrides: Sequence[PeakaCacheOverride], place: dg.ResolutionContext
-) -> tuple[dict[str, list[tuple[dg.ResolutionContext, PeakaCacheAttributes]]], list[tuple[Loc, str]]]:
+) -> tuple[Said, list[tuple[Loc, str]]]:
     """The overrides of each cache and where they stand, by its id; and the patterns that fit none, with what to say."""
-    said: dict[str, list[tuple[dg.ResolutionContext, PeakaCacheAttributes]]] = {}
+    said: Said = {}
     missing: list[tuple[Loc, str]] = []
     for number, override in enumerate(overrides):
         found: dict[str, None] = {}

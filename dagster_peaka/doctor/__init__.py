@@ -5,7 +5,7 @@ modules, from the ground up:
 
 - ``readings``: a reading as data, and what is known of each: the document's, the observed, what it means
 - ``shapes``: what the raw JSON of answers tells; pure
-- ``asking``: one call within the doctor's time, with its raw answer and how long it took
+- ``asking``: one call within the doctor's time, with its raw answer; whom readings are told
 - ``connection``: key, zone, address, proxy, certificates, project, the first readings, which decide on the others
 - ``account``: listings, histories, schedules, tables
 - ``trial``: the one sync of ``--sync``

@@ -5,20 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
+from rich.status import Status
+from rich.text import Text
 
 from dagster_peaka.api.redaction import Redaction
 from dagster_peaka.caches.names import TableName
-from dagster_peaka.doctor import account, report, trial
+from dagster_peaka.doctor import account, drawing, report, trial
 from dagster_peaka.doctor.asking import Asking
 from dagster_peaka.doctor.connection import Settings, reach
-from dagster_peaka.doctor.drawing import Drawing
-from dagster_peaka.doctor.readings import Name, Reading, take
+from dagster_peaka.doctor.readings import Reading, take
 from dagster_peaka.errors import PeakaConfigError
 
 WIDTH = 150
@@ -42,23 +43,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = WIDTH
     readings: list[Reading] = []
-    names: dict[str, Name] = {}
+
+    def found(*several: Reading) -> None:
+        for reading in several:
+            readings.append(_without_key(reading, settings.api_key))
+            if not options.json:
+                drawing.show(console, readings[-1])
+
+    if not options.json:
+        drawing.heading(console)
     try:
-        with Drawing(console, table=not options.json) as drawing:
-            for found in _examination(options, settings, names, drawing):
-                if isinstance(found, str):
-                    drawing.waiting(found)
-                    continue
-                reading = _without_key(found, settings.api_key)
-                readings.append(reading)
-                drawing.show(reading)
+        with console.status("") as status:
+            names = _examine(options, settings, found, console, status)
     except KeyboardInterrupt:
         console.print("Interrupted. What was triggered, if anything, goes on in Peaka.")
         return 130
     if options.json:
         sys.stdout.write(report.written(report.as_json(readings)))
     else:
-        drawing.end(readings)
+        drawing.end(console, readings)
     if options.report is not None:
         private = report.without_names(readings, names)
         if not _save(options.report, private, console, shown=not options.json):
@@ -66,38 +69,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(reading.level == "problem" for reading in readings))
 
 
-def _examination(
-    options: argparse.Namespace, settings: Settings, names: dict[str, Name], drawing: Drawing
-) -> Iterator[str | Reading]:
-    """All readings. What a report has to replace is put into ``names``."""
+def _examine(
+    options: argparse.Namespace,
+    settings: Settings,
+    found: Callable[..., None],
+    console: Console,
+    status: Status,
+) -> Mapping[str, str]:
+    """Have all readings told; returns the names that a report has to replace."""
     try:
         client = settings.new_client()
     except PeakaConfigError as error:
-        yield take("settings", "cannot work", said=str(error))
-        return
+        found(take("settings", "cannot work", said=str(error)))
+        return {}
     with client:
-        asking = Asking(client, options.timeout)
-        asking.names = names
-        catalogs = yield from reach(asking, settings)
+        asking = Asking(client, options.timeout, found, lambda text: status.update(Text(f"{text} …")))
+        catalogs = reach(asking, settings)
         if catalogs is None:
-            return
+            return asking.names
         tables: list[TableName] = [*options.tables, *([options.sync] if options.sync else [])]
-        found = yield from account.examine(asking, catalogs, list(dict.fromkeys(tables)))
-        if options.sync is not None:
-            yield from _trial(options, asking, found, drawing)
-
-
-def _trial(
-    options: argparse.Namespace, asking: Asking, found: account.Account, drawing: Drawing
-) -> Generator[str | Reading]:
-    cache = trial.possible(asking, found, options.sync)
-    if isinstance(cache, Reading):
-        yield cache
-    elif options.yes or drawing.confirmed(f"Trigger one incremental update of {options.sync} now?"):
-        asking.more_time(options.sync_timeout)
-        yield from trial.sync(asking, cache, options.sync)
-    else:
-        yield take("sync", "not triggered", asking.name("table", options.sync))
+        examined = account.examine(asking, catalogs, list(dict.fromkeys(tables)))
+        cache = trial.possible(asking, examined, options.sync) if options.sync else None
+        if cache is None:
+            return asking.names
+        question = f"Trigger one incremental update of {options.sync} now?"
+        if options.yes or drawing.confirmed(console, status, question):
+            asking.more_time(options.sync_timeout)
+            trial.sync(asking, cache, options.sync)
+        else:
+            asking.take("sync", "not triggered", asking.name("table", options.sync))
+        return asking.names
 
 
 def _without_key(reading: Reading, key: str) -> Reading:
@@ -105,24 +106,17 @@ def _without_key(reading: Reading, key: str) -> Reading:
     redaction = Redaction(key.strip())
 
     def safe(value: Any) -> Any:
-        if isinstance(value, str):
-            text = redaction.text(value)
-            return "".join(letter if letter.isprintable() else " " for letter in text)
         if isinstance(value, list):
-            return [safe(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+            return list(map(safe, cast("list[object]", value)))
+        if isinstance(value, str):
+            return "".join(letter if letter.isprintable() else " " for letter in redaction.text(value))
         return value
 
-    return replace(
-        reading,
-        value=safe(reading.value),
-        meaning=safe(reading.meaning),
-        said=safe(reading.said),
-        about=tuple(Name(name.kind, safe(name.text)) for name in reading.about),
-    )
+    texts = {name: safe(getattr(reading, name)) for name in ("value", "meaning", "said")}
+    return replace(reading, **texts, about=tuple(map(safe, reading.about)))
 
 
 def _save(path: Path, readings: Sequence[Reading], console: Console, *, shown: bool) -> bool:
-    """Write the report, and say what is in it."""
     text = report.written(report.as_json(readings))
     try:
         path.write_text(text, encoding="utf-8")

@@ -5,7 +5,6 @@ asked: the reading that says so is the last.
 from __future__ import annotations
 
 import socket
-from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from dagster_peaka.api import calls
 from dagster_peaka.api.addresses import ZONES
 from dagster_peaka.api.client import PeakaClient
 from dagster_peaka.api.models import Catalog, KeyInfo
+from dagster_peaka.api.network import proxy_for
 from dagster_peaka.doctor.asking import Asking, Seen
 from dagster_peaka.doctor.readings import Reading, take
 from dagster_peaka.errors import (
@@ -49,11 +49,7 @@ class Settings:
         return self.base_url or ZONES.get(self.zone.lower(), "")
 
     def new_client(self) -> PeakaClient:
-        """A client of these settings.
-
-        Raises:
-            PeakaConfigError: for one that cannot work.
-        """
+        """A client of these settings; a ``PeakaConfigError`` for those that cannot work."""
         if not self.api_key.strip():
             raise PeakaConfigError(
                 "PEAKA_API_KEY is not set, nor what --api-key-variable names: set it to a Partner or Project key."
@@ -71,60 +67,52 @@ class Settings:
         )
 
 
-def reach(asking: Asking, settings: Settings) -> Generator[str | Reading, None, Seen[list[Catalog]] | None]:
-    """Readings of the way to Peaka; a ``str`` says what is being waited for.
-
-    Returns:
-        The project's catalogs; None where nothing else is to be asked.
-    """
+def reach(asking: Asking, settings: Settings) -> Seen[list[Catalog]] | None:
+    """Tell the readings of the way to Peaka; returns the catalogs, or None where nothing else is to be asked."""
     project = asking.name("project", settings.project_id)
-    host = urlsplit(settings.address).netloc
     if settings.base_url is not None:
-        asking.name("address", host)
-    proxy = _proxy(settings.address)
+        asking.hide("address", urlsplit(settings.address).netloc)
+    way = proxy_for(settings.address)
+    proxy = None if way is None else way.url
     if proxy is None:
-        yield take("proxy", "none")
+        asking.take("proxy", "none")
     else:  # without its user and password
-        yield take("proxy", "used", asking.name("address", proxy.rpartition("@")[2].rpartition("/")[2]))
-    yield f"connecting to {host}"
+        host = proxy.rpartition("@")[2].rpartition("/")[2]
+        asking.take("proxy", "used", asking.name("address", host))
     info: Seen[KeyInfo] | PeakaError
     try:
         info = asking.ask(calls.get_key_info())
     except PeakaError as error:
         info = error
     if isinstance(info, (PeakaConnectionError, PeakaConfigError)):
-        yield _failure(info, settings, proxy, None, asking)
+        asking.found(_failure(info, settings, proxy, None, asking))
         return None
-    yield "asking for the project"
     try:
         catalogs = asking.ask(calls.list_catalogs())
     except PeakaError as error:
-        yield _failure(error, settings, proxy, info, asking)
+        asking.found(_failure(error, settings, proxy, info, asking))
         return None
-    yield take("connection", "works")
-    yield take("address", "own" if settings.base_url else settings.zone.lower())
-    yield take("key", "accepted")
-    yield from _of_key(info, settings, asking)
-    yield take("project", "found", project)
+    asking.take("connection", "works")
+    asking.take("address", "own" if settings.base_url else settings.zone.lower())
+    asking.take("key", "accepted")
+    _of_key(info, settings, asking)
+    asking.take("project", "found", project)
     return catalogs
 
 
-def _of_key(info: Seen[KeyInfo] | PeakaError, settings: Settings, asking: Asking) -> Iterator[Reading]:
-    """Whose key it is."""
+def _of_key(info: Seen[KeyInfo] | PeakaError, settings: Settings, asking: Asking) -> None:
     if isinstance(info, PeakaError):
         missing = isinstance(info, PeakaNotFoundError)
-        yield take("info", "missing" if missing else "refused", said="" if missing else str(info))
+        asking.take("info", "missing" if missing else "refused", said="" if missing else str(info))
         return
-    yield take("info", "answer")
+    asking.take("info", "answer")
+    asking.hide("project", info.value.project_name)
     named = info.value.project_id
-    if info.value.project_name:
-        asking.name("project", info.value.project_name)
     if named is None:
-        yield take("key_project", "no project")
-    elif named == settings.project_id:
-        yield take("key_project", "this project", asking.name("project", named))
+        asking.take("key_project", "no project")
     else:
-        yield take("key_project", "another project", asking.name("project", named))
+        whose = "this project" if named == settings.project_id else "another project"
+        asking.take("key_project", whose, asking.name("project", named))
 
 
 def _failure(
@@ -144,7 +132,8 @@ def _failure(
         return take("connection", _broken(said, proxy), said=said)
     if isinstance(error, (PeakaServerError, PeakaRateLimitError)):
         return take("connection", "in trouble", said=said)
-    if isinstance(error, (PeakaNotFoundError, PeakaResponseError)) and not _ends_well(settings.address):
+    without_end = not urlsplit(settings.address).path.rstrip("/").endswith("/api/v1")
+    if without_end and isinstance(error, (PeakaNotFoundError, PeakaResponseError)):
         return take("address", "without /api/v1", said=said)
     if isinstance(error, PeakaResponseError):
         return take("connection", "something else", said=said)
@@ -152,10 +141,6 @@ def _failure(
     if other not in (None, settings.project_id):
         return take("project", "not of this key", asking.name("project", other), said=said)
     return take("project", "missing", said=said)
-
-
-def _ends_well(address: str) -> bool:
-    return urlsplit(address).path.rstrip("/").endswith("/api/v1")
 
 
 def _broken(said: str, proxy: str | None) -> str:
@@ -168,16 +153,9 @@ def _broken(said: str, proxy: str | None) -> str:
 
 
 def _takes_connections(proxy: str) -> bool:
+    parts = urlsplit(proxy)
     try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         with socket.create_connection((parts.hostname or "", parts.port or 80), PROXY_SECONDS):
             return True
     except (OSError, ValueError):
         return False
-
-
-def _proxy(address: str) -> str | None:
-    from dagster_peaka.api.network import proxy_for
-
-    proxy = proxy_for(address)
-    return None if proxy is None else proxy.url

@@ -6,10 +6,10 @@ switch's words, which is how the sandbox plays a report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -19,13 +19,6 @@ from dagster_peaka.resource import PeakaResource
 Level = Literal["ok", "note", "warning", "problem"]
 LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "problem")
 """Nothing to do; worth knowing; may delay or blur syncs; keeps syncs from working."""
-
-
-class Name(NamedTuple):
-    """A name or an id of the account, which a report replaces. ``kind`` is what it is replaced by, with a number."""
-
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Reading:
         level: how it bears on syncs.
         meaning: what it means for the user.
         setting: what to change; empty where there is nothing.
-        about: the names of what it is about.
+        about: the names and ids of what it is about, which a report replaces.
         said: Peaka's own words, or those of what stands between.
         measured: whether the value is a time that was measured, so that it differs a little each time.
     """
@@ -50,7 +43,7 @@ class Reading:
     level: Level
     meaning: str
     setting: str = ""
-    about: tuple[Name, ...] = ()
+    about: tuple[str, ...] = ()
     said: str = ""
     measured: bool = False
 
@@ -60,10 +53,14 @@ class Reading:
         return KNOWN[self.name].title
 
     @property
+    def names(self) -> str:
+        """What it is about, in parentheses; empty where it is about nothing by a name."""
+        return f"({', '.join(self.about)})" if self.about else ""
+
+    @property
     def advice(self) -> str:
         """What it means and what to set, as one line; Peaka's words where there is nothing to set."""
-        names = f"({', '.join(name.text for name in self.about)})" if self.about else ""
-        words = (self.meaning, self.setting or shortened(self.said, 300), names)
+        words = (self.meaning, self.setting or shortened(self.said, 300), self.names)
         return " ".join(word for word in words if word)
 
 
@@ -82,7 +79,7 @@ class _Known:
     measured: bool = False
 
 
-def take(name: str, value: Any, *about: Name, said: str = "", level: Level | None = None) -> Reading:
+def take(name: str, value: Any, *about: str, said: str = "", level: Level | None = None) -> Reading:
     """The reading of a value, judged by what is known of it; ``level`` counts over the level that is known."""
     known = KNOWN[name]
     usual, meaning, setting = known.says.get(str(value)) or known.says.get("*") or ("ok", "", "")
@@ -104,13 +101,13 @@ def take(name: str, value: Any, *about: Name, said: str = "", level: Level | Non
 
 
 def _whose(known: _Known, value: Any) -> str:
-    if known.document is None and known.observed is None:
-        return ""
-    told = (known.document is not None and value == known.document, value == known.observed)
-    return {(True, True): "both", (True, False): "document", (False, True): "observed"}.get(told, "new")
+    told = {"document": known.document, "observed": known.observed}
+    said = [who for who, what in told.items() if what is not None]
+    agreeing = [who for who in said if told[who] == value]
+    return ("both" if len(agreeing) > 1 else agreeing[0]) if agreeing else "new" if said else ""
 
 
-def base_of(readings: list[Reading]) -> str:
+def base_of(readings: Sequence[Reading]) -> str:
     """The profile of the sandbox that answers what was not read: the one that more readings agree with."""
     count = {"document": 0, "observed": 0}
     for reading in readings:
@@ -120,13 +117,16 @@ def base_of(readings: list[Reading]) -> str:
     return "documented" if count["document"] > count["observed"] else "observed"
 
 
-def first_of(readings: list[Reading]) -> str:
+def worst_of(readings: Sequence[Reading]) -> Reading | None:
+    """The first problem, or the first warning where there is none."""
+    serious = [reading for reading in readings if reading.level in ("warning", "problem")]
+    return max(serious, key=lambda reading: LEVELS.index(reading.level), default=None)
+
+
+def first_of(readings: Sequence[Reading]) -> str:
     """The one line that helps first."""
-    for level in ("problem", "warning"):
-        for reading in readings:
-            if reading.level == level:
-                return reading.advice
-    return "Nothing was found that will keep syncs from working."
+    worst = worst_of(readings)
+    return worst.advice if worst else "Nothing was found that will keep syncs from working."
 
 
 def _known() -> dict[str, _Known]:

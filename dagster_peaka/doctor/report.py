@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from typing import Any
 
-from dagster_peaka.doctor.readings import Name, Reading, base_of, first_of
+from dagster_peaka.doctor.readings import Reading, base_of, first_of
 
 FORMAT = 1
 """Raised when a reader of older reports would misread a new one."""
@@ -37,8 +37,8 @@ def as_json(readings: Sequence[Reading]) -> dict[str, Any]:
         "dagster_peaka": version("dagster-peaka"),
         "dagster": version("dagster"),
         "python": platform.python_version(),
-        "base": base_of(list(readings)),
-        "first": first_of(list(readings)),
+        "base": base_of(readings),
+        "first": first_of(readings),
         "readings": [_entry(reading) for reading in readings],
     }
 
@@ -52,7 +52,7 @@ def written(content: Mapping[str, Any]) -> str:
     return f'{{\n{head},\n  "readings": [\n{lines}\n  ]\n}}\n'
 
 
-def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> list[Reading]:
+def without_names(readings: Sequence[Reading], names: Mapping[str, str]) -> list[Reading]:
     """The readings with ``table-1`` in place of a table's name, and so on; the same name is the same everywhere.
 
     What Peaka said is kept, because it is what a bug is found by, less every known name and whatever looks like an id,
@@ -60,10 +60,10 @@ def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> lis
     """
     aliases: dict[str, str] = {}
     count: dict[str, int] = {}
-    for text, name in names.items():
+    for text, kind in names.items():
         if text.strip() and text.casefold() not in (*aliases, *PUBLIC):
-            count[name.kind] = count.get(name.kind, 0) + 1
-            aliases[text.casefold()] = f"{name.kind}-{count[name.kind]}"
+            count[kind] = count.get(kind, 0) + 1
+            aliases[text.casefold()] = f"{kind}-{count[kind]}"
     known = "|".join(re.escape(text) for text in sorted(aliases, key=len, reverse=True))
     pattern = re.compile(rf"(?<!\w)(?:{known})(?!\w)", re.IGNORECASE) if known else None
 
@@ -72,14 +72,16 @@ def without_names(readings: Sequence[Reading], names: Mapping[str, Name]) -> lis
             text = pattern.sub(lambda found: aliases.get(found.group().casefold(), "…"), text)
         return _PRIVATE.sub("…", text)
 
-    return [_without(reading, aliases, hidden) for reading in readings]
-
-
-def _without(reading: Reading, aliases: Mapping[str, str], hidden: Callable[[str], str]) -> Reading:
-    about = tuple(Name(name.kind, aliases.get(name.text.casefold(), name.kind)) for name in reading.about)
-    return replace(reading, about=about, said=hidden(reading.said))
+    return [
+        replace(
+            reading,
+            about=tuple(aliases.get(name.casefold(), "…") for name in reading.about),
+            said=hidden(reading.said),
+        )
+        for reading in readings
+    ]
 
 
 def _entry(reading: Reading) -> dict[str, Any]:
-    entry = {**asdict(reading), "about": [name.text for name in reading.about]}
-    return {key: value for key, value in entry.items() if value not in ("", [], False) or key == "value"}
+    entry = asdict(reading)
+    return {key: value for key, value in entry.items() if value not in ("", (), False) or key == "value"}

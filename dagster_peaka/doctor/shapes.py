@@ -129,12 +129,12 @@ def of_counters(histories: Sequence[Sequence[CacheExecution]]) -> Iterator[Readi
     yield take("cached_records", "reported" if reported else "handled" if handled else "total")
 
 
-def first_sync(status: Json) -> Reading | None:
+def first_mode(status: Json) -> str | None:
     """The mode of a cache's first sync, by the mode that it has never seen; None where both have been."""
     shown = [slot for slot in _SLOTS if isinstance(status.get(slot), dict)]
     if len(shown) != 1:
         return None
-    return take("first_sync_mode", "incremental" if "Incremental" in shown[0] else "full_refresh")
+    return "incremental" if "Incremental" in shown[0] else "full_refresh"
 
 
 def is_unattended(entry: Json) -> bool:

@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dagster_peaka.api import calls
@@ -17,11 +16,12 @@ from dagster_peaka.caches.names import TableName
 from dagster_peaka.doctor import shapes
 from dagster_peaka.doctor.account import PAGE, Account, count
 from dagster_peaka.doctor.asking import Asking, OutOfTime, Seen
-from dagster_peaka.doctor.readings import Name, Reading, take
 from dagster_peaka.errors import PeakaApiError, PeakaError, PeakaUnknownOutcomeError
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0
 """Seconds between two polls: a tenth of the time since the trigger, within these bounds."""
+
+COUNTERS = ("cached", "inserted", "updated", "deleted")
 
 
 @dataclass
@@ -33,7 +33,7 @@ class _Watch:
     quiet: bool
     ours: str | None = None
     newest: CacheExecution | None = None
-    raw: shapes.Json | None = None
+    raw: shapes.Json = field(default_factory=dict[str, Any])
     unseen_in_status: float = 0.0
     unseen_in_history: float = 0.0
     in_history: bool = False
@@ -54,7 +54,7 @@ class _Watch:
             self.ours = self.ours or shown.id
         if shown is not None and shown.id == self.ours:
             self.newest = shown
-            self.raw = seen.raw.get("lastIncrementalCacheExecution")
+            self.raw = seen.raw.get("lastIncrementalCacheExecution", {})
             self.ended_after = self.elapsed
         self.replaced = self.ours is not None and (shown is None or shown.id != self.ours)
         if self.ours is None:
@@ -76,69 +76,73 @@ class _Watch:
                 self.in_history = True
                 if self.replaced:
                     self.newest, self.ended_after = entry, self.elapsed
-                    self.raw = next(
-                        (e for e in shapes.objects(seen.raw) if str(e.get("id")) == entry.id), None
-                    )
+                    raw = {str(other.get("id")): other for other in shapes.objects(seen.raw)}
+                    self.raw = raw.get(entry.id, {})
         if not self.in_history:
             self.unseen_in_history = at
 
 
-def possible(asking: Asking, account: Account, table: TableName) -> CacheStatus | Reading:
-    """The cache to sync, or the reading that says why nothing can be triggered."""
+def possible(asking: Asking, account: Account, table: TableName) -> CacheStatus | None:
+    """The cache to sync; None, and the reading that says why, where nothing can be triggered."""
     name = asking.name("table", table)
     cache = account.cache_of(table)
-    if cache is None:
-        return take("sync", "not possible", name, said="The project lists no cache of that table.")
     modes = account.modes.get(table)
-    if modes is not None and SyncMode.INCREMENTAL not in modes:
-        return take("sync", "not possible", name, said="The table does not support incremental updates.")
-    return cache
+    if cache is None:
+        asking.take("sync", "not possible", name, said="The project lists no cache of that table.")
+    elif modes is not None and SyncMode.INCREMENTAL not in modes:
+        said = "The table does not support incremental updates."
+        asking.take("sync", "not possible", name, said=said)
+    else:
+        return cache
+    return None
 
 
-def sync(asking: Asking, cache: CacheStatus, table: TableName) -> Iterator[str | Reading]:
-    """Readings of one incremental update; a ``str`` says what is being waited for."""
+def sync(asking: Asking, cache: CacheStatus, table: TableName) -> None:
+    """Tell the readings of one incremental update."""
     name = asking.name("table", table)
     sent = False
     try:
-        yield "counting rows"
-        yield _counted("rows_before", asking, table, name)
-        yield "polling the status"
-        before = asking.ask(calls.get_cache_status(cache.id))
+        _count(asking, table, "rows_before", name)
+        before = asking.ask(calls.get_cache_status(cache.id)).value
         past: list[CacheExecution] = []
         with suppress(PeakaError):
             past = asking.ask(calls.get_execution_history(cache.id, PAGE)).value
-        shown = before.value.last_incremental
+        shown = before.last_incremental
         if shown is not None and not shown.ended:
-            yield take("sync", "running already", name)
+            asking.take("sync", "running already", name)
             return
         known = frozenset({entry.id for entry in past} | ({shown.id} if shown else set()))
-        watch = _Watch(time.monotonic(), known, before.value.status != "RUNNING")
-        yield "waiting for the trigger's answer"
+        watch = _Watch(time.monotonic(), known, before.status != "RUNNING")
         sent = True
-        yield from _trigger(asking, cache)
-        yield from _followed(asking, cache, watch)
-        yield from _of_sync(watch, name)
+        _trigger(asking, cache)
+        _follow(asking, cache, watch)
+        _of_sync(asking, watch, name)
         asking.more_time(60)
-        yield "counting rows"
-        yield _counted("rows_after", asking, table, name)
-        yield from _beside(asking, cache, watch)
+        _count(asking, table, "rows_after", name)
+        _beside(asking, cache, watch)
     except PeakaError as error:
         refused = sent and isinstance(error, PeakaApiError)
-        yield take("sync", "refused" if refused else "not possible", name, said=str(error))
+        asking.take("sync", "refused" if refused else "not possible", name, said=str(error))
 
 
-def _trigger(asking: Asking, cache: CacheStatus) -> Iterator[Reading]:
+def _count(asking: Asking, table: TableName, what: str, name: str) -> None:
+    rows = count(asking, table)
+    if rows is not None:
+        asking.take(what, rows, name)
+
+
+def _trigger(asking: Asking, cache: CacheStatus) -> None:
     call = calls.trigger(cache.id, SyncMode.INCREMENTAL, resent=False)
     try:
         answer = asking.ask(replace(call, parse=_answer_kind))
     except (PeakaUnknownOutcomeError, OutOfTime) as error:  # it may have been taken: what shows next, tells
-        yield take("trigger_answer", "lost", said=str(error))
+        asking.take("trigger_answer", "lost", said=str(error))
         return
-    yield take("trigger_answer", answer.value)
-    yield take("trigger_seconds", round(answer.seconds, 1))
+    asking.take("trigger_answer", answer.value)
+    asking.take("trigger_seconds", round(answer.seconds, 1))
 
 
-def _followed(asking: Asking, cache: CacheStatus, watch: _Watch) -> Iterator[str | Reading]:
+def _follow(asking: Asking, cache: CacheStatus, watch: _Watch) -> None:
     """Poll status and history until the new execution has ended, or the time is over."""
     while asking.left > 0:
         with suppress(PeakaError):
@@ -150,45 +154,38 @@ def _followed(asking: Asking, cache: CacheStatus, watch: _Watch) -> Iterator[str
         if watch.newest is not None and watch.newest.ended:
             return
         state = watch.newest.status if watch.newest else "nothing to see yet"
-        yield f"waiting for its end: {state}, {watch.elapsed:.0f} s since the trigger"
+        asking.waiting(f"waiting for its end: {state}, {watch.elapsed:.0f} s since the trigger")
         time.sleep(min(max(FIRST_PAUSE, watch.elapsed / 10), LONGEST_PAUSE, asking.left))
 
 
-def _of_sync(watch: _Watch, name: Name) -> Iterator[Reading]:
+def _of_sync(asking: Asking, watch: _Watch, name: str) -> None:
     if watch.ahead is not None:
-        yield take("status_ahead", watch.ahead)
+        asking.take("status_ahead", watch.ahead)
     if watch.newest is None:
-        yield take("sync", "not seen", name)
+        asking.take("sync", "not seen", name)
         return
-    yield take("visible_after", round(watch.unseen_in_status, 1))
+    asking.take("visible_after", round(watch.unseen_in_status, 1))
     if watch.in_history:
-        yield take("history_after", round(watch.unseen_in_history, 1))
-    raw = watch.raw or {}
+        asking.take("history_after", round(watch.unseen_in_history, 1))
+    word = shapes.shortened_word(watch.newest.status)
     if not watch.newest.ended:
-        yield take("never_picked_up", shapes.is_unattended(raw))
-        yield take("sync", "RUNNING", name, said=shapes.shortened_word(watch.newest.status))
+        asking.take("never_picked_up", shapes.is_unattended(watch.raw))
+        asking.take("sync", "RUNNING", name, said=word)
         return
-    yield take("never_picked_up", False)
+    asking.take("never_picked_up", False)
     length = watch.newest.duration_seconds
-    yield take("execution_seconds", round(watch.ended_after if length is None else length, 1))
-    progress = watch.newest.progress
-    counters = {"cached": progress.cached, "inserted": progress.inserted, "updated": progress.updated}
-    counters["deleted"] = progress.deleted
-    yield take("counters", {key: rows for key, rows in counters.items() if rows is not None})
-    yield take("sync", shapes.shortened_word(watch.newest.status), name, said=watch.newest.reason)
+    asking.take("execution_seconds", round(watch.ended_after if length is None else length, 1))
+    counters = {key: getattr(watch.newest.progress, key) for key in COUNTERS}
+    asking.take("counters", {key: rows for key, rows in counters.items() if rows is not None})
+    asking.take("sync", word, name, said=watch.newest.reason)
 
 
-def _beside(asking: Asking, cache: CacheStatus, watch: _Watch) -> Iterator[Reading]:
+def _beside(asking: Asking, cache: CacheStatus, watch: _Watch) -> None:
     with suppress(PeakaError):
         history = asking.ask(calls.get_execution_history(cache.id, PAGE)).value
         others = [entry for entry in history if entry.id not in (*watch.known, watch.ours)]
         if others:
-            yield take("others", len(others))
-
-
-def _counted(what: str, asking: Asking, table: TableName, name: Name) -> Reading:
-    rows = count(asking, table)
-    return rows if isinstance(rows, Reading) else take(what, rows, name)
+            asking.take("others", len(others))
 
 
 def _answer_kind(text: Any) -> str:
