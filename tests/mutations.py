@@ -440,6 +440,13 @@ MUTATIONS = [
         (f"{CRASH}::test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever",),
     ),
     Mutation(
+        "sensor: an outage is time in which a run would have recorded",
+        "sensors/cursor.py",
+        "return replace(self, held={})",
+        "return self",
+        (f"{CRASH}::test_an_outage_is_no_time_in_which_a_run_would_have_recorded",),
+    ),
+    Mutation(
         "sensor: what was reported is not checked in the event log",
         "sensors/review.py",
         "for each in entries if each.execution.id not in reported}",

@@ -26,7 +26,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from io import BytesIO
 from typing import Any
@@ -82,6 +82,10 @@ class Mark:
         """The unfinished executions that a status does not show, because others of their mode are newer."""
         return self.unfinished - {newest for newest in self.newest.values() if newest is not None}
 
+    def after_outage(self) -> Mark:
+        """The same, but that the time for which an execution is left to its run begins anew: that run was as blind."""
+        return replace(self, held={})
+
     @property
     def fits(self) -> bool:
         """Whether a cursor can hold this."""
@@ -103,6 +107,10 @@ class PollingCursor:
     turn: int = 0
     marks: Mapping[bytes, Mark] = field(default_factory=dict[bytes, Mark])
     behind: Mapping[bytes, int] = field(default_factory=dict[bytes, int])
+
+    def after_outage(self) -> PollingCursor:
+        """What a tick leaves that could poll nothing."""
+        return replace(self, marks={address: mark.after_outage() for address, mark in self.marks.items()})
 
     def reported_until(self, address: bytes) -> int:
         """The time up to which all of a cache is reported, in epoch seconds by our clock."""

@@ -119,7 +119,7 @@ class Tick:
         return self._skipped(problem)
 
     def _skipped(self, problem: str) -> dg.SensorResult:
-        """That Peaka could not be polled. The cursor stays: the first tick that can poll records what ended meanwhile.
+        """That Peaka could not be polled: the first tick that can poll records what ended meanwhile.
 
         Raises:
             PeakaConnectionError: when that has lasted for too long. A failed tick is what Dagster's alerts go by.
@@ -129,7 +129,8 @@ class Tick:
         away, tolerance = self.began - since if since else 0.0, self.peaka.outage_tolerance
         if away <= tolerance:
             reason = f"Nothing was polled, for {away:.0f} s of {tolerance:g} s (outage_tolerance). {problem}"
-            return dg.SensorResult(skip_reason=reason, cursor=self.context.cursor)
+            cursor = self.context.cursor if self.last is None else self.last.after_outage().encode()
+            return dg.SensorResult(skip_reason=reason, cursor=cursor)
         raise PeakaConnectionError(
             f"Peaka could not be polled since {datetime.fromtimestamp(since, timezone.utc):%Y-%m-%d %H:%M:%S} UTC, "
             f"for {away:.0f} s, which is longer than outage_tolerance ({tolerance:g} s). Nothing is lost: the first "
@@ -271,6 +272,8 @@ class Tick:
                     "The history could not be read, and is read again at the next tick:",
                     f"{polled.asset}: {result}",
                 )
+                if polled.review.mark is not None:
+                    self.marks[polled.asset.address] = polled.review.mark.after_outage()
             if isinstance(result, Review) or (self.last is None and not self.backfill):
                 read.append(polled)  # without its history, too: a first tick only has to remember what runs
             else:

@@ -205,3 +205,33 @@ def test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever(
             run_id,
             "triggered",
         )
+
+
+@pytest.mark.parametrize("operation", [None, "getCacheExecutionHistory"])
+def test_an_outage_is_no_time_in_which_a_run_would_have_recorded(
+    steps: Steps, monkeypatch: pytest.MonkeyPatch, operation: str | None
+) -> None:
+    """A run that may be alive is as blind as the sensor: after an outage its execution is left to it as long again."""
+    asset = build_peaka_cache_asset(table=CACHE)
+    with dg.DagsterInstance.from_config(str(steps.home)) as instance:
+        watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(steps.sandbox), instance)
+        watch.tick()
+        steps.sandbox.plan(CACHE, times=1, hold=True)
+        process = steps.start(EXECUTOR="in_process")
+        process.wait_until_said("following execution")
+        ours = steps.sandbox.executions(CACHE)[-1].id
+        steps.kill(process)
+        steps.sandbox.release(CACHE)
+        steps.sandbox.wait_idle()
+        assert watch.tick() == []
+
+        moment = time.time
+        monkeypatch.setattr(time, "time", lambda: moment() + 60.0)
+        fault = steps.sandbox.fault(operation, times=None, status=503)
+        assert watch.tick() == []
+        fault.remove()
+        monkeypatch.setattr(time, "time", lambda: moment() + 120.0)
+        assert watch.tick() == []
+        monkeypatch.setattr(time, "time", lambda: moment() + 240.0)
+        assert len(watch.tick()) == 1
+        assert recorded(instance, asset.key) == [ours]

@@ -30,7 +30,10 @@ AHEAD_OF_THE_STATUS = [7136433]
 PAST_WHAT_WAITS = [9024815]
 """A tick that waits for what it misses takes note of what is newer, of another mode: what lies between was lost."""
 
-ONCE_BROKEN = [*ADOPTED_AS_FRESH, *REFUSED_AGAIN, *AHEAD_OF_THE_STATUS, *PAST_WHAT_WAITS]
+BLIND_ALONE = [10054546]
+"""Peaka is away between two ticks, while an execution is left to its run, which notices the end later than it said."""
+
+ONCE_BROKEN = [*ADOPTED_AS_FRESH, *REFUSED_AGAIN, *AHEAD_OF_THE_STATUS, *PAST_WHAT_WAITS, *BLIND_ALONE]
 
 TOLERANCE = LATE_TOLERANCE.total_seconds() + 1.0
 """Seconds by which dates may mislead: the tolerance, and the resolution of a `Date`."""
@@ -205,6 +208,20 @@ def recorded_rightly(story: Story, execution: Truth) -> str:
     return "untold"
 
 
+def was_blind_alone(story: Story, execution: Truth, record: Materialized) -> bool:
+    """Whether Peaka was away between an execution's end and its record, and no tick came upon that.
+
+    Then the run noticed the end later than it had said, and nobody could have told the sensor.
+    """
+    assert execution.finished is not None
+    return any(
+        start < record.at
+        and end > execution.finished
+        and not any(start <= tick <= end for tick in story.blind_ticks)
+        for start, end in story.world.outages
+    )
+
+
 def no_needless_double(
     story: Story, execution: Truth, records: list[Materialized], by_sensor: Materialized
 ) -> None:
@@ -217,6 +234,8 @@ def no_needless_double(
             each for each in story.attempts if each.run_id == record.run_id and each.recorded is execution
         )
         assert attempt.sync is not None
+        if was_blind_alone(story, execution, record):
+            continue
         # What began between a run's poll and its trigger's answer it may take for its own: one of the two windows.
         its_own = story.by.get(execution.id) is attempt
         assert attempt.sync.origin is not Origin.TRIGGERED or not its_own, (

@@ -131,6 +131,8 @@ class Story:
     deaths: int = 0
     resets: int = 0
     dropped: int = 0
+    blind_ticks: list[float] = field(default_factory=list[float])
+    """When a tick could not read."""
     read: Counter[str] = field(default_factory=Counter[str])
     """How many ticks that stored their cursor had an execution in the history that they read."""
     read_over: set[str] = field(default_factory=set[str])
@@ -469,9 +471,9 @@ class Story:
 
     def _tick(self) -> Process:
         """One evaluation of the sensor: read, decide, store the events and then the cursor, unless it dies before."""
-        if self.world.away():
-            return
         last = self._last_cursor()
+        if self.world.away():
+            return self._was_away(last)
         looked_at = self.now
         date = self.world.date() or EPOCH + timedelta(seconds=looked_at)  # without Peaka's clock, ours
         as_old_as = self.world._as_old_as()
@@ -495,17 +497,17 @@ class Story:
                     for trigger in triggers_of(run_id, RunStory(events), CACHE_ID, ASSET)
                 ]
             if last is not None and self.pick.random() < 0.05:
-                return  # the history cannot be read: the cursor stays as it is
+                return self._was_away(last)  # the history cannot be read
             limit = FIRST_PAGE
             while not review.suffices:
                 if self.world.away():
-                    return
+                    return self._was_away(last)
                 review.add(self._page(review.history.offset, limit))
                 readings.append(self._histories[-1])
                 limit = NEXT_PAGE
                 yield from self._requested()
                 if review.history.failed:
-                    return
+                    return self._was_away(last)
         elif review.mark is not None:
             self.cursor = PollingCursor(int(looked_at), 0, last.marks if last else {}).encode()
             self.at_rest += 1
@@ -534,6 +536,11 @@ class Story:
         behind = {} if verdict.complete or last is None else {ADDRESS: last.reported_until(ADDRESS)}
         self.cursor = PollingCursor(int(looked_at), 0, marks, behind).encode()
         self.at_rest = self.at_rest + 1 if last is not None and marks == last.marks else 0
+
+    def _was_away(self, last: PollingCursor | None) -> None:
+        self.blind_ticks.append(self.now)
+        if last is not None:
+            self.cursor = last.after_outage().encode()
 
     def _last_cursor(self) -> PollingCursor | None:
         if self.cursor is None:
