@@ -337,31 +337,3 @@ class Plan:
     def scripted(self) -> bool:
         """Whether it reports rows that were given, instead of copying."""
         return any(getattr(self, name) is not None for name in COUNTS)
-
-
-@dataclass(slots=True)
-class Plans:
-    """The plans of all caches, by the cache's table, oldest first."""
-
-    by_table: dict[tuple[str, str, str], list[Plan]] = field(
-        default_factory=dict[tuple[str, str, str], list[Plan]]
-    )
-
-    def add(self, table: tuple[str, str, str], plan: Plan) -> None:
-        """Let the next executions of `table`'s cache go as `plan` says."""
-        self.by_table.setdefault(table, []).append(plan)
-
-    def take(self, table: tuple[str, str, str], mode: Mode) -> Plan | None:
-        """The oldest plan that fits a new execution, with one of its times used up; an endless one only when no other
-        fits.
-        """
-        plans = self.by_table.get(table, [])
-        fitting = sorted((p for p in plans if p.mode in (None, mode)), key=lambda p: p.times is None)
-        if not fitting:
-            return None
-        plan = fitting[0]
-        if plan.times is not None:
-            plan.times -= 1
-            if plan.times <= 0:
-                plans.remove(plan)
-        return plan

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Callable
 
-from dagster_peaka.sandbox.saved_queries import Query, RefreshPlan, RefreshRecord, SavedQueries
+from dagster_peaka.sandbox.behaviour import Plan
+from dagster_peaka.sandbox.saved_queries import Query, RefreshRecord, SavedQueries
 from dagster_peaka.sandbox.serving import Loop
 from dagster_peaka.sandbox.wire import Json
 
@@ -46,7 +47,9 @@ class SandboxQueries:
         self, query: str, *, duration: float | None = None, hold: bool = False, fail: str | None = None
     ) -> None:
         """Decide how the next refresh goes: its seconds, whether it waits for `release`, whether it fails."""
-        self._loop.call(lambda: self._named(query).plans.append(RefreshPlan(duration, hold, fail)))
+        self._loop.call(
+            lambda: self._named(query).plans.append(Plan(duration=duration, hold=hold, fail=fail))
+        )
 
     def release(self, query: str) -> None:
         """Let the held refreshes of a query go on."""

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dagster_peaka.sandbox import queries
-from dagster_peaka.sandbox.behaviour import Behaviour
+from dagster_peaka.sandbox.behaviour import Behaviour, Plan
 from dagster_peaka.sandbox.caches import recorded
 from dagster_peaka.sandbox.errors import ApiError
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
 from dagster_peaka.sandbox.sql import Place
-from dagster_peaka.sandbox.waiting import first_of, set_within
+from dagster_peaka.sandbox.waiting import Stoppable, set_within
 from dagster_peaka.sandbox.wire import Json, written_time
 
 RefreshOrigin = Literal["api", "stranger"]
@@ -57,35 +57,21 @@ class RefreshRecord:
     error: str | None
 
 
-@dataclass
-class RefreshPlan:
-    """How a refresh is to go."""
-
-    duration: float | None = None
-    hold: bool = False
-    fail: str | None = None
-
-
 @dataclass(eq=False)
-class Refresh:
+class Refresh(Stoppable):
     """One refresh of a materialized query. `status` is QUEUED, RUNNING, COMPLETED, FAILED or CANCELED."""
 
     query_id: str
     origin: RefreshOrigin
     asked_at: float
-    plan: RefreshPlan
+    plan: Plan
     status: str = "QUEUED"
     started_at: float | None = None
     finished_at: float | None = None
     rows: int | None = None
     error: str | None = None
 
-    def __post_init__(self) -> None:
-        self.leave = asyncio.Event()
-        self.released = asyncio.Event()
-
     def record(self) -> RefreshRecord:
-        """A copy of the truth about it."""
         return recorded(RefreshRecord, self)
 
 
@@ -101,7 +87,7 @@ class Query:
     schedule: Json | None = None
     path: str | None = None
     refreshes: list[Refresh] = field(default_factory=list[Refresh])
-    plans: list[RefreshPlan] = field(default_factory=list[RefreshPlan])
+    plans: list[Plan] = field(default_factory=list[Plan])
 
     def __post_init__(self) -> None:
         self.lane = asyncio.Lock()
@@ -154,7 +140,7 @@ class SavedQueries:
             query = Query(**known)
             for each in last:
                 fields = {name: value for name, value in each.items() if name != "query_id"}
-                query.refreshes.append(Refresh(query.id, plan=RefreshPlan(), **fields))
+                query.refreshes.append(Refresh(query.id, plan=Plan(), **fields))
             self._admit(query)
             if columns is not None:
                 self._show(query, [tuple(column) for column in json.loads(columns)])
@@ -208,7 +194,7 @@ class SavedQueries:
         """Start a refresh; behind one that runs it waits, or is taken for that (`coalesce`)."""
         if self._behaviour.coalesce and origin == "api" and query.unfinished:
             return query.unfinished[-1]
-        plan = query.plans.pop(0) if query.plans else RefreshPlan()
+        plan = query.plans.pop(0) if query.plans else Plan()
         refresh = Refresh(query.id, origin, time.time(), plan)
         query.refreshes.append(refresh)
         task = asyncio.create_task(self._live(query, refresh))
@@ -219,7 +205,7 @@ class SavedQueries:
     def cancel(self, query: Query) -> None:
         """Ask whatever waits or runs to stop."""
         for refresh in query.unfinished:
-            refresh.leave.set()
+            refresh.stop()
 
     async def idle(self) -> None:
         """Returns when no refresh waits or runs."""
@@ -266,35 +252,30 @@ class SavedQueries:
                 return self._finish(query, refresh, "CANCELED")
             refresh.started_at, refresh.status = _later(query), "RUNNING"
             try:
-                done = await self._done(query, refresh)
+                status = await self._run(query, refresh)
             except ApiError as error:
-                return self._finish(query, refresh, "FAILED", str(error))
-            self._finish(
-                query, refresh, "COMPLETED" if done else "CANCELED", refresh.plan.fail if done else None
-            )
+                status, refresh.error = "FAILED", str(error)
+            self._finish(query, refresh, status)
 
-    async def _done(self, query: Query, refresh: Refresh) -> bool:
-        """Read, last as long as it shall, and keep what was read. False where it has to stop. Raises `ApiError`."""
+    async def _run(self, query: Query, refresh: Refresh) -> str:
+        """Read, last as long as it shall, and keep what was read. How it ends. Raises `ApiError`."""
         plan, result = refresh.plan, None
         if plan.fail is None:
             result = await self._engine.in_thread(queries.run, self._engine, query.sql, [], _PATIENCE, False)
-        duration = self._behaviour.execution_seconds if plan.duration is None else plan.duration
-        if duration and await set_within(refresh.leave, duration):
-            return False
-        if plan.hold:
-            await first_of(refresh.released, refresh.leave)
-        if refresh.leave.is_set():
-            return False
-        if result is not None:
-            columns = [(column.name, _kept_type(column.data_type)) for column in result.columns]
-            refresh.rows = len(result.rows)
-            await self._engine.in_thread(self._keep, query, columns, result.rows)
-            self._show(query, columns)
-        return True
+        seconds = self._behaviour.execution_seconds if plan.duration is None else plan.duration
+        if not await refresh.lasted(seconds):
+            return "CANCELED"
+        if result is None:
+            refresh.error = str(plan.fail)
+            return "FAILED"
+        columns = [(column.name, _kept_type(column.data_type)) for column in result.columns]
+        refresh.rows = len(result.rows)
+        await self._engine.in_thread(self._keep, query, columns, result.rows)
+        self._show(query, columns)
+        return "COMPLETED"
 
-    def _finish(self, query: Query, refresh: Refresh, status: str, error: str | None = None) -> None:
-        refresh.status, refresh.error = ("FAILED" if error is not None else status), error
-        refresh.finished_at = time.time()
+    def _finish(self, query: Query, refresh: Refresh, status: str) -> None:
+        refresh.status, refresh.finished_at = status, time.time()
         if query.id in self.by_id:
             self._save(query)
 

@@ -23,11 +23,9 @@ class Saver:
         self.lock = asyncio.Lock()
         """Held while a batch is written."""
         self._store, self._known, self._in_thread = store, caches, in_thread
-        self._caches: dict[str, Cache] = {}
-        self._executions: set[Execution] = set()
+        self._noted: dict[Cache | Execution, None] = {}  # in their order
         self._expired: set[str] = set()
         self._news = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to write batches in the background."""
@@ -35,40 +33,35 @@ class Saver:
 
     async def stop(self) -> None:
         """End that, and write the last one. Raises `StoreFailed`."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
         await self.written()
 
     def note(self, changed: Cache | Execution) -> None:
-        """A cache or an execution is to be saved as it then is."""
-        if isinstance(changed, Cache):
-            self._caches[changed.id] = changed
-        else:
-            self._executions.add(changed)
+        """It is to be saved as it then is."""
+        self._noted[changed] = None
         self._news.set()
 
     def note_expired(self, execution: Execution) -> None:
-        """An execution is to be forgotten."""
-        self._executions.discard(execution)
+        """It is to be forgotten."""
+        self._noted.pop(execution, None)
         self._expired.add(execution.id)
 
     async def written(self) -> None:
         """Returns once the store holds all that was noted until now. Raises `StoreFailed`."""
         async with self.lock:
-            caches = {cache.id: cache for cache in self._caches.values() if cache.id in self._known}
-            executions = {one for one in self._executions if one.cache_id in self._known}
+            noted, self._noted = self._noted, {}
             expired, self._expired = self._expired, set()
-            self._caches.clear()
-            self._executions.clear()
+            caches = [one.saved() for one in noted if isinstance(one, Cache) and one.id in self._known]
+            executions = [
+                one.saved() for one in noted if isinstance(one, Execution) and one.cache_id in self._known
+            ]
             if not (self._store.kept and (caches or executions or expired)):
                 return
-            bodies = {cache_id: cache.saved() for cache_id, cache in caches.items()}
             try:
-                await self._in_thread(self._store.save, bodies, [one.saved() for one in executions], expired)
+                await self._in_thread(self._store.save, caches, executions, expired)
             except StoreFailed:
-                self._caches = {**caches, **self._caches}
-                self._executions |= executions
+                self._noted = noted | self._noted
                 self._expired |= expired
                 raise
 

@@ -151,7 +151,7 @@ class PeakaSandbox:
             raise
         self._engine = Engine(self._sources, self._store, self.behaviour)
         for table, reason in self._failing.items():
-            self._engine.plans.add(table, Plan(times=None, fail=reason))
+            self._engine.plans[table].append(Plan(times=None, fail=reason))
         wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
         self._operations = Operations(self._engine, wire, self.behaviour)
         self._saved_queries = SavedQueries(self._engine, self._store.path, self.behaviour)
@@ -172,7 +172,7 @@ class PeakaSandbox:
             self._loop.wait(self._engine.open())
             self._loop.call(self._saved_queries.open)
             for pattern in self._wanted:
-                self._loop.call(lambda pattern=pattern: _create_matching(self._engine, pattern))
+                self._loop.wait(_create_matching(self._engine, pattern))
             self._loop.wait(self._engine.written())
         except BaseException as error:
             self.close()
@@ -308,7 +308,12 @@ class PeakaSandbox:
 
     def release(self, cache: str) -> None:
         """Let the held executions of a cache go on."""
-        self._loop.call(lambda: self._cache(cache).release())
+
+        def release() -> None:
+            for execution in self._cache(cache).active:
+                execution.released.set()
+
+        self._loop.call(release)
 
     def plan(
         self,
@@ -352,7 +357,7 @@ class PeakaSandbox:
                 raise KeyError(
                     f"The sandbox has no cache {cache!r}, and no source that could have its table."
                 )
-            self._engine.plans.add(name, plan)
+            self._engine.plans[name].append(plan)
 
         self._loop.call(add)
 
@@ -395,7 +400,7 @@ class PeakaSandbox:
         return next((cache.id for name, cache in self._engine.by_table.items() if str(name) == named), None)
 
 
-def _create_matching(engine: Engine, pattern: str) -> None:
+async def _create_matching(engine: Engine, pattern: str) -> None:
     """The caches that a pattern names, but for those that there are. Raises `SandboxError`."""
     try:
         found = engine.sources.matching(pattern)
@@ -406,7 +411,7 @@ def _create_matching(engine: Engine, pattern: str) -> None:
     try:
         for name, table in found:
             if name not in engine.by_table:
-                engine.create_of(name, table, {})
+                await engine.create(name, {}, table=table)
     except ApiError as error:
         raise SandboxError(f"cache {pattern}: {error}") from None
 

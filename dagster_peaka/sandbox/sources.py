@@ -131,7 +131,7 @@ def _rows(connection: sqlite3.Connection, sql: str, *values: str) -> list[tuple[
     return connection.execute(sql, values).fetchall()
 
 
-def is_locked(error: sqlite3.OperationalError) -> bool:
+def is_locked(error: Exception) -> bool:
     """Whether a statement failed only because another connection writes."""
     return "locked" in str(error)
 

@@ -54,16 +54,12 @@ class Counts:
     cached: int = 0
 
 
-@dataclass(frozen=True)
-class SavedExecution:
-    """An execution as the store keeps it: `body` is the owner's JSON object."""
+Row = tuple[Any, ...]
 
-    id: str
-    cache_id: str
-    sequence: int
-    body: dict[str, Any]
-    finished: bool
-    counts: Counts
+
+def remember_shape(connection: sqlite3.Connection, cache_id: str, shape: Any) -> None:
+    """Keep what a copy's source looked like, within a transaction."""
+    connection.execute("INSERT OR REPLACE INTO peaka_copy VALUES (?, ?)", (cache_id, json.dumps(shape)))
 
 
 def copy_name(cache_id: str) -> str:
@@ -169,6 +165,12 @@ class Store:
                     ) from None
                 raise
 
+    @contextmanager
+    def writes(self) -> Generator[sqlite3.Connection]:
+        """A connection for one transaction."""
+        with closing(self.connect()) as connection, self.transaction(connection):
+            yield connection
+
     def changed(self, cache_id: str) -> None:
         """Note that a copy's rows have changed, once that is committed."""
         self._changes[cache_id] += 1
@@ -177,53 +179,48 @@ class Store:
         """What tells a copy's rows, as they are now, from all that any copy has ever held."""
         return f"{self._token} {cache_id} {self._changes[cache_id]}"
 
-    def load(self) -> tuple[list[dict[str, Any]], list[SavedExecution], dict[str, dict[str, Any]]]:
-        """Caches and executions, each in the order of their creation, and the shapes of the copies."""
-        caches = [
-            json.loads(body) for (body,) in self._keep.execute("SELECT body FROM peaka_cache ORDER BY number")
-        ]
-        executions = [
-            SavedExecution(
-                execution_id, cache_id, sequence, json.loads(body), bool(finished), Counts(*counts)
-            )
-            for execution_id, cache_id, sequence, body, finished, *counts in self._keep.execute(
-                "SELECT * FROM peaka_execution ORDER BY sequence"
-            )
-        ]
-        shapes = {
-            cache_id: json.loads(shape) for cache_id, shape in self._keep.execute("SELECT * FROM peaka_copy")
-        }
-        return caches, executions, shapes
+    def load(self) -> tuple[list[str], list[Row], dict[str, str]]:
+        """The bodies of caches and the rows of executions, each in the order of their creation, and the shapes of the
+        copies by their caches.
+        """
+        select = self._keep.execute
+        caches = [body for (body,) in select("SELECT body FROM peaka_cache ORDER BY number")]
+        executions = select("SELECT * FROM peaka_execution ORDER BY sequence").fetchall()
+        return caches, executions, dict(select("SELECT * FROM peaka_copy"))
 
-    def save(
-        self, caches: dict[str, dict[str, Any]], executions: Iterable[SavedExecution], removed: Iterable[str]
-    ) -> None:
-        """Write caches and executions down, and forget executions by id. Does nothing for a temporary store."""
-        if not self.kept:
-            return
-        with closing(self.connect()) as connection, self.transaction(connection):
+    def save(self, caches: Iterable[Row], executions: Iterable[Row], removed: Iterable[str]) -> None:
+        """Write caches and executions down, and forget executions by id."""
+        with self.writes() as connection:
             connection.executemany(
                 "INSERT INTO peaka_cache (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-                [(cache_id, json.dumps(body)) for cache_id, body in caches.items()],
+                caches,
             )
-            connection.executemany(
-                _SAVE_EXECUTION,
-                [
-                    (e.id, e.cache_id, e.sequence, json.dumps(e.body), e.finished, *vars(e.counts).values())
-                    for e in executions
-                ],
-            )
+            connection.executemany(_SAVE_EXECUTION, executions)
             connection.executemany("DELETE FROM peaka_execution WHERE id = ?", [(gone,) for gone in removed])
+
+    def swap(self, cache_id: str, shape: Any) -> None:
+        """Put what was built aside in the copy's place, at once."""
+        copy = quoted(copy_name(cache_id))
+        with self.writes() as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {copy}")
+            connection.execute(f"ALTER TABLE {quoted(aside_name(cache_id))} RENAME TO {copy}")
+            remember_shape(connection, cache_id, shape)
+        self.changed(cache_id)
+
+    def discard(self, cache_id: str) -> None:
+        """Forget what was built aside."""
+        with self.writes() as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(cache_id))}")
 
     def forget(self, cache_id: str) -> None:
         """Forget a cache and its executions, so that they do not come back."""
-        with closing(self.connect()) as connection, self.transaction(connection):
+        with self.writes() as connection:
             for table, column in (("cache", "id"), ("copy", "cache_id"), ("execution", "cache_id")):
                 connection.execute(f"DELETE FROM peaka_{table} WHERE {column} = ?", (cache_id,))
 
     def drop(self, cache_id: str) -> None:
         """Drop the copy of a cache that is forgotten, and what was built to become it."""
-        with closing(self.connect()) as connection, self.transaction(connection):
+        with self.writes() as connection:
             for name in (copy_name(cache_id), aside_name(cache_id)):
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
             connection.execute("DELETE FROM peaka_copy WHERE cache_id = ?", (cache_id,))

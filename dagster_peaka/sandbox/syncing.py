@@ -1,16 +1,18 @@
-"""Copying on behalf of executions: a few at a time, each with a copier of its own, step by step in threads."""
+"""Copying on behalf of executions: a few at a time, each with a connection of its own, step by step in threads."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from dagster_peaka.sandbox.behaviour import Behaviour
 from dagster_peaka.sandbox.caches import Cache, Execution
-from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
+from dagster_peaka.sandbox.copying import Connection, Copier, CopyError, Delta, Rebuild, shape_of
 from dagster_peaka.sandbox.saving import Saver
 from dagster_peaka.sandbox.sources import Sources, Table
-from dagster_peaka.sandbox.store import Counts, Store
+from dagster_peaka.sandbox.store import Store
 
 _AT_ONCE = 8
 
@@ -28,84 +30,80 @@ class Copying:
     ) -> None:
         self._sources, self._store, self._behaviour = sources, store, behaviour
         self._saver, self._in_thread = saver, in_thread
-        self._copiers: list[Copier] = []
+        self._connections: list[Connection] = []
         self._seats = asyncio.Semaphore(_AT_ONCE)
 
     def close(self) -> None:
         """Give all connections back."""
-        for copier in self._copiers:
-            copier.close()
+        for connection in self._connections:
+            connection.db.close()
 
     async def sync(self, cache: Cache, execution: Execution) -> bool:
         """Copy. False where it has to stop before its end: then an incremental keeps what it has applied."""
-        file = self._sources.file(cache.name)
-        if file is None:
+        source = self._sources.file(cache.name)
+        if source is None:
             raise CopyError(
                 f"The sandbox was started without the source {cache.name.catalog}.{cache.name.schema}."
             )
-        job = Job(file, cache.name.table, cache.id, execution.id)
         if execution.mode == "INCREMENTAL":
             async with cache.copying:
-                await self._copy(
-                    cache, execution, job, lambda copier: copier.incremental(job, execution.counts)
-                )
+                await self._copy(Delta, source, cache, execution)
                 cache.deltas += 1
             return await execution.last(self._behaviour)
         deltas = cache.deltas
         async with cache.copying:
-            await self._copy(cache, execution, job, lambda copier: copier.full_refresh(job))
+            table = await self._copy(Rebuild, source, cache, execution)
         done = await execution.last(self._behaviour)
-        async with cache.copying, self._seats:
-            copier = self._take_copier()
-            try:
-                await self._in_thread(copier.swap if done else copier.discard, job)
-                if done and deltas != cache.deltas:  # an incremental beside it has read what this one has not
-                    await self._in_thread(_exhaust, copier.incremental(job, Counts()))
-            finally:
-                self._copiers.append(copier)
-        if done:
-            self._note_columns(cache, job.found)
-        return done
+        async with cache.copying:
+            if not done or table is None:
+                await self._in_thread(self._store.discard, cache.id)
+                return False
+            await self._in_thread(self._store.swap, cache.id, shape_of(table))
+            self._note_columns(cache, table)
+            if deltas != cache.deltas:  # an incremental beside it has read what this one has not
+                async with self._connection() as connection:
+                    delta = Delta(self._store, connection, source, cache, execution)
+                    await self._in_thread(_to_its_end, delta)
+        return True
 
     async def _copy(
-        self, cache: Cache, execution: Execution, job: Job, begin: Callable[[Copier], Steps[None]]
-    ) -> None:
-        async with self._seats:
-            if execution.leave.is_set():
-                return
-            copier = execution.copier = self._take_copier()
-            steps = begin(copier)
+        self, kind: type[Copier], source: Path, cache: Cache, execution: Execution
+    ) -> Table | None:
+        """The table as it was copied. None where the execution had to stop before."""
+        async with self._connection() as connection:
+            copier = kind(self._store, connection, source, cache, execution)
+            execution.interrupt = connection.db.interrupt
             try:
-                while not execution.leave.is_set():
-                    counts = await self._in_thread(_step, steps)
-                    if execution.mode == "INCREMENTAL" and job.found is not None:
-                        self._note_columns(cache, job.found)
-                    if counts is None:
-                        return
-                    execution.counts, execution.updated_at = counts, time.time()
+                more = True
+                while more and not execution.leave.is_set():
+                    more = await self._in_thread(copier.step)
+                    if kind is Delta and copier.table is not None:
+                        self._note_columns(cache, copier.table)
+                    execution.counts, execution.updated_at = copier.counts, time.time()
+                return None if more else copier.table
             except CopyError:
                 if not execution.leave.is_set():  # interrupted, because it has to stop
                     raise
+                return None
             finally:
-                execution.copier = None
-                await self._in_thread(steps.close)
-                self._copiers.append(copier)
+                execution.interrupt = None
 
-    def _note_columns(self, cache: Cache, table: Table | None) -> None:
-        if table is not None:
-            cache.copied = tuple((column.name, column.trino_type) for column in table.columns)
-            if cache.modes != table.modes:
-                cache.modes = table.modes
-                self._saver.note(cache)
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Connection]:
+        async with self._seats:
+            connection = self._connections.pop() if self._connections else Connection(self._store)
+            try:
+                yield connection
+            finally:
+                self._connections.append(connection)
 
-    def _take_copier(self) -> Copier:
-        return self._copiers.pop() if self._copiers else Copier(self._store)
+    def _note_columns(self, cache: Cache, table: Table) -> None:
+        cache.copied = tuple((column.name, column.trino_type) for column in table.columns)
+        if cache.modes != table.modes:
+            cache.modes = table.modes
+            self._saver.note(cache)
 
 
-def _step(steps: Steps[None]) -> Counts | None:
-    return next(steps, None)
-
-
-def _exhaust(steps: Steps[None]) -> None:
-    for _ in steps:
+def _to_its_end(copier: Copier) -> None:
+    while copier.step():
         pass

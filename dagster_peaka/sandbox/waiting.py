@@ -1,6 +1,8 @@
-"""Waiting for what another task may do first."""
+"""Waiting, for what may have to stop before its time."""
 
 import asyncio
+
+from dagster_peaka.sandbox.behaviour import Plan
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:
@@ -12,9 +14,24 @@ async def set_within(event: asyncio.Event, seconds: float) -> bool:
     return True
 
 
-async def first_of(*events: asyncio.Event) -> None:
-    """Returns when one of the events is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    for wait in waits:
-        wait.cancel()
+class Stoppable:
+    """What lasts as its plan says, unless somebody stops it."""
+
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        self.leave = asyncio.Event()
+        self.released = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let it end early, whatever it does."""
+        self.leave.set()
+        self.released.set()
+
+    async def lasted(self, seconds: float) -> bool:
+        """Wait for so long, then, where that is planned, to be released. False where it has to stop before."""
+        if seconds > 0 and await set_within(self.leave, seconds):
+            return False
+        if self.plan.hold:
+            await self.released.wait()
+        return not self.leave.is_set()
