@@ -3,6 +3,8 @@
 import json
 from typing import Any, NoReturn, cast
 
+from starlette.requests import Request
+
 from dagster_peaka.sandbox.behaviour import Mode
 from dagster_peaka.sandbox.durations import parse_duration
 from dagster_peaka.sandbox.errors import ApiError, bad_request
@@ -13,9 +15,14 @@ LARGEST_BODY = 16 * 2**20
 _INT32 = 2**31 - 1
 
 
-def parse_json(content_type: str, body: bytes) -> Any:
-    """A request's body. Raises `ApiError`: 415 for another type, 400 for what is no JSON or no Unicode."""
-    kind, _, parameters = content_type.partition(";")
+async def json_of(request: Request) -> Any:
+    """A request's body. Raises `ApiError`: 413 for too long a one, 415 for another type, 400 for what is no JSON or no
+    Unicode.
+    """
+    body = await request.body()
+    if len(body) > LARGEST_BODY:
+        raise ApiError(413, f"The body has more than {LARGEST_BODY} bytes.", "PAYLOAD_TOO_LARGE")
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if kind.strip().lower() != "application/json" or charset not in ("", "utf-8"):
         raise ApiError(415, "The body must be application/json in UTF-8.", "UNSUPPORTED_MEDIA_TYPE")
@@ -36,14 +43,12 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def as_object(value: Any, what: str = "The body") -> Json:
-    """A JSON object. Raises `ApiError`."""
     if not isinstance(value, dict):
         raise bad_request(f"{what} must be a JSON object.")
     return cast("Json", value)
 
 
 def text(body: Json, field: str) -> str:
-    """A string that must be there. Raises `ApiError`."""
     value = body.get(field)
     if not isinstance(value, str) or not value:
         raise bad_request(f"{field} must be a string that is not empty.")
@@ -67,14 +72,12 @@ def identifier(body: Json, field: str, numbers: bool) -> str:
 
 
 def whole_number(value: Any, field: str, least: int) -> int:
-    """An int32 that is not below `least`. Raises `ApiError`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _INT32:
         raise bad_request(f"{field} must be a whole number from {least} to {_INT32}.")
     return value
 
 
 def number_parameter(value: str | None, field: str, default: int, least: int) -> int:
-    """An int32 of the query string. Raises `ApiError`."""
     if value is None:
         return default
     digits = value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 11
@@ -91,7 +94,6 @@ def flag_parameter(value: str | None, field: str) -> bool:
 
 
 def schedules(body: Json) -> dict[Mode, str | None]:
-    """The schedules that a body names: an expression each, None for `NONE`. Raises `ApiError`."""
     found: dict[Mode, str | None] = {}
     for mode, field in SCHEDULE_FIELDS.items():
         if body.get(field) is not None:

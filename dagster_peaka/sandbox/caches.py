@@ -98,7 +98,6 @@ class Execution(Stoppable):
         return await self.lasted(until - time.time())
 
     def saved(self) -> tuple[Any, ...]:
-        """Its row in the store."""
         body = {name: value for name, value in vars(self).items() if name in _SAVED_FIELDS}
         body["plan"] = asdict(self.plan)
         counts = vars(self.counts).values()
@@ -153,7 +152,6 @@ class Cache:
                 self.schedules[mode] = Schedule(text, parse_duration(text), time.time())
 
     def running(self, mode: Mode) -> Execution | None:
-        """The execution of a mode that has left the queue."""
         return next((e for e in self.active if e.mode == mode and e.started_at is not None), None)
 
     @property
@@ -167,7 +165,6 @@ class Cache:
         return any(execution.origin == "creation" for execution in tuple(self.active))
 
     def saved(self) -> tuple[str, str]:
-        """Its row in the store."""
         schedules = {mode: asdict(schedule) for mode, schedule in self.schedules.items()}
         body = {"id": self.id, "name": self.name, "modes": self.modes, "schedules": schedules}
         return self.id, json.dumps(body)

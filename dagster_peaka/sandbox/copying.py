@@ -80,7 +80,7 @@ class Copier(ABC):
         self._deadline = time.monotonic() + PATIENCE
 
     def step(self) -> bool:
-        """Copy the next rows, at first none. False where there are no more. What the source's writer keeps from being
+        """Copy the next rows. False where there are no more. What the source's writer keeps from being
         done, the next step tries again.
 
         Raises `CopyError`, which blames the source or the store.
@@ -111,7 +111,6 @@ class Copier(ABC):
             table = self._look()
             self._prepare(table)
             self.table = table
-            return True
         self._high = self._end()
         within, values = _between(self._walk, self._low, self._high)
         names = _names(self.table)

@@ -17,6 +17,7 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers: dict[str, str] = {}
         self._reason = reason
         self._error_code = error_code
         self._with_code = with_code or error_code is not None
@@ -38,15 +39,12 @@ class ApiError(Exception):
 
 
 def bad_request(message: str) -> ApiError:
-    """400: the request has to be changed."""
     return ApiError(400, message, "BAD_REQUEST")
 
 
 def not_found(message: str) -> ApiError:
-    """404: there is no such thing."""
     return ApiError(404, message, "NOT_FOUND")
 
 
 def server_error(message: str) -> ApiError:
-    """500: the service trips, and nothing has changed."""
     return ApiError(500, message, "INTERNAL_SERVER_ERROR")

@@ -62,7 +62,7 @@ class Engine:
         """The SQL of every saved query, by its id."""
         self.snapshots: dict[TableName, Place] = {}
         """Where the snapshots of materialized queries are."""
-        self._store = store
+        self.store = store
         self._sequence = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -74,7 +74,7 @@ class Engine:
 
     async def open(self) -> None:
         """Take up what the store holds, executions that were not finished included."""
-        caches, executions, shapes = self._store.load()
+        caches, executions, shapes = self.store.load()
         for body in caches:
             self._admit(Cache.load(body, shapes))
         for execution in map(Execution.load, executions):
@@ -101,7 +101,6 @@ class Engine:
         self._pool.shutdown()
 
     async def idle(self, cache: Cache | None = None) -> None:
-        """Returns when no execution runs or waits, of a cache or of all."""
         while cache is None and self._tasks:
             await asyncio.wait(set(self._tasks))
         while cache is not None and cache.active:
@@ -146,7 +145,6 @@ class Engine:
         return cache
 
     def reschedule(self, cache: Cache, schedules: Mapping[Mode, str | None]) -> None:
-        """Set the schedules of the modes named, None for none. Raises `ApiError`."""
         cache.reschedule(schedules)
         self._set_timers(cache)
         self._saver.note(cache)
@@ -157,7 +155,7 @@ class Engine:
         Raises `StoreFailed`, and leaves it as it was, where the store cannot forget it.
         """
         async with self._saver.lock:  # no save may bring it back
-            await self.in_thread(self._store.forget, cache.id)
+            await self.in_thread(self.store.forget, cache.id)
             if cache.id in self.caches:  # nobody has deleted it meanwhile
                 self._remove(cache)
 
@@ -173,8 +171,11 @@ class Engine:
                 self._finish(cache, execution, "CANCELLED")
         self.spawn(self._drop(cache))
 
+    def named(self, cache: str) -> Cache | None:
+        """The cache of an id, or of a table `catalog.schema.table`."""
+        return self.caches.get(cache) or next((c for c in self.caches.values() if str(c.name) == cache), None)
+
     def is_cached(self, name: TableName) -> bool:
-        """Whether a table is called cached."""
         return name in self.by_table or name in self.left_behind
 
     def being_deleted(self, name: TableName) -> bool:
@@ -187,8 +188,8 @@ class Engine:
         cache = self.by_table.get(name)
         if cache is None or cache.copied is None:
             return None
-        version = self._store.version(cache.id)
-        return Place(str(self._store.path), copy_name(cache.id), cache.copied, version=version)
+        version = self.store.version(cache.id)
+        return Place(str(self.store.path), copy_name(cache.id), cache.copied, version=version)
 
     # Executions
 
@@ -255,11 +256,9 @@ class Engine:
         return True
 
     async def written(self) -> None:
-        """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
         await self._saver.written()
 
     async def in_thread(self, function: Callable[..., T], *values: Any) -> T:
-        """The result of something that blocks, from the pool of threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)
 
     # The life of an execution
@@ -364,7 +363,7 @@ class Engine:
     async def _drop(self, cache: Cache) -> None:
         async with cache.copying:
             with suppress(StoreFailed):  # then it is swept at the next start
-                await self.in_thread(self._store.drop, cache.id)
+                await self.in_thread(self.store.drop, cache.id)
 
     def _expire(self, cache: Cache) -> None:
         """Let go of executions that ended too long ago, but for the last of each mode."""

@@ -58,7 +58,6 @@ def run(
 
 
 def place_of(engine: Engine, name: TableName) -> sql.Place | None:
-    """Where a table's rows are: in its copy once it is cached, in its source otherwise."""
     if name in engine.left_behind:
         raise bad_request(f"The copy of {name} cannot be read.")
     if name in engine.snapshots:
@@ -80,7 +79,6 @@ def place_of(engine: Engine, name: TableName) -> sql.Place | None:
 
 
 def _described(engine: Engine, name: TableName) -> sql.Place | None:
-    """What the sources hold, as a table of information_schema, or of system.metadata."""
     sources, catalog = engine.sources, name.catalog
     rows: list[tuple[str | int | None, ...]] = []
     names, *more = {

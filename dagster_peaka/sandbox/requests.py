@@ -37,7 +37,6 @@ class RequestLog:
         self._sink = sink
 
     def open(self, method: str, path: str, query: str, operation: str | None) -> RequestRecord:
-        """Note a request's arrival."""
         self._last += 1
         record = RequestRecord(self._last, method, path, query, operation, time.time())
         self._records[record.number] = record
@@ -53,9 +52,7 @@ class RequestLog:
             self._sink(done)
 
     def all(self) -> list[RequestRecord]:
-        """A copy of the record."""
         return list(self._records.values())
 
     def clear(self) -> None:
-        """Forget what was served so far."""
         self._records.clear()

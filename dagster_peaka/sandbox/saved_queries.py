@@ -14,11 +14,10 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from dagster_peaka.sandbox import queries
-from dagster_peaka.sandbox.behaviour import Behaviour, Plan
+from dagster_peaka.sandbox.behaviour import Plan
 from dagster_peaka.sandbox.caches import recorded
 from dagster_peaka.sandbox.errors import ApiError
 from dagster_peaka.sandbox.executions import Engine
@@ -94,17 +93,14 @@ class Query:
 
     @property
     def table(self) -> TableName:
-        """What its snapshot is called in SQL."""
         return TableName("peaka", "mtquery", self.name)
 
     @property
     def started(self) -> list[Refresh]:
-        """The refreshes that have started, oldest first."""
         return [refresh for refresh in self.refreshes if refresh.started_at is not None]
 
     @property
     def unfinished(self) -> list[Refresh]:
-        """The refreshes that wait or run, oldest first."""
         return [refresh for refresh in self.refreshes if refresh.finished_at is None]
 
     def saved(self) -> Json:
@@ -119,16 +115,15 @@ class Query:
 class SavedQueries:
     """All saved queries of the project. Lives in the engine's loop."""
 
-    def __init__(self, engine: Engine, store: Path, behaviour: Behaviour) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.by_id: dict[str, Query] = {}
+        self.behaviour = engine.behaviour
         self._engine = engine
-        self._behaviour = behaviour
-        self._file = store.with_name(f"{store.name}-queries.db")
+        self._file = engine.store.path.with_name(f"{engine.store.path.name}-queries.db")
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_id = _FIRST_ID
 
     def open(self) -> None:
-        """Take up what the file holds."""
         with self._connected() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS peaka_query (id TEXT PRIMARY KEY, body TEXT, columns TEXT)"
@@ -146,13 +141,11 @@ class SavedQueries:
                 self._show(query, [tuple(column) for column in json.loads(columns)])
 
     async def close(self) -> None:
-        """Let go of what waits or runs."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def named(self, query: str) -> Query | None:
-        """The query of an id or a name."""
         return self.by_id.get(query) or next(
             (each for each in self.by_id.values() if each.name == query), None
         )
@@ -192,7 +185,7 @@ class SavedQueries:
 
     def refresh(self, query: Query, origin: RefreshOrigin) -> Refresh:
         """Start a refresh; behind one that runs it waits, or is taken for that (`coalesce`)."""
-        if self._behaviour.coalesce and origin == "api" and query.unfinished:
+        if self.behaviour.coalesce and origin == "api" and query.unfinished:
             return query.unfinished[-1]
         plan = query.plans.pop(0) if query.plans else Plan()
         refresh = Refresh(query.id, origin, time.time(), plan)
@@ -203,12 +196,10 @@ class SavedQueries:
         return refresh
 
     def cancel(self, query: Query) -> None:
-        """Ask whatever waits or runs to stop."""
         for refresh in query.unfinished:
             refresh.stop()
 
     async def idle(self) -> None:
-        """Returns when no refresh waits or runs."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
@@ -218,12 +209,12 @@ class SavedQueries:
         shown: Refresh | None = started[-1] if started else None
         word, updated = "COMPLETED", None
         if shown is not None:
-            lags = time.time() < (shown.started_at or 0.0) + self._behaviour.query_word_lag
+            lags = time.time() < (shown.started_at or 0.0) + self.behaviour.query_word_lag
             told = (started[-2] if len(started) > 1 else None) if lags else shown
             if told is not None:
-                begun = told.started_at if self._behaviour.query_updates == "moves" else None
+                begun = told.started_at if self.behaviour.query_updates == "moves" else None
                 word, updated = told.status, told.finished_at or begun
-        if self._behaviour.query_updates == "absent":
+        if self.behaviour.query_updates == "absent":
             updated = None
         return {
             "queryId": query.id,
@@ -236,7 +227,7 @@ class SavedQueries:
         }
 
     def _time(self, moment: float | None) -> str | None:
-        return None if moment is None else written_time(moment + self._behaviour.clock_offset, "z")
+        return None if moment is None else written_time(moment + self.behaviour.clock_offset, "z")
 
     def _admit(self, query: Query) -> None:
         self.by_id[query.id] = query
@@ -247,7 +238,7 @@ class SavedQueries:
 
     async def _live(self, query: Query, refresh: Refresh) -> None:
         async with query.lane:
-            gap = self._behaviour.query_start_gap
+            gap = self.behaviour.query_start_gap
             if refresh.leave.is_set() or (gap and await set_within(refresh.leave, gap)):
                 return self._finish(query, refresh, "CANCELED")
             refresh.started_at, refresh.status = _later(query), "RUNNING"
@@ -262,7 +253,7 @@ class SavedQueries:
         plan, result = refresh.plan, None
         if plan.fail is None:
             result = await self._engine.in_thread(queries.run, self._engine, query.sql, [], _PATIENCE, False)
-        seconds = self._behaviour.execution_seconds if plan.duration is None else plan.duration
+        seconds = self.behaviour.execution_seconds if plan.duration is None else plan.duration
         if not await refresh.lasted(seconds):
             return "CANCELED"
         if result is None:
@@ -306,7 +297,6 @@ class SavedQueries:
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        """A connection to the file, for one transaction."""
         with closing(sqlite3.connect(self._file, timeout=10)) as connection, connection:
             yield connection
 

@@ -28,7 +28,6 @@ class Saver:
         self._news = asyncio.Event()
 
     def start(self) -> None:
-        """Begin to write batches in the background."""
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
@@ -38,12 +37,10 @@ class Saver:
         await self.written()
 
     def note(self, changed: Cache | Execution) -> None:
-        """It is to be saved as it then is."""
         self._noted[changed] = None
         self._news.set()
 
     def note_expired(self, execution: Execution) -> None:
-        """It is to be forgotten."""
         self._noted.pop(execution, None)
         self._expired.add(execution.id)
 

@@ -153,17 +153,14 @@ class PeakaSandbox:
         for table, reason in self._failing.items():
             self._engine.plans[table].append(Plan(times=None, fail=reason))
         wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
-        self._operations = Operations(self._engine, wire, self.behaviour)
-        self._saved_queries = SavedQueries(self._engine, self._store.path, self.behaviour)
-        query_operations = QueryOperations(self._saved_queries, self.behaviour)
+        self._operations = Operations(self._engine, wire)
+        self._saved_queries = SavedQueries(self._engine)
         self._front = Front(
-            [*self._operations.routes(), *query_operations.routes()],
-            self._engine.written,
+            self._engine,
+            [*self._operations.routes(), *QueryOperations(self._saved_queries).routes()],
             self._log,
-            self.behaviour,
             project_id=self.project_id,
             api_key=self.api_key,
-            cache_named=self._id_of,
             drop=self._server.drop,
         )
         self._loop.start()
@@ -387,17 +384,12 @@ class PeakaSandbox:
         return fault
 
     def _cache(self, named: str) -> Cache:
-        found = self._engine.caches.get(self._id_of(named) or "")
+        found = self._engine.named(named)
         if found is None:
             raise KeyError(
                 f"The sandbox has no cache {named!r}; it has {', '.join(map(str, self._engine.by_table))}."
             )
         return found
-
-    def _id_of(self, named: str) -> str | None:
-        if named in self._engine.caches:
-            return named
-        return next((cache.id for name, cache in self._engine.by_table.items() if str(name) == named), None)
 
 
 async def _create_matching(engine: Engine, pattern: str) -> None:

@@ -118,12 +118,10 @@ def affinity(declared: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def read_only(path: Path) -> str:
-    """The URI that opens a database file for reading only."""
     return f"{path.resolve().as_uri()}?mode=ro"
 
 
@@ -132,7 +130,6 @@ def _rows(connection: sqlite3.Connection, sql: str, *values: str) -> list[tuple[
 
 
 def is_locked(error: Exception) -> bool:
-    """Whether a statement failed only because another connection writes."""
     return "locked" in str(error)
 
 
@@ -243,7 +240,6 @@ class Sources:
         self.ids, self.names = {**self.ids, catalog: number}, {**self.names, number: catalog}
 
     def schemas(self, catalog: str) -> list[str]:
-        """The schemas of a catalog, or none where it is unknown."""
         return list(self._files.get(catalog, ()))
 
     def file(self, name: TableName) -> Path | None:

@@ -58,12 +58,10 @@ Row = tuple[Any, ...]
 
 
 def remember_shape(connection: sqlite3.Connection, cache_id: str, shape: Any) -> None:
-    """Keep what a copy's source looked like, within a transaction."""
     connection.execute("INSERT OR REPLACE INTO peaka_copy VALUES (?, ?)", (cache_id, json.dumps(shape)))
 
 
 def copy_name(cache_id: str) -> str:
-    """The table that holds a cache's copy."""
     return f"copy_{_part_of_name(cache_id)}"
 
 
@@ -172,7 +170,6 @@ class Store:
             yield connection
 
     def changed(self, cache_id: str) -> None:
-        """Note that a copy's rows have changed, once that is committed."""
         self._changes[cache_id] += 1
 
     def version(self, cache_id: str) -> str:
@@ -189,7 +186,6 @@ class Store:
         return caches, executions, dict(select("SELECT * FROM peaka_copy"))
 
     def save(self, caches: Iterable[Row], executions: Iterable[Row], removed: Iterable[str]) -> None:
-        """Write caches and executions down, and forget executions by id."""
         with self.writes() as connection:
             connection.executemany(
                 "INSERT INTO peaka_cache (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -208,7 +204,6 @@ class Store:
         self.changed(cache_id)
 
     def discard(self, cache_id: str) -> None:
-        """Forget what was built aside."""
         with self.writes() as connection:
             connection.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(cache_id))}")
 
@@ -241,7 +236,6 @@ class Store:
         self._keep.execute("DELETE FROM peaka_copy WHERE cache_id NOT IN (SELECT id FROM peaka_cache)")
 
     def close(self) -> None:
-        """Close the file; a temporary one is removed."""
         while self._open:
             self._open.pop().close()
         if self._folder is not None:

@@ -34,7 +34,6 @@ class Copying:
         self._seats = asyncio.Semaphore(_AT_ONCE)
 
     def close(self) -> None:
-        """Give all connections back."""
         for connection in self._connections:
             connection.db.close()
 

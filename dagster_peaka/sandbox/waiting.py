@@ -6,7 +6,6 @@ from dagster_peaka.sandbox.behaviour import Plan
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Whether an event is set before so many seconds have passed."""
     try:
         await asyncio.wait_for(event.wait(), seconds)
     except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one

@@ -35,16 +35,13 @@ class Wire:
         self._behaviour = behaviour
 
     def catalog_id(self, catalog: str) -> str | int:
-        """A catalog's id."""
         number = self._sources.ids.get(catalog) or catalog_id(catalog)
         return int(number) if self._behaviour.ids_as_numbers else number
 
     def info(self) -> Json:
-        """The project that a key belongs to."""
         return self._extended({"projectId": self._project_id, "projectName": self._project_name})
 
     def catalog(self, name: str, kind: str, number: str, connection: str | None) -> Json:
-        """An entry of List Catalogs."""
         answer: Json = {
             "id": int(number) if self._behaviour.ids_as_numbers else number,
             "name": name,
@@ -56,13 +53,11 @@ class Wire:
         return self._extended(answer)
 
     def schema(self, catalog: str, schema: str) -> Json:
-        """An entry of List Schemas."""
         return self._extended(
             {"catalogId": self.catalog_id(catalog), "catalogName": catalog, "schemaName": schema}
         )
 
     def table(self, name: TableName, table: Table, is_cached: bool) -> Json:
-        """An entry of List Tables."""
         answer = {
             **self.schema(name.catalog, name.schema),
             "tableName": table.name,
@@ -72,7 +67,6 @@ class Wire:
         return self._extended(answer)
 
     def caching(self, table: Table, is_cached: bool) -> Json:
-        """The answer of `isCached`."""
         answer: Json = {
             "isCached": is_cached,
             "isCacheable": bool(table.modes),
@@ -81,7 +75,6 @@ class Wire:
         return self._extended(answer)
 
     def column(self, column: Column) -> Json:
-        """An entry of List Columns."""
         answer: Json = {
             "name": column.name,
             "dataType": column.trino_type,
@@ -94,7 +87,6 @@ class Wire:
         return self._extended(answer)
 
     def cache(self, cache: Cache) -> Json:
-        """A cache's settings."""
         answer: Json = {"id": cache.id, **self._table_of(cache)}
         for mode, schedule in cache.schedules.items():
             answer[SCHEDULE_FIELDS[mode]] = self._extended(
@@ -103,7 +95,6 @@ class Wire:
         return self._extended(answer)
 
     def visible(self, cache: Cache) -> list[Execution]:
-        """What may be seen of a cache's executions now, oldest first."""
         now, hide_queued = time.time(), self._behaviour.hide_queued
         return [
             e
@@ -120,7 +111,6 @@ class Wire:
         return [self.execution(execution) for execution in lately[offset : offset + limit]]
 
     def status(self, cache: Cache, logs: bool = True) -> Json:
-        """A cache's status, from the executions that may be seen of it."""
         visible = self.visible(cache)
         overall = "RUNNING" if self._behaviour.status_ahead and cache.active else _overall(visible)
         answer: Json = {"id": cache.id, "status": self._status(overall), **self._table_of(cache)}
@@ -133,7 +123,6 @@ class Wire:
         return self._extended(answer)
 
     def execution(self, execution: Execution) -> Json:
-        """One execution, as status and history show it."""
         behaviour = self._behaviour
         answer: Json = {"id": execution.id, "status": self._status(shown_status(execution, behaviour))}
         if behaviour.mode_spelling != "absent":
@@ -246,7 +235,6 @@ def written_time(moment: float, style: str) -> str:
 
 
 def shown_status(execution: Execution, behaviour: Behaviour) -> str:
-    """The status that an execution shows, before its letter case."""
     plan = execution.plan
     if execution.status == "QUEUED":
         return behaviour.queued_status
