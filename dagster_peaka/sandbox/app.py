@@ -11,7 +11,6 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from email.utils import formatdate
 from functools import partial
 from typing import Any, cast
@@ -24,13 +23,12 @@ from starlette.types import Receive, Scope, Send
 
 from dagster_peaka.sandbox import bodies
 from dagster_peaka.sandbox.behaviour import MODES, Fault, Mode
-from dagster_peaka.sandbox.caches import Cache
+from dagster_peaka.sandbox.caches import Cache, set_within
 from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found, server_error
 from dagster_peaka.sandbox.executions import AlreadyCached, Engine
 from dagster_peaka.sandbox.requests import RequestLog
 from dagster_peaka.sandbox.sources import Table, TableName
 from dagster_peaka.sandbox.store import StoreFailed
-from dagster_peaka.sandbox.waiting import set_within
 from dagster_peaka.sandbox.wire import Json, Wire
 
 PREFIX = "/api/v1"
@@ -67,10 +65,6 @@ class Operations:
         self._engine = engine
         self._wire = wire
         self._behaviour = engine.behaviour
-        self._queries = ThreadPoolExecutor(2, "peaka-sandbox-query")
-
-    def close(self) -> None:
-        self._queries.shutdown()
 
     def routes(self) -> list[Route]:
         trigger, cancel = self._trigger, self._cancel
@@ -150,9 +144,8 @@ class Operations:
         )
         # Of arrays nobody has told.
         texts = self._behaviour.query_values == "text" and form != "COMPACT"
-        loop = asyncio.get_running_loop()
-        result = await loop.run_in_executor(self._queries, queries.run, self._engine, *wanted, texts)
-        return answer(await loop.run_in_executor(self._queries, queries.shaped, result, form))
+        result = await self._engine.in_thread(queries.run, self._engine, *wanted, texts)
+        return answer(await self._engine.in_thread(queries.shaped, result, form))
 
     # Caches
 
@@ -178,11 +171,7 @@ class Operations:
     async def update(self, request: Request) -> Response:
         cache = self._cache(request)
         body = bodies.as_object(await bodies.json_of(request))
-        kept: set[Mode] = set()
-        if self._behaviour.bad_schedule == "ignore":
-            wanted, kept = bodies.readable_schedules(body)
-        else:
-            wanted = bodies.schedules(body)
+        wanted, kept = bodies.schedules(body, lenient=self._behaviour.bad_schedule == "ignore")
         if self._behaviour.schedule_update == "replace":
             for mode in set(MODES) - kept:
                 wanted.setdefault(mode, None)
@@ -240,7 +229,7 @@ class Operations:
     async def _create(self, body: Json, request: Request) -> Json:
         catalog_id = bodies.identifier(body, "catalogId", self._behaviour.ids_as_numbers)
         schema, table = bodies.text(body, "schemaName"), bodies.text(body, "tableName")
-        schedules = bodies.schedules(body)
+        schedules, _ = bodies.schedules(body)
         catalog = self._engine.sources.names.get(catalog_id)
         if catalog is None:
             raise bad_request(f"catalogId: there is no catalog {ascii(catalog_id)[:100]} in this project.")

@@ -147,7 +147,7 @@ class Behaviour(_Given):
     @classmethod
     def documented(cls, **readings: Any) -> "Behaviour":
         """All of it as Peaka's document says, but for the readings given."""
-        return _complete("documented", readings)
+        return cls(**PROFILES["documented"] | readings)
 
     @classmethod
     def observed(cls, **readings: Any) -> "Behaviour":
@@ -155,7 +155,7 @@ class Behaviour(_Given):
 
         Example: `Behaviour.observed(query_values="json")`
         """
-        return _complete("observed", readings)
+        return cls(**PROFILES["observed"] | readings)
 
     def complete(self, readings: Mapping[str, Any]) -> None:
         """Let a profile's readings, such as `PROFILES["observed"]`, answer what nobody has."""
@@ -211,10 +211,6 @@ stay `isCached` without a cache.
 
 PROFILES: dict[Profile, dict[str, Any]] = {"documented": _DOCUMENTED, "observed": _DOCUMENTED | OBSERVED}
 """Every field of `Behaviour` as each profile reads it."""
-
-
-def _complete(profile: Profile, readings: dict[str, Any]) -> Behaviour:
-    return Behaviour(**{**PROFILES[profile], **readings})
 
 
 @dataclass(slots=True)

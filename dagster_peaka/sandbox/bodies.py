@@ -6,7 +6,7 @@ from typing import Any, NoReturn, cast
 from starlette.requests import Request
 
 from dagster_peaka.sandbox.behaviour import Mode
-from dagster_peaka.sandbox.durations import parse_duration
+from dagster_peaka.sandbox.caches import parse_duration
 from dagster_peaka.sandbox.errors import ApiError, bad_request
 from dagster_peaka.sandbox.wire import SCHEDULE_FIELDS, Json
 
@@ -93,22 +93,20 @@ def flag_parameter(value: str | None, field: str) -> bool:
     return value.lower() == "true"
 
 
-def schedules(body: Json) -> dict[Mode, str | None]:
-    found: dict[Mode, str | None] = {}
-    for mode, field in SCHEDULE_FIELDS.items():
-        if body.get(field) is not None:
-            found[mode] = _schedule(body, field)
-    return found
+def schedules(body: Json, lenient: bool = False) -> tuple[dict[Mode, str | None], set[Mode]]:
+    """The schedules that a body names, an expression each, None for `NONE`; and the modes of those that are malformed.
 
-
-def readable_schedules(body: Json) -> tuple[dict[Mode, str | None], set[Mode]]:
-    """The same without those that are malformed, and the modes of these."""
+    Raises `ApiError` for a malformed one unless `lenient`.
+    """
     found: dict[Mode, str | None] = {}
     malformed: set[Mode] = set()
     for mode, field in SCHEDULE_FIELDS.items():
         try:
-            found.update(schedules({field: body.get(field)}))
+            if body.get(field) is not None:
+                found[mode] = _schedule(body, field)
         except ApiError:
+            if not lenient:
+                raise
             malformed.add(mode)
     return found, malformed
 

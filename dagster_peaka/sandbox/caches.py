@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
@@ -9,18 +10,57 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan
-from dagster_peaka.sandbox.durations import parse_duration
 from dagster_peaka.sandbox.errors import bad_request
 from dagster_peaka.sandbox.sources import TableName, trino_type
 from dagster_peaka.sandbox.store import Counts
-from dagster_peaka.sandbox.waiting import Stoppable
 
 RETENTION = 14 * 86_400
 """Seconds for which an execution stays in the history after its end (Peaka's document: 14 days)."""
+_DURATION = re.compile(
+    "P(?=[0-9T])(?:([0-9]{1,9})W)?(?:([0-9]{1,9})D)?"
+    r"(?:T(?=[0-9])(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?"
+)
+_UNITS = (604_800, 86_400, 3_600, 60, 1)
+"""The seconds of a week, a day, an hour, a minute and a second."""
+SHORTEST = 0.1
+"""Seconds below which a schedule would only keep the machine busy."""
+LONGEST = 366 * 86_400
+"""Seconds above which a duration is taken for a mistake."""
 Origin = Literal["api", "schedule", "stranger", "creation"]
 
 
 R = TypeVar("R")
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
+        return False
+    return True
+
+
+class Stoppable:
+    """What lasts as its plan says, unless somebody stops it."""
+
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        self.leave = asyncio.Event()
+        self.released = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let it end early, whatever it does."""
+        self.leave.set()
+        self.released.set()
+
+    async def lasted(self, seconds: float) -> bool:
+        """Wait for so long, then, where that is planned, to be released. False where it has to stop before."""
+        if seconds > 0 and await set_within(self.leave, seconds):
+            return False
+        if self.plan.hold:
+            await self.released.wait()
+        return not self.leave.is_set()
 
 
 def recorded(kind: type[R], *states: object) -> R:
@@ -113,6 +153,24 @@ class Execution(Stoppable):
 
 
 _SAVED_FIELDS = frozenset(Execution.__dataclass_fields__) - {"id", "cache_id", "sequence", "counts", "plan"}
+
+
+def parse_duration(text: str) -> float:
+    """The seconds of a duration: `parse_duration("P1DT6H") == 108_000`.
+
+    Raises `ValueError` with a sentence for anything else, years and months included: they have no fixed length.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text[:60]!a} is no ISO-8601 duration of weeks, days, hours, minutes and seconds, such as PT6H or P1D"
+        )
+    seconds = sum(float(amount or 0) * unit for amount, unit in zip(match.groups(), _UNITS, strict=True))
+    if seconds < SHORTEST:
+        raise ValueError(f"{text[:60]!a} is too short: a schedule needs at least PT{SHORTEST}S")
+    if seconds > LONGEST:
+        raise ValueError(f"{text[:60]!a} is too long: a schedule may wait P366D at most")
+    return seconds
 
 
 @dataclass

@@ -32,7 +32,7 @@ from dagster_peaka.sandbox.syncing import Copying
 
 T = TypeVar("T")
 
-_THREADS = 3
+_THREADS = 5
 
 
 class AlreadyCached(ApiError):
@@ -66,8 +66,10 @@ class Engine:
         self._sequence = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._pool = ThreadPoolExecutor(_THREADS, "peaka-sandbox-copy")
+        self._pool = ThreadPoolExecutor(_THREADS, "peaka-sandbox")
         self._saver = Saver(store, self.caches, self.in_thread)
+        self.written = self._saver.written
+        """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
         self._copying = Copying(sources, store, behaviour, self._saver, self.in_thread)
 
     # Opening and closing
@@ -127,7 +129,7 @@ class Engine:
         if not table.modes:
             message = f"the table {name} cannot be cached: it is virtual or cannot be read."
             code = "TABLE_NOT_CACHEABLE" if self.behaviour.uncacheable == "code" else None
-            raise ApiError(400, message, "BAD_REQUEST", code, with_code=True)
+            raise ApiError(400, message, "BAD_REQUEST", errorCode=code)
         cache = Cache(str(uuid.uuid4()) if cache_id is None else cache_id, name, table.modes)
         cache.reschedule(schedules)
         if name in self.by_table:
@@ -254,9 +256,6 @@ class Engine:
         self._saver.note(execution)
         execution.stop()
         return True
-
-    async def written(self) -> None:
-        await self._saver.written()
 
     async def in_thread(self, function: Callable[..., T], *values: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)

@@ -6,7 +6,7 @@ from typing import Any
 
 from dagster_peaka.sandbox import bodies, sql
 from dagster_peaka.sandbox.behaviour import Behaviour
-from dagster_peaka.sandbox.errors import bad_request, not_found
+from dagster_peaka.sandbox.errors import bad_request, no_query
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
 from dagster_peaka.sandbox.wire import Json
@@ -34,8 +34,7 @@ def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Req
     if forms[0] == "id":
         if (query_id := bodies.text(body, "id")) in saved:
             return saved[query_id], [], seconds
-        missing = f"There is no query {ascii(query_id)[:100]} in this project."
-        raise not_found(missing) if behaviour.missing_query == "404" else bad_request(missing)
+        raise no_query(query_id, behaviour.missing_query)
     if forms[0] == "qualifiedName":
         parts = bodies.text(body, "qualifiedName").split(".", 2)
         if len(parts) != 3 or not all(parts):

@@ -67,7 +67,7 @@ class SandboxQueries:
     def wait_idle(self, timeout: float = 30) -> None:
         """Wait until no refresh waits or runs. Raises `TimeoutError` after `timeout` seconds."""
         try:
-            self._loop.wait(asyncio.wait_for(self._queries().idle(), timeout))
+            self._loop.wait(self._queries().idle(), timeout)
         except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
             raise TimeoutError(f"Refreshes of queries are not finished after {timeout} s.") from None
 

@@ -18,12 +18,11 @@ from typing import Any, Literal
 
 from dagster_peaka.sandbox import queries
 from dagster_peaka.sandbox.behaviour import Plan
-from dagster_peaka.sandbox.caches import recorded
+from dagster_peaka.sandbox.caches import Stoppable, recorded, set_within
 from dagster_peaka.sandbox.errors import ApiError
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
 from dagster_peaka.sandbox.sql import Place
-from dagster_peaka.sandbox.waiting import Stoppable, set_within
 from dagster_peaka.sandbox.wire import Json, written_time
 
 RefreshOrigin = Literal["api", "stranger"]
@@ -33,13 +32,8 @@ _FIRST_ID = 709_922_802_836_177_297
 _PATIENCE = 60.0
 """Seconds that a query may take."""
 _KEPT_TYPES = ("boolean", "bigint", "double", "varchar", "date", "timestamp(3)")
-_KEPT_AS = {
-    "tinyint": "bigint",
-    "smallint": "bigint",
-    "integer": "bigint",
-    "real": "double",
-    "decimal": "double",
-}
+_KEPT_AS: dict[str, str] = {"real": "double", "decimal": "double"}
+_KEPT_AS.update(dict.fromkeys(("tinyint", "smallint", "integer"), "bigint"))
 
 
 @dataclass
@@ -57,18 +51,10 @@ class RefreshRecord:
 
 
 @dataclass(eq=False)
-class Refresh(Stoppable):
+class Refresh(RefreshRecord, Stoppable):
     """One refresh of a materialized query. `status` is QUEUED, RUNNING, COMPLETED, FAILED or CANCELED."""
 
-    query_id: str
-    origin: RefreshOrigin
-    asked_at: float
-    plan: Plan
-    status: str = "QUEUED"
-    started_at: float | None = None
-    finished_at: float | None = None
-    rows: int | None = None
-    error: str | None = None
+    plan: Plan = field(default_factory=Plan)
 
     def record(self) -> RefreshRecord:
         return recorded(RefreshRecord, self)
@@ -84,7 +70,6 @@ class Query:
     sql: str
     materialized: bool = False
     schedule: Json | None = None
-    path: str | None = None
     refreshes: list[Refresh] = field(default_factory=list[Refresh])
     plans: list[Plan] = field(default_factory=list[Plan])
 
@@ -106,10 +91,8 @@ class Query:
     def saved(self) -> Json:
         """What the file keeps of it: with the last refresh that ended, by which it is known afterwards."""
         ended = [refresh for refresh in self.started if refresh.finished_at is not None][-1:]
-        kept = {
-            name: value for name, value in vars(self).items() if name not in ("refreshes", "plans", "lane")
-        }
-        return {**kept, "last": [vars(refresh.record()) for refresh in ended]}
+        kept = ("id", "name", "display_name", "sql", "materialized", "schedule")
+        return {**{name: getattr(self, name) for name in kept}, "last": [vars(r.record()) for r in ended]}
 
 
 class SavedQueries:
@@ -132,10 +115,8 @@ class SavedQueries:
         for body, columns in found:
             known: Json = json.loads(body)
             last: list[Json] = known.pop("last")
-            query = Query(**known)
-            for each in last:
-                fields = {name: value for name, value in each.items() if name != "query_id"}
-                query.refreshes.append(Refresh(query.id, plan=Plan(), **fields))
+            known.pop("path", None)  # earlier releases kept one
+            query = Query(**known, refreshes=[Refresh(**each) for each in last])
             self._admit(query)
             if columns is not None:
                 self._show(query, [tuple(column) for column in json.loads(columns)])
@@ -150,20 +131,12 @@ class SavedQueries:
             (each for each in self.by_id.values() if each.name == query), None
         )
 
-    def create(
-        self,
-        display_name: str,
-        sql: str,
-        *,
-        materialized: bool,
-        schedule: Json | None = None,
-        path: str | None = None,
-    ) -> Query:
+    def create(self, display_name: str, sql: str, *, materialized: bool, schedule: Json | None) -> Query:
         """A new query. Nothing is refreshed by it. Raises `ValueError` for a name that is taken."""
         name = re.sub(r"\W", "_", display_name.lower())
         if self.named(name) is not None:
             raise ValueError(f"There is a query {ascii(name)[:100]} already.")
-        query = Query(str(self._next_id), name, display_name, sql, materialized, schedule, path)
+        query = Query(str(self._next_id), name, display_name, sql, materialized, schedule)
         self._admit(query)
         self._save(query)
         return query
@@ -188,7 +161,7 @@ class SavedQueries:
         if self.behaviour.coalesce and origin == "api" and query.unfinished:
             return query.unfinished[-1]
         plan = query.plans.pop(0) if query.plans else Plan()
-        refresh = Refresh(query.id, origin, time.time(), plan)
+        refresh = Refresh(query.id, origin, "QUEUED", time.time(), None, None, None, None, plan)
         query.refreshes.append(refresh)
         task = asyncio.create_task(self._live(query, refresh))
         self._tasks.add(task)
@@ -205,24 +178,21 @@ class SavedQueries:
 
     def status(self, query: Query) -> Json:
         """What the API shows: the newest refresh that has started, and while its word lags, that of the one before."""
-        started = query.started
-        shown: Refresh | None = started[-1] if started else None
-        word, updated = "COMPLETED", None
-        if shown is not None:
-            lags = time.time() < (shown.started_at or 0.0) + self.behaviour.query_word_lag
-            told = (started[-2] if len(started) > 1 else None) if lags else shown
-            if told is not None:
-                begun = told.started_at if self.behaviour.query_updates == "moves" else None
-                word, updated = told.status, told.finished_at or begun
-        if self.behaviour.query_updates == "absent":
-            updated = None
+        started, updates = query.started, self.behaviour.query_updates
+        begun = started[-1].started_at if started else None
+        if begun is not None and time.time() < begun + self.behaviour.query_word_lag:
+            started = started[:-1]
+        told = started[-1] if started else None
+        updated = None
+        if told is not None and updates != "absent":
+            updated = told.finished_at or (told.started_at if updates == "moves" else None)
         return {
             "queryId": query.id,
             "queryName": query.name,
             "scheduleSettings": query.schedule or {"type": "none"},
             "nextExecutionStartTime": None,
-            "status": word,
-            "lastExecutionStartTime": self._time(shown.started_at if shown else None),
+            "status": told.status if told is not None else "COMPLETED",
+            "lastExecutionStartTime": self._time(begun),
             "lastUpdateTime": self._time(updated),
         }
 

@@ -26,14 +26,16 @@ class Saver:
         self._noted: dict[Cache | Execution, None] = {}  # in their order
         self._expired: set[str] = set()
         self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._follow())
 
     async def stop(self) -> None:
         """End that, and write the last one. Raises `StoreFailed`."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
         await self.written()
 
     def note(self, changed: Cache | Execution) -> None:

@@ -9,18 +9,10 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 from dagster_peaka.sandbox.app import PREFIX, Front, Operations
-from dagster_peaka.sandbox.behaviour import (
-    DEFAULT_PROFILE,
-    Behaviour,
-    Fault,
-    Mode,
-    Plan,
-    Profile,
-)
+from dagster_peaka.sandbox.behaviour import DEFAULT_PROFILE, MODES, Behaviour, Fault, Mode, Plan, Profile
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
 from dagster_peaka.sandbox.errors import ApiError
 from dagster_peaka.sandbox.executions import Engine
@@ -110,9 +102,7 @@ class PeakaSandbox:
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
@@ -135,7 +125,6 @@ class PeakaSandbox:
         self._loop.wait(self._server.stop(keeps_port=False))
         self._loop.wait(self._saved_queries.close())
         self._loop.wait(self._engine.close())
-        self._operations.close()
         self._loop.close()
         while self._databases:
             self._databases.pop().close()
@@ -152,12 +141,12 @@ class PeakaSandbox:
         self._engine = Engine(self._sources, self._store, self.behaviour)
         for table, reason in self._failing.items():
             self._engine.plans[table].append(Plan(times=None, fail=reason))
-        wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
-        self._operations = Operations(self._engine, wire)
+        wire = Wire(self.project_id, self.project_name, self.behaviour)
+        operations = Operations(self._engine, wire)
         self._saved_queries = SavedQueries(self._engine)
         self._front = Front(
             self._engine,
-            [*self._operations.routes(), *QueryOperations(self._saved_queries).routes()],
+            [*operations.routes(), *QueryOperations(self._saved_queries).routes()],
             self._log,
             project_id=self.project_id,
             api_key=self.api_key,
@@ -230,7 +219,7 @@ class PeakaSandbox:
         """
         waited_for = None if cache is None else self._loop.call(lambda: self._cache(cache))
         try:
-            self._loop.wait(asyncio.wait_for(self._engine.idle(waited_for), timeout))
+            self._loop.wait(self._engine.idle(waited_for), timeout)
         except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
             left = [e for e in self.executions(cache) if e.finished_at is None]
             said = ", ".join(f"{e.mode} {e.id} of cache {e.cache_id} ({e.status})" for e in left[:5])
@@ -409,7 +398,7 @@ async def _create_matching(engine: Engine, pattern: str) -> None:
 
 
 def _mode(name: ModeName) -> Mode:
-    mode: dict[str, Mode] = {"INCREMENTAL": "INCREMENTAL", "FULL_REFRESH": "FULL_REFRESH"}
-    if name.upper() not in mode:
-        raise ValueError(f"{name!r} is no mode: incremental or full_refresh.")
-    return mode[name.upper()]
+    for mode in MODES:
+        if name.upper() == mode:
+            return mode
+    raise ValueError(f"{name!r} is no mode: incremental or full_refresh.")

@@ -38,13 +38,10 @@ class Loop:
         self._thread.join()
         loop.close()
 
-    def wait(self, doing: Awaitable[T]) -> T:
+    def wait(self, doing: Awaitable[T], timeout: float | None = None) -> T:
+        """The result of something that is done in the loop. Raises `asyncio.TimeoutError` after `timeout` seconds."""
         assert self._loop is not None, "started before"
-
-        async def done() -> T:
-            return await doing
-
-        return asyncio.run_coroutine_threadsafe(done(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(doing, timeout), self._loop).result()
 
     def call(self, function: Callable[[], T]) -> T:
         """The result of a function called in the loop; at once where there is none any more."""

@@ -200,15 +200,21 @@ class Sources:
     """
 
     def __init__(self, sources: Mapping[str, Mapping[str, str | Path] | str | Path]) -> None:
-        self._files: dict[str, dict[str, Path]] = {}
-        self.ids: dict[str, str] = {}
-        """Each catalog's id: the same in every sandbox, and as large as Peaka's."""
-        self.names: dict[str, str] = {}
+        self._files: dict[str, dict[str, Path]] = {catalog: {} for catalog in sources}
         for catalog, schemas in sources.items():
             given = {"main": schemas} if isinstance(schemas, (str, Path)) else schemas
-            self._name(catalog, {})
             for schema, file in given.items():
                 self._add(catalog, schema, Path(file))
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """Each catalog's id."""
+        return {catalog: catalog_id(catalog) for catalog in self._files}
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Each catalog's name, by its id."""
+        return {number: catalog for catalog, number in self.ids.items()}
 
     def make(self, folder: Path, catalog: str, schema: str) -> Path:
         """A schema's file; an empty one in `folder` where there is no such schema yet. Raises `SandboxError`."""
@@ -231,13 +237,8 @@ class Sources:
 
     def _add(self, catalog: str, schema: str, file: Path) -> None:
         _check(catalog, schema, file)
-        self._name(catalog, {**self._files.get(catalog, {}), schema: file})
-
-    def _name(self, catalog: str, files: dict[str, Path]) -> None:
-        # New dictionaries, because threads may be walking through the old ones.
-        number = catalog_id(catalog)
-        self._files = {**self._files, catalog: files}
-        self.ids, self.names = {**self.ids, catalog: number}, {**self.names, number: catalog}
+        # A new dictionary, because threads may be walking through the old one.
+        self._files = {**self._files, catalog: {**self._files.get(catalog, {}), schema: file}}
 
     def schemas(self, catalog: str) -> list[str]:
         return list(self._files.get(catalog, ()))

@@ -6,17 +6,15 @@ out about another by waiting for SQLite's lock. Readers (queries) need nothing: 
 
 import json
 import re
-import shutil
 import sqlite3
-import tempfile
 import threading
 import uuid
-import weakref
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dagster_peaka.sandbox.sources import SandboxError, is_locked, quoted
@@ -90,10 +88,10 @@ class Store:
 
     def __init__(self, path: str | Path | None) -> None:
         self.kept = path is not None
-        self._folder = None if path is not None else tempfile.mkdtemp(prefix="peaka-sandbox-")
-        if self._folder is not None:  # at the end of a process that does not close it, too
-            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self.path = Path(path) if path is not None else Path(self._folder or "", "store.db")
+        if path is None:
+            self._folder = TemporaryDirectory(prefix="peaka-sandbox-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name, "store.db")
+        self.path = Path(path)
         self.sources = self.path.with_name(f"{self.path.name}-sources")
         """The folder of the databases that the sandbox has made itself."""
         self.writing = threading.Lock()
@@ -238,5 +236,5 @@ class Store:
     def close(self) -> None:
         while self._open:
             self._open.pop().close()
-        if self._folder is not None:
-            self._remove()
+        if not self.kept:
+            self._folder.cleanup()
