@@ -139,9 +139,7 @@ class Operations:
         form = request.query_params.get("format", "CELL_TYPED")
         if form not in queries.FORMATS:
             raise bad_request(f"format must be one of {', '.join(queries.FORMATS)}.")
-        wanted = queries.requested(
-            bodies.as_object(await bodies.json_of(request)), self._behaviour, self._engine.saved_sql
-        )
+        wanted = queries.requested(await bodies.object_of(request), self._engine)
         # Of arrays nobody has told.
         texts = self._behaviour.query_values == "text" and form != "COMPACT"
         result = await self._engine.in_thread(queries.run, self._engine, *wanted, texts)
@@ -150,7 +148,7 @@ class Operations:
     # Caches
 
     async def create_cache(self, request: Request) -> Response:
-        return answer(await self._create(bodies.as_object(await bodies.json_of(request)), request))
+        return answer(await self._create(await bodies.object_of(request), request))
 
     async def create_batch(self, request: Request) -> Response:
         asked: Any = await bodies.json_of(request)
@@ -170,7 +168,7 @@ class Operations:
 
     async def update(self, request: Request) -> Response:
         cache = self._cache(request)
-        body = bodies.as_object(await bodies.json_of(request))
+        body = await bodies.object_of(request)
         wanted, kept = bodies.schedules(body, lenient=self._behaviour.bad_schedule == "ignore")
         if self._behaviour.schedule_update == "replace":
             for mode in set(MODES) - kept:

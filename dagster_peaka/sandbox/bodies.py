@@ -38,6 +38,10 @@ async def json_of(request: Request) -> Any:
     return parsed
 
 
+async def object_of(request: Request) -> Json:
+    return as_object(await json_of(request))
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON's")
 

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import ChainMap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +30,12 @@ Origin = Literal["api", "schedule", "stranger", "creation"]
 
 
 R = TypeVar("R")
+
+
+def release(held: Iterable["Stoppable"]) -> None:
+    """Let what is held go on."""
+    for one in held:
+        one.released.set()
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:

@@ -151,9 +151,9 @@ class Copier(ABC):
     def _prepare(self, table: Table) -> None:
         """Make what the rows go to."""
 
-    @abstractmethod
     def _end(self) -> Key | None:
         """The place at which the step that begins after `_low` ends, None for the last step."""
+        return self._bound(self._source, self._walk)
 
     @abstractmethod
     def _apply(self) -> Counts:
@@ -202,9 +202,6 @@ class Rebuild(Copier):
         ):  # a view has no order of its own that steps could follow: read it once, and walk that
             self._db.execute(f"CREATE TABLE temp.spool AS SELECT {_names(table)} FROM {self._source}")
             self._source = "temp.spool"
-
-    def _end(self) -> Key | None:
-        return self._bound(self._source, self._walk)
 
     def _apply(self) -> Counts:
         assert self.table is not None
@@ -262,12 +259,11 @@ class Delta(Copier):
         same_key = " AND ".join(f"stage.{part} = {copy}.{part}" for part in self._key)
         staged = f"SELECT 1 FROM temp.stage WHERE {same_key}"
         # Binary, whatever the collation: 'a' for 'A' is a change. And 1 IS 1.0, hence the types.
-        changed = _any_of(
-            [
-                f"stage.{n} IS NOT {copy}.{n} COLLATE BINARY OR typeof(stage.{n}) <> typeof({copy}.{n})"
-                for n in (quoted(column.name) for column in self.table.columns)
-            ]
-        )
+        columns = [quoted(column.name) for column in self.table.columns]
+        new, old = ([f"{of}.{column}" for column in columns] for of in ("stage", copy))
+        values_differ = f"({', '.join(new)}) IS NOT ({', '.join(f'{cell} COLLATE BINARY' for cell in old)})"
+        types_differ = f"({_types(new)}) <> ({_types(old)})"
+        changed = f"({values_differ} OR {types_differ})"
         deleted = self._rows(f"DELETE FROM {copy} {within} AND NOT EXISTS ({staged})", values)
         if (
             self._low is None
@@ -294,12 +290,8 @@ def _marks(values: Sequence[Any]) -> str:
     return ", ".join("+CAST(? AS TEXT)" if isinstance(value, _Text) else "?" for value in values)
 
 
-def _any_of(conditions: Sequence[str]) -> str:
-    """The conditions joined by OR, in a tree: SQLite reads no expression that is a thousand levels deep."""
-    if len(conditions) == 1:
-        return f"({conditions[0]})"
-    half = len(conditions) // 2
-    return f"({_any_of(conditions[:half])} OR {_any_of(conditions[half:])})"
+def _types(cells: Sequence[str]) -> str:
+    return ", ".join(f"typeof({cell})" for cell in cells)
 
 
 def _names(table: Table) -> str:
@@ -310,9 +302,7 @@ def _between(walk: Sequence[str], low: Key | None, high: Key | None) -> tuple[st
     """The condition that a row lies after `low` and not after `high`, with its values."""
     columns = ", ".join(walk)
     bounds = [(">", low), ("<=", high)]
-    # SQLite: a row value; of one column it would be no row value
-    form = "({}) {} ({})" if len(walk) > 1 else "{} {} {}"
-    conditions = [form.format(columns, sign, _marks(bound)) for sign, bound in bounds if bound is not None]
+    conditions = [f"({columns}) {sign} ({_marks(bound)})" for sign, bound in bounds if bound is not None]
     values = tuple(value for _, bound in bounds if bound is not None for value in bound)
     return f"WHERE {' AND '.join(['TRUE', *conditions])}", values
 

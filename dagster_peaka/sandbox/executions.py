@@ -5,8 +5,8 @@ mostly sleeps; only its copying takes a seat, and each of its steps goes through
 
     trigger, schedule, stranger -> QUEUED --(its lane is free)--> RUNNING --> COMPLETED | FAILED | CANCELLED
 
-A lane is a cache and a mode. The store gets to know of changes in batches, in the background; whoever has to be sure
-waits for `written`: an execution before its first step, a request that changes something before its answer, and
+A lane is a cache and a mode. The store gets to know of changes when somebody has to be sure of one, and waits for
+`written`: an execution before its first step and after its end, a request that changes something before its answer, and
 `close()`. An execution that is not finished then goes on, under the same id, when a sandbox opens that store again.
 """
 
@@ -24,11 +24,10 @@ from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Mode, Plan
 from dagster_peaka.sandbox.caches import RETENTION, Cache, Execution, Origin, Schedule, no_key
 from dagster_peaka.sandbox.copying import CopyError
 from dagster_peaka.sandbox.errors import ApiError, bad_request, server_error
-from dagster_peaka.sandbox.saving import Saver
 from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
 from dagster_peaka.sandbox.sql import Place
 from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, copy_name
-from dagster_peaka.sandbox.syncing import Copying
+from dagster_peaka.sandbox.syncing import Copying, Saver
 
 T = TypeVar("T")
 
@@ -87,7 +86,6 @@ class Engine:
                 self.spawn(self._live(cache, execution))
             self._pump(cache)
             self._set_timers(cache)
-        self._saver.start()
 
     async def close(self) -> None:
         """Stop copying and write down what the store has not seen. Unfinished executions stay unfinished."""
@@ -98,7 +96,7 @@ class Engine:
                 execution.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         with suppress(StoreFailed):
-            await self._saver.stop()
+            await self.written()
         self._copying.close()
         self._pool.shutdown()
 
@@ -158,10 +156,8 @@ class Engine:
         """
         async with self._saver.lock:  # no save may bring it back
             await self.in_thread(self.store.forget, cache.id)
-            if cache.id in self.caches:  # nobody has deleted it meanwhile
-                self._remove(cache)
-
-    def _remove(self, cache: Cache) -> None:
+        if cache.id not in self.caches:  # somebody has deleted it meanwhile
+            return
         del self.caches[cache.id], self.by_table[cache.name]
         self.deleted_at[cache.name] = time.time()
         if cache.active and self.behaviour.left_behind:
@@ -216,7 +212,7 @@ class Engine:
             if other and self.behaviour.other_mode == "coalesce":
                 return None
         now = time.time()
-        plan = self._planned(cache.name, mode) or Plan(times=None)
+        plan = _planned(self.plans[cache.name], mode) or Plan(times=None)
         if self.behaviour.never_picked_up:
             plan = replace(plan, never_picked_up=True)
         visible_at = now + self.behaviour.visible_after
@@ -265,21 +261,6 @@ class Engine:
     def _admit(self, cache: Cache) -> None:
         self.caches[cache.id] = self.by_table[cache.name] = cache
         self.names[cache.id] = cache.name
-
-    def _planned(self, table: TableName, mode: Mode) -> Plan | None:
-        """The oldest plan that fits a new execution, with one of its times used up; an endless one only when no other
-        fits.
-        """
-        plans = self.plans[table]
-        fitting = sorted((p for p in plans if p.mode in (None, mode)), key=lambda p: p.times is None)
-        if not fitting:
-            return None
-        plan = fitting[0]
-        if plan.times is not None:
-            plan.times -= 1
-            if plan.times <= 0:
-                plans.remove(plan)
-        return plan
 
     def _set_timers(self, cache: Cache) -> None:
         _stop_timers(cache)
@@ -340,6 +321,8 @@ class Engine:
             self._finish(cache, execution, "FAILED", {"message": str(error)})
         except Exception as error:  # whatever it is, an execution has to end
             self._finish(cache, execution, "FAILED", {"message": f"The sandbox itself failed: {error!r}."})
+        with suppress(StoreFailed):
+            await self.written()
 
     def _finish(
         self, cache: Cache, execution: Execution, status: str, error: dict[str, Any] | str | None = None
@@ -379,6 +362,19 @@ class Engine:
                 cache.executions.remove(execution)
                 self.truth.remove(execution)
                 self._saver.note_expired(execution)
+
+
+def _planned(plans: list[Plan], mode: Mode) -> Plan | None:
+    """The oldest plan that fits, with one of its times used up; an endless one only when no other fits."""
+    fitting = sorted((p for p in plans if p.mode in (None, mode)), key=lambda p: p.times is None)
+    if not fitting:
+        return None
+    plan = fitting[0]
+    if plan.times is not None:
+        plan.times -= 1
+        if plan.times <= 0:
+            plans.remove(plan)
+    return plan
 
 
 def _scripted_counts(cache: Cache, execution: Execution) -> Counts:

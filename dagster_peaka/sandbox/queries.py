@@ -1,11 +1,10 @@
 """`queries/execute`: which SQL a request asks for, where its tables are, and the three formats of its result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from dagster_peaka.sandbox import bodies, sql
-from dagster_peaka.sandbox.behaviour import Behaviour
 from dagster_peaka.sandbox.errors import bad_request, no_query
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
@@ -15,14 +14,20 @@ FORMATS = ("CELL_TYPED", "SIMPLE", "COMPACT")
 _CAP = 100
 """Rows of a table behind a paged API that a query sees, unless the table is cached."""
 _FORMS = ("statement", "qualifiedName", "id")
+_DESCRIPTIONS = {
+    "catalogs": "catalog_name",
+    "schemata": "catalog_name schema_name",
+    "tables": "table_catalog table_schema table_name table_type",
+    "columns": "table_catalog table_schema table_name column_name ordinal_position column_default is_nullable data_type",
+}
 
 
 Request = tuple[str, list[str], int]
 """The SQL that is asked for, its bind arguments and its timeout in seconds."""
 
 
-def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Request:
-    """What a body asks for, in any of its forms; `saved` has saved queries' SQL by their ids. Raises `ApiError`."""
+def requested(body: Json, engine: Engine) -> Request:
+    """What a body asks for, in any of its forms. Raises `ApiError`."""
     if body.get("from") is not None:
         raise bad_request("from: the sandbox does not offer the query builder, only SQL in statement.")
     forms = [form for form in _FORMS if body.get(form) is not None]
@@ -32,9 +37,9 @@ def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Req
     seconds = 60 if timeout is None else bodies.whole_number(timeout, "timeout", 1)
     bindings = bodies.texts(body, "bindings")
     if forms[0] == "id":
-        if (query_id := bodies.text(body, "id")) in saved:
-            return saved[query_id], [], seconds
-        raise no_query(query_id, behaviour.missing_query)
+        if (query_id := bodies.text(body, "id")) in engine.saved_sql:
+            return engine.saved_sql[query_id], [], seconds
+        raise no_query(query_id, engine.behaviour.missing_query)
     if forms[0] == "qualifiedName":
         parts = bodies.text(body, "qualifiedName").split(".", 2)
         if len(parts) != 3 or not all(parts):
@@ -78,35 +83,28 @@ def place_of(engine: Engine, name: TableName) -> sql.Place | None:
 
 
 def _described(engine: Engine, name: TableName) -> sql.Place | None:
-    sources, catalog = engine.sources, name.catalog
-    rows: list[tuple[str | int | None, ...]] = []
-    names, *more = {
-        "catalogs": ("catalog_name",),
-        "schemata": ("catalog_name schema_name",),
-        "tables": ("table_catalog table_schema table_name table_type",),
-        "columns": (
-            "table_catalog table_schema table_name column_name ordinal_position column_default is_nullable data_type",
-            "ordinal_position",
-        ),
-    }.get(name.table.lower(), ("",))
-    if name.table == "catalogs" and name.schema == "metadata":
+    """What the sources hold, as a table of information_schema, or of system.metadata."""
+    sources, catalog, asked = engine.sources, name.catalog, name.table.lower()
+    rows: list[tuple[str | int | None, ...]]
+    if name.schema == "metadata":
         rows = [(known,) for known in (*sources.ids, "system")]
-    elif not names or catalog not in sources.ids or name.table == "catalogs":
+    elif catalog not in sources.ids or asked not in ("schemata", "tables", "columns"):
         return None
-    elif name.table.lower() == "schemata":
+    elif asked == "schemata":
         rows = [(catalog, schema) for schema in (*sources.schemas(catalog), "information_schema")]
     else:
-        for schema in sources.schemas(catalog):
-            for table in sources.tables(catalog, schema):
-                whole = (catalog, schema, table.name)
-                if name.table.lower() == "tables":
-                    rows.append((*whole, "VIEW" if table.kind == "view" else "BASE TABLE"))
-                else:
-                    rows += [
-                        (*whole, c.name, at, c.default, "NO" if c.not_null else "YES", c.trino_type)
-                        for at, c in enumerate(table.columns, 1)
-                    ]
-    columns = tuple((column, "bigint" if column in more else "varchar") for column in names.split())
+        found = [(schema, t) for schema in sources.schemas(catalog) for t in sources.tables(catalog, schema)]
+        rows = [
+            (catalog, schema, t.name, "VIEW" if t.kind == "view" else "BASE TABLE") for schema, t in found
+        ]
+        if asked == "columns":
+            rows = [
+                (catalog, schema, t.name, c.name, at, c.default, "NO" if c.not_null else "YES", c.trino_type)
+                for schema, t in found
+                for at, c in enumerate(t.columns, 1)
+            ]
+    names = _DESCRIPTIONS[asked].split()
+    columns = tuple((column, "bigint" if column == "ordinal_position" else "varchar") for column in names)
     return sql.Place("", name.table, columns, rows=tuple(rows))
 
 

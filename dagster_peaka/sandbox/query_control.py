@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from dagster_peaka.sandbox.behaviour import Plan
+from dagster_peaka.sandbox.caches import release
 from dagster_peaka.sandbox.saved_queries import Query, RefreshRecord, SavedQueries
 from dagster_peaka.sandbox.serving import Loop
 from dagster_peaka.sandbox.wire import Json
@@ -53,12 +54,7 @@ class SandboxQueries:
 
     def release(self, query: str) -> None:
         """Let the held refreshes of a query go on."""
-
-        def release() -> None:
-            for refresh in self._named(query).unfinished:
-                refresh.released.set()
-
-        self._loop.call(release)
+        self._loop.call(lambda: release(self._named(query).unfinished))
 
     def refreshes(self, query: str) -> list[RefreshRecord]:
         """The truth about all refreshes of a query, oldest first."""

@@ -6,12 +6,12 @@ from starlette.routing import Route
 
 from dagster_peaka.sandbox import bodies
 from dagster_peaka.sandbox.app import Row, answer, routes_of
-from dagster_peaka.sandbox.errors import bad_request, not_found
+from dagster_peaka.sandbox.errors import bad_request, no_query
 from dagster_peaka.sandbox.saved_queries import Query, SavedQueries
 from dagster_peaka.sandbox.wire import Json
 
 _TYPES = ("PLAIN", "MATERIALIZED")
-_SCHEDULE_TYPES = ("interval", "cron", "none")
+_SCHEDULES = {"interval": ["repeatDuration"], "cron": ["cronExpression"], "none": []}
 
 
 class QueryOperations:
@@ -40,7 +40,7 @@ class QueryOperations:
 
     async def create(self, request: Request) -> Response:
         """A new query. It holds no snapshot before its first refresh."""
-        name, sql, materialized, schedule = self._request(bodies.as_object(await bodies.json_of(request)))
+        name, sql, materialized, schedule = self._request(await bodies.object_of(request))
         try:
             query = self._queries.create(name, sql, materialized=materialized, schedule=schedule)
         except ValueError as error:
@@ -51,7 +51,7 @@ class QueryOperations:
         return answer(_shown(self._query(request)))
 
     async def update(self, request: Request) -> Response:
-        body = bodies.as_object(await bodies.json_of(request))
+        body = await bodies.object_of(request)
         query = self._query(request)
         _, sql, materialized, schedule = self._request(body)
         self._queries.change(query, sql, materialized=materialized, schedule=schedule)
@@ -78,13 +78,10 @@ class QueryOperations:
         return Response()
 
     def _query(self, request: Request) -> Query:
-        query = self._queries.by_id.get(request.path_params["queryId"])
-        if query is None:
-            missing = f"There is no query {ascii(request.path_params['queryId'])[:100]} in this project."
-            raise (
-                not_found(missing) if self._queries.behaviour.missing_query == "404" else bad_request(missing)
-            )
-        return query
+        query_id = request.path_params["queryId"]
+        if query_id not in self._queries.by_id:
+            raise no_query(query_id, self._queries.behaviour.missing_query)
+        return self._queries.by_id[query_id]
 
     def _materialized(self, request: Request) -> Query:
         query = self._query(request)
@@ -114,10 +111,9 @@ def _schedule(body: Json) -> Json | None:
         return None
     schedule = bodies.as_object(body["schedule"], "schedule")
     kind = bodies.text(schedule, "type")
-    if kind not in _SCHEDULE_TYPES:
-        raise bad_request(f"schedule.type must be one of {', '.join(_SCHEDULE_TYPES)}.")
-    wanted = {"interval": ["repeatDuration"], "cron": ["cronExpression"], "none": []}[kind]
-    found = {name: bodies.text(schedule, name) for name in wanted}
+    if kind not in _SCHEDULES:
+        raise bad_request(f"schedule.type must be one of {', '.join(_SCHEDULES)}.")
+    found = {name: bodies.text(schedule, name) for name in _SCHEDULES[kind]}
     if kind == "cron" and schedule.get("timezone") is not None:
         found["timezone"] = bodies.text(schedule, "timezone")
     return {"type": kind, **found}
@@ -125,13 +121,12 @@ def _schedule(body: Json) -> Json | None:
 
 def _shown(query: Query) -> Json:
     """A query as Peaka shows it."""
-    shown: Json = {
+    schedule = {} if query.schedule is None else {"schedule": query.schedule}
+    return {
         "id": query.id,
         "displayName": query.display_name,
         "name": query.name,
         "inputQuery": query.sql,
         "queryType": "MATERIALIZED" if query.materialized else "PLAIN",
+        **schedule,
     }
-    if query.schedule is not None:
-        shown["schedule"] = query.schedule
-    return shown

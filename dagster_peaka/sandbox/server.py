@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from dagster_peaka.sandbox.app import PREFIX, Front, Operations
 from dagster_peaka.sandbox.behaviour import DEFAULT_PROFILE, MODES, Behaviour, Fault, Mode, Plan, Profile
-from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
+from dagster_peaka.sandbox.caches import Cache, ExecutionRecord, release
 from dagster_peaka.sandbox.errors import ApiError
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.profiles import read_profile
@@ -294,12 +294,7 @@ class PeakaSandbox:
 
     def release(self, cache: str) -> None:
         """Let the held executions of a cache go on."""
-
-        def release() -> None:
-            for execution in self._cache(cache).active:
-                execution.released.set()
-
-        self._loop.call(release)
+        self._loop.call(lambda: release(self._cache(cache).active))
 
     def plan(
         self,

@@ -105,7 +105,6 @@ class Server:
             http="h11",
             ws="none",
             lifespan="off",
-            interface="asgi3",
             log_config=None,
             access_log=False,
             proxy_headers=False,

@@ -1,8 +1,11 @@
-"""Copying on behalf of executions: a few at a time, each with a connection of its own, step by step in threads."""
+"""What executions want of the store: their copying, a few at a time and step by step in threads, and to be remembered.
+
+Changes are noted at once, and written together by whoever has to be sure of one of them.
+"""
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,11 +13,50 @@ from typing import Any
 from dagster_peaka.sandbox.behaviour import Behaviour
 from dagster_peaka.sandbox.caches import Cache, Execution
 from dagster_peaka.sandbox.copying import Connection, Copier, CopyError, Delta, Rebuild, shape_of
-from dagster_peaka.sandbox.saving import Saver
 from dagster_peaka.sandbox.sources import Sources, Table
-from dagster_peaka.sandbox.store import Store
+from dagster_peaka.sandbox.store import Store, StoreFailed
 
 _AT_ONCE = 8
+
+
+class Saver:
+    """What the store has yet to be told of caches and executions. `caches` are those that there are now: whatever
+    belongs to another is forgotten. `in_thread` runs what blocks.
+    """
+
+    def __init__(
+        self, store: Store, caches: Mapping[str, Cache], in_thread: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self.lock = asyncio.Lock()
+        """Held while the store is told."""
+        self._store, self._known, self._in_thread = store, caches, in_thread
+        self._noted: dict[Cache | Execution, None] = {}  # in their order
+        self._expired: set[str] = set()
+
+    def note(self, changed: Cache | Execution) -> None:
+        self._noted[changed] = None
+
+    def note_expired(self, execution: Execution) -> None:
+        self._noted.pop(execution, None)
+        self._expired.add(execution.id)
+
+    async def written(self) -> None:
+        """Returns once the store holds all that was noted so far. Raises `StoreFailed`; the next call tries again."""
+        async with self.lock:
+            noted, self._noted = self._noted, {}
+            expired, self._expired = self._expired, set()
+            caches = [one.saved() for one in noted if isinstance(one, Cache) and one.id in self._known]
+            executions = [
+                one.saved() for one in noted if isinstance(one, Execution) and one.cache_id in self._known
+            ]
+            if not (self._store.kept and (caches or executions or expired)):
+                return
+            try:
+                await self._in_thread(self._store.save, caches, executions, expired)
+            except StoreFailed:
+                self._noted = noted | self._noted
+                self._expired |= expired
+                raise
 
 
 class Copying:
