@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from dagster_peaka.sandbox.behaviour import Behaviour, Profile
 
 if TYPE_CHECKING:
+    from dagster_peaka.sandbox.app import RequestRecord
     from dagster_peaka.sandbox.caches import ExecutionRecord
-    from dagster_peaka.sandbox.requests import RequestRecord
     from dagster_peaka.sandbox.saved_queries import RefreshRecord
     from dagster_peaka.sandbox.scripts import PeakaScript, ScriptedExecution
     from dagster_peaka.sandbox.server import PeakaSandbox
@@ -48,7 +48,7 @@ __all__ = [
 _ROOMS = {
     "PeakaSandbox": "server",
     "ExecutionRecord": "caches",
-    "RequestRecord": "requests",
+    "RequestRecord": "app",
     "RefreshRecord": "saved_queries",
     "SandboxError": "sources",
     "PeakaScript": "scripts",

@@ -19,7 +19,7 @@ from dagster_peaka.sandbox.behaviour import CHOICES, DEFAULT_PROFILE, PROFILES, 
 from dagster_peaka.sandbox.sources import SandboxError
 
 if TYPE_CHECKING:
-    from dagster_peaka.sandbox.requests import RequestRecord
+    from dagster_peaka.sandbox import RequestRecord
 
 KEY_VARIABLE = "PEAKA_SANDBOX_API_KEY"
 _DEFAULT_KEY = "sandbox-key"

@@ -11,6 +11,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
 from typing import Any, cast
@@ -26,8 +27,7 @@ from dagster_peaka.sandbox.behaviour import MODES, Fault, Mode
 from dagster_peaka.sandbox.caches import Cache, set_within
 from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found, server_error
 from dagster_peaka.sandbox.executions import AlreadyCached, Engine
-from dagster_peaka.sandbox.requests import RequestLog
-from dagster_peaka.sandbox.sources import Table, TableName
+from dagster_peaka.sandbox.sources import Table, TableName, catalog_id
 from dagster_peaka.sandbox.store import StoreFailed
 from dagster_peaka.sandbox.wire import Json, Wire
 
@@ -94,8 +94,6 @@ class Operations:
         info = Route(f"{PREFIX}/info", self.info, methods=["GET"], name="getInfo")
         return [info, *routes_of(operations)]
 
-    # Catalogs
-
     async def info(self, request: Request) -> Response:  # noqa: ARG002 - an operation like the others
         """Whose key it is. Peaka's own tools ask for it; its document does not name it."""
         if self._behaviour.info == "missing":
@@ -105,8 +103,8 @@ class Operations:
     async def list_catalogs(self, _: Request) -> Response:
         built_in = [self._wire.catalog(name, kind, number, None) for number, (name, kind) in BUILT_IN.items()]
         connected = [
-            self._wire.catalog(name, "sqlite", number, str(uuid.uuid5(uuid.NAMESPACE_OID, name)))
-            for name, number in self._engine.sources.ids.items()
+            self._wire.catalog(name, "sqlite", catalog_id(name), str(uuid.uuid5(uuid.NAMESPACE_OID, name)))
+            for name in self._engine.sources.catalogs
         ]
         return answer(built_in + connected)
 
@@ -145,8 +143,6 @@ class Operations:
         result = await self._engine.in_thread(queries.run, self._engine, *wanted, texts)
         return answer(await self._engine.in_thread(queries.shaped, result, form))
 
-    # Caches
-
     async def create_cache(self, request: Request) -> Response:
         return answer(await self._create(await bodies.object_of(request), request))
 
@@ -180,8 +176,6 @@ class Operations:
         await self._engine.delete(self._cache(request))
         return Response()
 
-    # Executions
-
     async def status(self, request: Request) -> Response:
         cache = self._cache(request)
         without_logs = bodies.flag_parameter(request.query_params.get("excludeLogs"), "excludeLogs")
@@ -207,8 +201,6 @@ class Operations:
         offset = bodies.number_parameter(request.query_params.get("offset"), "offset", 0, 0)
         return answer(self._wire.history(cache, limit, offset))
 
-    # What operations have in common
-
     async def _trigger(self, mode: Mode, request: Request) -> Response:
         missing = request.path_params["cacheId"] not in self._engine.caches
         if missing and self._behaviour.missing_cache_trigger == "400":
@@ -228,7 +220,7 @@ class Operations:
         catalog_id = bodies.identifier(body, "catalogId", self._behaviour.ids_as_numbers)
         schema, table = bodies.text(body, "schemaName"), bodies.text(body, "tableName")
         schedules, _ = bodies.schedules(body)
-        catalog = self._engine.sources.names.get(catalog_id)
+        catalog = self._engine.sources.named(catalog_id)
         if catalog is None:
             raise bad_request(f"catalogId: there is no catalog {ascii(catalog_id)[:100]} in this project.")
         if schema not in self._engine.sources.schemas(catalog):
@@ -263,9 +255,10 @@ class Operations:
         number = request.path_params["catalogId"]
         if number in BUILT_IN:
             return None
-        if number not in self._engine.sources.names:
+        catalog = self._engine.sources.named(number)
+        if catalog is None:
             raise not_found(f"There is no catalog {ascii(number)[:100]} in this project.")
-        return self._engine.sources.names[number]
+        return catalog
 
     def _schema(self, request: Request) -> tuple[str, str]:
         catalog, schema = self._catalog(request), request.path_params["schemaName"]
@@ -281,6 +274,60 @@ class Operations:
         if table is None:
             raise not_found(f"There is no table {ascii(str(name))[:200]}.")
         return name, table
+
+
+Sink = Callable[["RequestRecord"], None]
+
+_KEPT = 200_000
+"""Requests that are remembered, so that a sandbox may serve for weeks."""
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """A request: `operation` is its operationId in Peaka's OpenAPI document, None where no operation is meant.
+
+    `status` is 0 as long as there is no answer, for ever where it was withheld. `path` and `query` are as they were
+    sent, `started_at` is in epoch seconds by the true clock, `seconds` the time until the answer.
+    """
+
+    number: int
+    method: str
+    path: str
+    query: str
+    operation: str | None
+    started_at: float
+    seconds: float = 0.0
+    status: int = 0
+
+
+class RequestLog:
+    """The requests since the last `clear`, the latest 200,000, in the order of their arrival. Their numbers go on."""
+
+    def __init__(self, sink: Sink | None = None) -> None:
+        self._records: dict[int, RequestRecord] = {}
+        self._last = 0
+        self._sink = sink
+
+    def open(self, method: str, path: str, query: str, operation: str | None) -> RequestRecord:
+        self._last += 1
+        record = RequestRecord(self._last, method, path, query, operation, time.time())
+        self._records[record.number] = record
+        self._records.pop(record.number - _KEPT, None)
+        return record
+
+    def close(self, record: RequestRecord, status: int) -> None:
+        """Note its answer, before it is sent."""
+        done = replace(record, status=status, seconds=time.time() - record.started_at)
+        if record.number in self._records:
+            self._records[record.number] = done
+        if self._sink is not None:
+            self._sink(done)
+
+    def all(self) -> list[RequestRecord]:
+        return list(self._records.values())
+
+    def clear(self) -> None:
+        self._records.clear()
 
 
 class Front:

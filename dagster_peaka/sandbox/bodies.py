@@ -89,7 +89,6 @@ def number_parameter(value: str | None, field: str, default: int, least: int) ->
 
 
 def flag_parameter(value: str | None, field: str) -> bool:
-    """A boolean of the query string, false where it is absent. Raises `ApiError`."""
     if value is None:
         return False
     if value.lower() not in ("true", "false"):

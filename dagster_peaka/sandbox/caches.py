@@ -33,7 +33,6 @@ R = TypeVar("R")
 
 
 def release(held: Iterable["Stoppable"]) -> None:
-    """Let what is held go on."""
     for one in held:
         one.released.set()
 

@@ -69,9 +69,7 @@ class Engine:
         self._saver = Saver(store, self.caches, self.in_thread)
         self.written = self._saver.written
         """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
-        self._copying = Copying(sources, store, behaviour, self._saver, self.in_thread)
-
-    # Opening and closing
+        self._copying = Copying(sources, behaviour, self._saver)
 
     async def open(self) -> None:
         """Take up what the store holds, executions that were not finished included."""
@@ -105,8 +103,6 @@ class Engine:
             await asyncio.wait(set(self._tasks))
         while cache is not None and cache.active:
             await cache.active[0].ended.wait()
-
-    # Caches
 
     async def create(
         self,
@@ -189,8 +185,6 @@ class Engine:
         version = self.store.version(cache.id)
         return Place(str(self.store.path), copy_name(cache.id), cache.copied, version=version)
 
-    # Executions
-
     def trigger(
         self, cache: Cache, mode: Mode, origin: Origin, request_number: int | None = None
     ) -> Execution | None:
@@ -255,8 +249,6 @@ class Engine:
 
     async def in_thread(self, function: Callable[..., T], *values: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)
-
-    # The life of an execution
 
     def _admit(self, cache: Cache) -> None:
         self.caches[cache.id] = self.by_table[cache.name] = cache

@@ -14,11 +14,12 @@ FORMATS = ("CELL_TYPED", "SIMPLE", "COMPACT")
 _CAP = 100
 """Rows of a table behind a paged API that a query sees, unless the table is cached."""
 _FORMS = ("statement", "qualifiedName", "id")
+_TABLE = "table_catalog table_schema table_name"
 _DESCRIPTIONS = {
     "catalogs": "catalog_name",
     "schemata": "catalog_name schema_name",
-    "tables": "table_catalog table_schema table_name table_type",
-    "columns": "table_catalog table_schema table_name column_name ordinal_position column_default is_nullable data_type",
+    "tables": f"{_TABLE} table_type",
+    "columns": f"{_TABLE} column_name ordinal_position column_default is_nullable data_type",
 }
 
 
@@ -87,8 +88,8 @@ def _described(engine: Engine, name: TableName) -> sql.Place | None:
     sources, catalog, asked = engine.sources, name.catalog, name.table.lower()
     rows: list[tuple[str | int | None, ...]]
     if name.schema == "metadata":
-        rows = [(known,) for known in (*sources.ids, "system")]
-    elif catalog not in sources.ids or asked not in ("schemata", "tables", "columns"):
+        rows = [(known,) for known in (*sources.catalogs, "system")]
+    elif catalog not in sources.catalogs or asked not in ("schemata", "tables", "columns"):
         return None
     elif asked == "schemata":
         rows = [(catalog, schema) for schema in (*sources.schemas(catalog), "information_schema")]

@@ -106,7 +106,6 @@ class QueryOperations:
 
 
 def _schedule(body: Json) -> Json | None:
-    """The schedule that a body names. Raises `ApiError`."""
     if body.get("schedule") is None:
         return None
     schedule = bodies.as_object(body["schedule"], "schedule")
@@ -120,7 +119,6 @@ def _schedule(body: Json) -> Json | None:
 
 
 def _shown(query: Query) -> Json:
-    """A query as Peaka shows it."""
     schedule = {} if query.schedule is None else {"schedule": query.schedule}
     return {
         "id": query.id,

@@ -204,8 +204,6 @@ class SavedQueries:
         self._engine.saved_sql[query.id] = query.sql
         self._next_id = max(self._next_id, int(query.id) + 1)
 
-    # The life of a refresh
-
     async def _live(self, query: Query, refresh: Refresh) -> None:
         async with query.lane:
             gap = self.behaviour.query_start_gap
@@ -239,8 +237,6 @@ class SavedQueries:
         refresh.status, refresh.finished_at = status, time.time()
         if query.id in self.by_id:
             self._save(query)
-
-    # The file
 
     def _show(self, query: Query, columns: Sequence[tuple[str, str]]) -> None:
         self._engine.snapshots[query.table] = Place(str(self._file), f"snapshot_{query.id}", tuple(columns))

@@ -11,7 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from dagster_peaka.sandbox.app import PREFIX, Front, Operations
+from dagster_peaka.sandbox.app import PREFIX, Front, Operations, RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.behaviour import DEFAULT_PROFILE, MODES, Behaviour, Fault, Mode, Plan, Profile
 from dagster_peaka.sandbox.caches import Cache, ExecutionRecord, release
 from dagster_peaka.sandbox.errors import ApiError
@@ -19,7 +19,6 @@ from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.profiles import read_profile
 from dagster_peaka.sandbox.query_control import SandboxQueries
 from dagster_peaka.sandbox.query_operations import QueryOperations
-from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
 from dagster_peaka.sandbox.saved_queries import SavedQueries
 from dagster_peaka.sandbox.serving import Loop, Server
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
@@ -96,8 +95,6 @@ class PeakaSandbox:
         self.queries = SandboxQueries(lambda: self._saved_queries, self._loop)
         """Saved queries: what a test may see of them, and do to them."""
 
-    # Life
-
     def __enter__(self) -> "PeakaSandbox":
         self.start()
         return self
@@ -166,8 +163,6 @@ class PeakaSandbox:
                 raise SandboxError(f"store {self._store_path}: {error}") from None
             raise
 
-    # What can be seen
-
     @property
     def behaviour(self) -> Behaviour:
         """How it behaves. A field, or a whole `Behaviour`, may be assigned at any time, and counts from then on; what
@@ -224,8 +219,6 @@ class PeakaSandbox:
             left = [e for e in self.executions(cache) if e.finished_at is None]
             said = ", ".join(f"{e.mode} {e.id} of cache {e.cache_id} ({e.status})" for e in left[:5])
             raise TimeoutError(f"{len(left)} executions are not finished after {timeout} s: {said}") from None
-
-    # What can be done to it
 
     def database(self, schema: str) -> sqlite3.Connection:
         """The database behind a schema, `catalog.schema`, to write to as its owner does: what a statement does counts

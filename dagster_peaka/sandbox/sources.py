@@ -207,14 +207,12 @@ class Sources:
                 self._add(catalog, schema, Path(file))
 
     @property
-    def ids(self) -> dict[str, str]:
-        """Each catalog's id."""
-        return {catalog: catalog_id(catalog) for catalog in self._files}
+    def catalogs(self) -> list[str]:
+        return list(self._files)
 
-    @property
-    def names(self) -> dict[str, str]:
-        """Each catalog's name, by its id."""
-        return {number: catalog for catalog, number in self.ids.items()}
+    def named(self, number: str) -> str | None:
+        """The catalog that has an id."""
+        return next((catalog for catalog in self._files if catalog_id(catalog) == number), None)
 
     def make(self, folder: Path, catalog: str, schema: str) -> Path:
         """A schema's file; an empty one in `folder` where there is no such schema yet. Raises `SandboxError`."""
@@ -244,7 +242,6 @@ class Sources:
         return list(self._files.get(catalog, ()))
 
     def file(self, name: TableName) -> Path | None:
-        """The file that holds a table, should it exist."""
         return self._files.get(name.catalog, {}).get(name.schema)
 
     def table(self, name: TableName) -> Table | None:

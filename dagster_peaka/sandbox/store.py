@@ -64,7 +64,6 @@ def copy_name(cache_id: str) -> str:
 
 
 def aside_name(cache_id: str) -> str:
-    """The table in which a full refresh builds the copy's successor."""
     return f"aside_{_part_of_name(cache_id)}"
 
 
@@ -163,7 +162,6 @@ class Store:
 
     @contextmanager
     def writes(self) -> Generator[sqlite3.Connection]:
-        """A connection for one transaction."""
         with closing(self.connect()) as connection, self.transaction(connection):
             yield connection
 

@@ -29,7 +29,7 @@ class Saver:
     ) -> None:
         self.lock = asyncio.Lock()
         """Held while the store is told."""
-        self._store, self._known, self._in_thread = store, caches, in_thread
+        self.store, self._known, self.in_thread = store, caches, in_thread
         self._noted: dict[Cache | Execution, None] = {}  # in their order
         self._expired: set[str] = set()
 
@@ -49,10 +49,10 @@ class Saver:
             executions = [
                 one.saved() for one in noted if isinstance(one, Execution) and one.cache_id in self._known
             ]
-            if not (self._store.kept and (caches or executions or expired)):
+            if not (self.store.kept and (caches or executions or expired)):
                 return
             try:
-                await self._in_thread(self._store.save, caches, executions, expired)
+                await self.in_thread(self.store.save, caches, executions, expired)
             except StoreFailed:
                 self._noted = noted | self._noted
                 self._expired |= expired
@@ -60,18 +60,11 @@ class Saver:
 
 
 class Copying:
-    """The copying of all executions. `in_thread` runs what blocks."""
+    """The copying of all executions."""
 
-    def __init__(
-        self,
-        sources: Sources,
-        store: Store,
-        behaviour: Behaviour,
-        saver: Saver,
-        in_thread: Callable[..., Awaitable[Any]],
-    ) -> None:
-        self._sources, self._store, self._behaviour = sources, store, behaviour
-        self._saver, self._in_thread = saver, in_thread
+    def __init__(self, sources: Sources, behaviour: Behaviour, saver: Saver) -> None:
+        self._sources, self._behaviour, self._saver = sources, behaviour, saver
+        self._store, self._in_thread = saver.store, saver.in_thread
         self._connections: list[Connection] = []
         self._seats = asyncio.Semaphore(_AT_ONCE)
 

@@ -201,15 +201,13 @@ class Wire:
         return answer
 
 
-@lru_cache(
-    maxsize=50_000
-)  # a listing of 1,000 caches writes 10,000 times, nearly all of them again and again
+# A listing of 1,000 caches writes 10,000 times, nearly all of them again and again.
+@lru_cache(maxsize=50_000)
 def written_time(moment: float, style: str) -> str:
     """A moment in epoch seconds as `Behaviour.timestamps` wants it: `2013-01-01T00:00:00.000Z`."""
     when = datetime.fromtimestamp(moment, _ELSEWHERE if style == "offset" else timezone.utc)
-    return when.isoformat(timespec="seconds" if style == "no_fraction" else "milliseconds").replace(
-        "+00:00", "Z"
-    )
+    written = when.isoformat(timespec="seconds" if style == "no_fraction" else "milliseconds")
+    return written.replace("+00:00", "Z")
 
 
 def shown_status(execution: Execution, behaviour: Behaviour) -> str:
