@@ -8,18 +8,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from dagster_peaka.sandbox.behaviour import CHOICES, DEFAULT_PROFILE, PROFILES, Behaviour
 from dagster_peaka.sandbox.sources import SandboxError
-
-if TYPE_CHECKING:
-    from dagster_peaka.sandbox import RequestRecord
 
 KEY_VARIABLE = "PEAKA_SANDBOX_API_KEY"
 _DEFAULT_KEY = "sandbox-key"
@@ -51,7 +48,7 @@ def _serve(options: argparse.Namespace) -> None:
         sources.setdefault(catalog, {})[schema or "main"] = file
     given = options.api_key or os.environ.get(KEY_VARIABLE)
     readings = {one.name: getattr(options, one.name) for one in fields(Behaviour) if one.name in options}
-    with _written_to(options.requests) as on_request:
+    with _log(options.requests) as log:
         sandbox = PeakaSandbox(
             sources,
             caches=options.cache,
@@ -63,7 +60,7 @@ def _serve(options: argparse.Namespace) -> None:
             profile=options.profile,
             behaviour=Behaviour(**readings),
             fail=_pairs("fail", "CATALOG.SCHEMA.TABLE=REASON", options.fail),
-            on_request=on_request,
+            on_request=None if log is None else lambda record: print(json.dumps(asdict(record)), file=log),
         )
         with sandbox:
             for name, sql in queries.items():
@@ -84,17 +81,11 @@ def _serve(options: argparse.Namespace) -> None:
             threading.Event().wait()
 
 
-@contextmanager
-def _written_to(path: Path | None) -> "Generator[Callable[[RequestRecord], None] | None]":
-    if path is None:
-        yield None
-        return
+def _log(path: Path | None) -> AbstractContextManager[IO[str] | None]:
     try:
-        file = path.open("a", buffering=1, encoding="utf-8")
+        return path.open("a", buffering=1, encoding="utf-8") if path is not None else nullcontext()
     except OSError as error:
         raise SandboxError(f"requests {path}: the file cannot be written ({error.strerror}).") from None
-    with file:
-        yield lambda record: print(json.dumps(asdict(record)), file=file)
 
 
 def _pairs(option: str, form: str, given: Sequence[str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from dagster_peaka.sandbox import bodies
 from dagster_peaka.sandbox.behaviour import MODES, Fault, Mode
 from dagster_peaka.sandbox.caches import Cache, set_within
 from dagster_peaka.sandbox.errors import ApiError, bad_request, not_found, server_error
-from dagster_peaka.sandbox.executions import AlreadyCached, Engine
+from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import Table, TableName, catalog_id
 from dagster_peaka.sandbox.store import StoreFailed
 from dagster_peaka.sandbox.wire import Json, Wire
@@ -217,12 +217,14 @@ class Operations:
         return Response()
 
     async def _create(self, body: Json, request: Request) -> Json:
-        catalog_id = bodies.identifier(body, "catalogId", self._behaviour.ids_as_numbers)
+        number = body.get("catalogId")
+        if not self._behaviour.ids_as_numbers or type(number) is not int:
+            number = bodies.text(body, "catalogId")
         schema, table = bodies.text(body, "schemaName"), bodies.text(body, "tableName")
         schedules, _ = bodies.schedules(body)
-        catalog = self._engine.sources.named(catalog_id)
+        catalog = self._engine.sources.named(str(number))
         if catalog is None:
-            raise bad_request(f"catalogId: there is no catalog {ascii(catalog_id)[:100]} in this project.")
+            raise bad_request(f"catalogId: there is no catalog {ascii(str(number))[:100]} in this project.")
         if schema not in self._engine.sources.schemas(catalog):
             raise bad_request(f"schemaName: the catalog {catalog} has no schema {ascii(schema)[:100]}.")
         name = TableName(catalog, schema, table)
@@ -232,15 +234,18 @@ class Operations:
             raise server_error(f"The cache of {name} cannot be created.")
         try:
             return self._wire.cache(await self._engine.create(name, schedules, request["record"].number))
-        except AlreadyCached as error:
-            at_once = request["record"].started_at <= error.cache.created_at
+        except ApiError as error:
+            if error.status != 409:
+                raise
+            cache = self._engine.by_table[name]
+            at_once = request["record"].started_at <= cache.created_at
             if at_once and self._behaviour.create_at_once == "both":
-                return self._wire.cache(error.cache)
+                return self._wire.cache(cache)
             if self._behaviour.create_existing == "refuse":
                 raise
-            if error.cache.in_first_sync:
+            if cache.in_first_sync:
                 raise server_error(f"The cache of {name} cannot be created.") from None
-            return self._wire.cache(error.cache)
+            return self._wire.cache(cache)
 
     def _cache(self, request: Request) -> Cache:
         cache = self._engine.caches.get(request.path_params["cacheId"])

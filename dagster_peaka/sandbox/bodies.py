@@ -67,14 +67,6 @@ def texts(body: Json, field: str) -> list[str]:
     return cast("list[str]", values)
 
 
-def identifier(body: Json, field: str, numbers: bool) -> str:
-    """An id that must be there: a string, or a number too where ids are numbers. Raises `ApiError`."""
-    value = body.get(field)
-    if numbers and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return text(body, field)
-
-
 def whole_number(value: Any, field: str, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _INT32:
         raise bad_request(f"{field} must be a whole number from {least} to {_INT32}.")

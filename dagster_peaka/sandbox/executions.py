@@ -34,14 +34,6 @@ T = TypeVar("T")
 _THREADS = 5
 
 
-class AlreadyCached(ApiError):
-    """The table has a cache already, which `cache` is."""
-
-    def __init__(self, cache: Cache) -> None:
-        super().__init__(409, f"The table {cache.name} is cached already, by cache {cache.id}.", "CONFLICT")
-        self.cache = cache
-
-
 class Engine:
     """All caches of the project and their executions. Lives in the loop that calls `open`."""
 
@@ -115,7 +107,7 @@ class Engine:
         """A new cache, its first sync triggered. A schedule of None is none, an id of None is made up, a table of None
         is looked at.
 
-        Raises `ApiError`, `AlreadyCached` among them, and for an id that cannot be `SandboxError`.
+        Raises `ApiError`, with 409 for a table that has a cache, and for an id that cannot be `SandboxError`.
         """
         table = table or await self.in_thread(self.sources.table, name)
         if table is None:
@@ -127,7 +119,8 @@ class Engine:
         cache = Cache(str(uuid.uuid4()) if cache_id is None else cache_id, name, table.modes)
         cache.reschedule(schedules)
         if name in self.by_table:
-            raise AlreadyCached(self.by_table[name])
+            known = self.by_table[name].id
+            raise ApiError(409, f"The table {name} is cached already, by cache {known}.", "CONFLICT")
         if cache_id is not None:
             _check_id(cache_id, self.names)
         self._admit(cache)

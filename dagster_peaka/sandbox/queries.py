@@ -111,35 +111,23 @@ def _described(engine: Engine, name: TableName) -> sql.Place | None:
 
 def shaped(result: sql.QueryResult, form: str) -> Json:
     """A result as JSON, in one of `FORMATS`."""
-    names = [column.name for column in result.columns]
-    rows = result.rows
+    columns, rows = result.columns, result.rows
     data: list[Any] = [list(row) for row in rows]
     if form == "SIMPLE":
+        names = [column.name for column in columns]
         data = [dict(zip(names, row, strict=True)) for row in rows]
     elif form == "CELL_TYPED":
-        data = [
-            [
-                {
-                    "name": c.name,
-                    "displayName": c.name,
-                    "dataType": c.data_type,
-                    "order": order,
-                    "value": value,
-                }
-                for order, (c, value) in enumerate(zip(result.columns, row, strict=True))
-            ]
-            for row in rows
-        ]
-    return {"columns": [_column(column) for column in result.columns], "data": data}
+        data = [[_cell(at, *cell) for at, cell in enumerate(zip(columns, row, strict=True))] for row in rows]
+    return {"columns": [_column(column) for column in columns], "data": data}
+
+
+def _cell(order: int, column: sql.Column, value: Any) -> Json:
+    name, kind = column.name, column.data_type
+    return {"name": name, "displayName": name, "dataType": kind, "order": order, "value": value}
 
 
 def _column(column: sql.Column) -> Json:
     if column.source is None:
         return {"columnName": column.name}
-    table = column.source
-    return {
-        "catalogName": table.catalog,
-        "schemaName": table.schema,
-        "tableName": table.table,
-        "columnName": column.name,
-    }
+    catalog, schema, table = column.source
+    return {"catalogName": catalog, "schemaName": schema, "tableName": table, "columnName": column.name}

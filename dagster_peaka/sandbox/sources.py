@@ -174,9 +174,7 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         for row in info
     )
     taken = {column.name.lower() for column in columns}
-    rowids = (
-        [] if kind == "view" or without_rowid else [n for n in ("rowid", "_rowid_", "oid") if n not in taken]
-    )
+    free = [word for word in ("rowid", "_rowid_", "oid") if word not in taken]
     required = {column.name for column in columns if column.not_null}
     return Table(
         name=name,
@@ -189,7 +187,7 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         ),
         collates="collate" in (sql or "").lower(),
         strict=bool(strict),
-        rowid=rowids[0] if rowids else None,
+        rowid=free[0] if free and kind == "table" and not without_rowid else None,
     )
 
 

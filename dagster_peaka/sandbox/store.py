@@ -103,14 +103,12 @@ class Store:
             self._keep = self.connect()
             self._open.append(self._keep)
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, SandboxError) as error:
             self.close()
-            raise SandboxError(
-                f"store {self.path}: it cannot be used as the sandbox's store ({error})."
-            ) from None
-        except SandboxError:
-            self.close()
-            raise
+            if isinstance(error, SandboxError):
+                raise
+            said = f"store {self.path}: it cannot be used as the sandbox's store ({error})."
+            raise SandboxError(said) from None
 
     def _claim(self) -> None:
         """Hold a lock beside the store for as long as it is open; it goes with the process, however that ends."""
