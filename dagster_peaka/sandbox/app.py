@@ -109,12 +109,9 @@ class Operations:
         return answer(built_in + connected)
 
     async def list_schemas(self, request: Request) -> Response:
-        catalog = self._catalog(request)
-        if catalog is None:
-            return answer([])
-        return answer(
-            [self._wire.schema(catalog, schema) for schema in self._engine.sources.schemas(catalog)]
-        )
+        catalog = self._catalog(request) or ""  # a built-in one has no schemas
+        schemas = self._engine.sources.schemas(catalog)
+        return answer([self._wire.schema(catalog, schema) for schema in schemas])
 
     async def list_tables(self, request: Request) -> Response:
         catalog, schema = self._schema(request)

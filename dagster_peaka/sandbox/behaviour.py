@@ -159,11 +159,9 @@ class Behaviour(_Given):
 
     def complete(self, readings: Mapping[str, Any]) -> None:
         """Let a profile's readings, such as `PROFILES["observed"]`, answer what nobody has."""
-        given = frozenset(self.given)
         for name, value in readings.items():
-            if name not in given:
-                setattr(self, name, value)
-        self.given = set(given)
+            if name not in self.given:
+                object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         choices = CHOICES.get(name)

@@ -94,9 +94,7 @@ class Copier(ABC):
             if not is_locked(error):
                 raise CopyError(self._reason(error)) from None
             if time.monotonic() > self._deadline:
-                raise CopyError(
-                    f"The source stayed locked by its writer for {PATIENCE:.0f} s: {error}."
-                ) from None
+                raise CopyError(f"The source stayed locked for {PATIENCE:.0f} s: {error}.") from None
             return True
         self._deadline = time.monotonic() + PATIENCE
         return more
@@ -115,9 +113,7 @@ class Copier(ABC):
         within, values = _between(self._walk, self._low, self._high)
         names = _names(self.table)
         self._db.execute("DELETE FROM temp.stage")
-        self._db.execute(
-            f"INSERT INTO temp.stage ({names}) SELECT {names} FROM {self._source} {within}", values
-        )
+        self._rows(f"INSERT INTO temp.stage ({names}) SELECT {names} FROM {self._source} {within}", values)
         with self._store.transaction(self._db):
             counts = self._apply()
             self._db.execute(

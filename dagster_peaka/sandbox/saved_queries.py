@@ -127,9 +127,7 @@ class SavedQueries:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def named(self, query: str) -> Query | None:
-        return self.by_id.get(query) or next(
-            (each for each in self.by_id.values() if each.name == query), None
-        )
+        return self.by_id.get(query) or next((q for q in self.by_id.values() if q.name == query), None)
 
     def create(self, display_name: str, sql: str, *, materialized: bool, schedule: Json | None) -> Query:
         """A new query. Nothing is refreshed by it. Raises `ValueError` for a name that is taken."""

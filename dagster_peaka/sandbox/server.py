@@ -327,9 +327,7 @@ class PeakaSandbox:
             known = self._engine.caches.get(cache)
             name = known.name if known else TableName.parse(cache)
             if self._sources.file(name) is None:
-                raise KeyError(
-                    f"The sandbox has no cache {cache!r}, and no source that could have its table."
-                )
+                raise KeyError(f"The sandbox has no cache {cache!r}, and no source that could have it.")
             self._engine.plans[name].append(plan)
 
         self._loop.call(add)
@@ -362,9 +360,8 @@ class PeakaSandbox:
     def _cache(self, named: str) -> Cache:
         found = self._engine.named(named)
         if found is None:
-            raise KeyError(
-                f"The sandbox has no cache {named!r}; it has {', '.join(map(str, self._engine.by_table))}."
-            )
+            known = ", ".join(map(str, self._engine.by_table))
+            raise KeyError(f"The sandbox has no cache {named!r}; it has {known}.")
         return found
 
 
@@ -436,16 +433,15 @@ async def _create_matching(engine: Engine, pattern: str) -> None:
     """The caches that a pattern names, but for those that there are. Raises `SandboxError`."""
     try:
         found = engine.sources.matching(pattern)
-    except sqlite3.Error as error:
-        raise SandboxError(f"cache {pattern}: the source cannot be read ({error}).") from None
-    if not found:
-        raise SandboxError(f"cache {pattern}: no table of the sources fits it.")
-    try:
         for name, table in found:
             if name not in engine.by_table:
                 await engine.create(name, {}, table=table)
+    except sqlite3.Error as error:
+        raise SandboxError(f"cache {pattern}: the source cannot be read ({error}).") from None
     except ApiError as error:
         raise SandboxError(f"cache {pattern}: {error}") from None
+    if not found:
+        raise SandboxError(f"cache {pattern}: no table of the sources fits it.")
 
 
 def _mode(name: ModeName) -> Mode:

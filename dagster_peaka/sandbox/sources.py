@@ -83,6 +83,7 @@ class Table:
 
 _LOCK_PATIENCE = 5
 """Seconds for which a description waits for a source that its writer locks."""
+_INDEXES = 'SELECT name, "unique", origin, partial FROM pragma_index_list(?, ?)'
 _EXACT = {
     "boolean": "boolean",
     "bool": "boolean",
@@ -154,12 +155,9 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         if kind != "view" or is_locked(error):
             raise
         return Table(name, kind, ())  # a view of a table that is gone
-    indexes = _rows(
-        connection, 'SELECT name, "unique", origin, partial FROM pragma_index_list(?, ?)', name, schema
-    )
     unique: set[str] = set()
     key: tuple[tuple[str, str], ...] = ()
-    for index, is_unique, origin, partial in indexes:
+    for index, is_unique, origin, partial in _rows(connection, _INDEXES, name, schema):
         parts = _rows(connection, "SELECT name, coll FROM pragma_index_xinfo(?, ?) WHERE key", index, schema)
         if origin == "pk":
             key = tuple((part, collation) for part, collation in parts)
@@ -253,9 +251,8 @@ class Sources:
     def tables(self, catalog: str, schema: str) -> list[Table]:
         """All tables and views of a schema, by name. Raises `sqlite3.Error` where its file cannot be read."""
         with closing(_open(self._files[catalog][schema])) as connection:
-            names = _rows(
-                connection, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
-            )
+            listed = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
+            names = _rows(connection, listed)
             return [table for (name,) in names if (table := describe(connection, name)) is not None]
 
     def matching(self, pattern: str) -> list[tuple[TableName, Table]]:
@@ -276,9 +273,8 @@ class Sources:
 
 def catalog_id(catalog: str) -> str:
     """An id made from the name: 18 digits, above 2^53 like Peaka's, so that no float can carry it."""
-    return str(
-        5 * 10**17 + int.from_bytes(hashlib.sha256(catalog.encode()).digest()[:8], "big") % (4 * 10**17)
-    )
+    digest = int.from_bytes(hashlib.sha256(catalog.encode()).digest()[:8], "big")
+    return str(5 * 10**17 + digest % (4 * 10**17))
 
 
 def _open(file: Path) -> sqlite3.Connection:
@@ -288,9 +284,7 @@ def _open(file: Path) -> sqlite3.Connection:
 def _check_names(where: str, catalog: str, schema: str) -> None:
     for name in (catalog, schema):
         if not name or "." in name or not name.isprintable():
-            raise SandboxError(
-                f"{where}: {name!a} cannot be a catalog or schema, it must be a word without dots."
-            )
+            raise SandboxError(f"{where}: {name!a} cannot be a catalog or schema: a word without dots.")
     if catalog == "peaka":
         raise SandboxError(f"{where}: every project has catalogs named peaka already, choose another name.")
 

@@ -126,9 +126,7 @@ class Store:
         (layout,) = self._keep.execute("PRAGMA user_version").fetchone()
         (tables,) = self._keep.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if layout not in (0, _LAYOUT) or (layout == 0 and tables):
-            raise SandboxError(
-                f"store {self.path}: this file is something else, name another one or remove it."
-            )
+            raise SandboxError(f"store {self.path}: this is something else, name another or remove it.")
         self._keep.executescript(f"PRAGMA journal_mode = WAL; {_TABLES} PRAGMA user_version = {_LAYOUT};")
         self._sweep()
 

@@ -45,14 +45,13 @@ class Saver:
         async with self.lock:
             noted, self._noted = self._noted, {}
             expired, self._expired = self._expired, set()
-            caches = [one.saved() for one in noted if isinstance(one, Cache) and one.id in self._known]
-            executions = [
-                one.saved() for one in noted if isinstance(one, Execution) and one.cache_id in self._known
-            ]
+            caches = [each for each in noted if isinstance(each, Cache) and each.id in self._known]
+            executions = [e for e in noted if isinstance(e, Execution) and e.cache_id in self._known]
             if not (self.store.kept and (caches or executions or expired)):
                 return
             try:
-                await self.in_thread(self.store.save, caches, executions, expired)
+                rows = [each.saved() for each in caches], [each.saved() for each in executions]
+                await self.in_thread(self.store.save, *rows, expired)
             except StoreFailed:
                 self._noted = noted | self._noted
                 self._expired |= expired

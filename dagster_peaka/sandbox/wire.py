@@ -52,9 +52,8 @@ class Wire:
         return {**within, "tableName": table.name, "isDynamicTable": False, **caching}
 
     def caching(self, table: Table, is_cached: bool) -> Json:
-        return self._shown(
-            isCached=is_cached, isCacheable=bool(table.modes), supportedCacheTypes=list(table.modes)
-        )
+        modes = list(table.modes)
+        return self._shown(isCached=is_cached, isCacheable=bool(modes), supportedCacheTypes=modes)
 
     def column(self, column: Column) -> Json:
         default = {} if column.default is None else {"defaultValue": column.default}
@@ -183,9 +182,8 @@ class Wire:
         }
 
     def _status(self, status: str) -> str:
-        return {"upper": status.upper(), "lower": status.lower(), "title": status.title()}[
-            self._behaviour.status_case
-        ]
+        case = {"upper": str.upper, "lower": str.lower, "title": str.title}[self._behaviour.status_case]
+        return case(status)
 
     def _mode(self, mode: Mode) -> str:
         return {"upper": mode, "lower": mode.lower(), "kebab": mode.lower().replace("_", "-")}[
