@@ -37,11 +37,7 @@ TABLES = "/catalogs/{catalogId}/schemas/{schemaName}/tables"
 IN_SCHEMA = "/catalog/{catalogId}/schema/{schemaName}"
 BUILT_IN = {"1": ("peaka", "internal"), "2": ("peaka", "query")}
 """The catalogs that every project has, says Peaka's document; here they are empty."""
-
-
 TRIGGERS = ("incrementalUpdateCache", "fullRefreshCache")
-
-
 Operation = Callable[[Request], Awaitable[Response]]
 Row = tuple[str, str, str, Operation]
 """An operation's method, path in the project and operationId, and what answers it."""
@@ -175,7 +171,7 @@ class Operations:
 
     async def status(self, request: Request) -> Response:
         cache = self._cache(request)
-        without_logs = bodies.flag_parameter(request.query_params.get("excludeLogs"), "excludeLogs")
+        without_logs = bodies.flag_parameter(request.query_params.get("excludeLogs", "false"), "excludeLogs")
         return answer(self._wire.status(cache, not without_logs))
 
     async def statuses(self, request: Request) -> Response:
@@ -194,8 +190,8 @@ class Operations:
 
     async def history(self, request: Request) -> Response:
         cache = self._cache(request)
-        limit = bodies.number_parameter(request.query_params.get("limit"), "limit", 10, 1)
-        offset = bodies.number_parameter(request.query_params.get("offset"), "offset", 0, 0)
+        limit = bodies.number_parameter(request.query_params.get("limit", "10"), "limit", 1)
+        offset = bodies.number_parameter(request.query_params.get("offset", "0"), "offset", 0)
         return answer(self._wire.history(cache, limit, offset))
 
     async def _trigger(self, mode: Mode, request: Request) -> Response:
@@ -245,12 +241,10 @@ class Operations:
             return self._wire.cache(cache)
 
     def _cache(self, request: Request) -> Cache:
-        cache = self._engine.caches.get(request.path_params["cacheId"])
-        if cache is None:
-            raise not_found(
-                f"There is no cache {ascii(request.path_params['cacheId'])[:100]} in this project."
-            )
-        return cache
+        cache_id = request.path_params["cacheId"]
+        if cache_id not in self._engine.caches:
+            raise not_found(f"There is no cache {ascii(cache_id)[:100]} in this project.")
+        return self._engine.caches[cache_id]
 
     def _catalog(self, request: Request) -> str | None:
         """A catalog's name by its id, None for a built-in one."""
@@ -265,9 +259,8 @@ class Operations:
     def _schema(self, request: Request) -> tuple[str, str]:
         catalog, schema = self._catalog(request), request.path_params["schemaName"]
         if catalog is None or schema not in self._engine.sources.schemas(catalog):
-            raise not_found(
-                f"The catalog {request.path_params['catalogId']} has no schema {ascii(schema)[:100]}."
-            )
+            number = request.path_params["catalogId"]
+            raise not_found(f"The catalog {number} has no schema {ascii(schema)[:100]}.")
         return catalog, schema
 
     async def _table(self, request: Request) -> tuple[TableName, Table]:
@@ -404,9 +397,8 @@ class Front:
         if not allowed:
             return None, not_found("There is no such path in Peaka's API, or the sandbox does not offer it.")
         methods = ", ".join(sorted(allowed))
-        refusal = ApiError(
-            405, f"{scope['method']} is not allowed here, only {methods}.", "METHOD_NOT_ALLOWED"
-        )
+        said = f"{scope['method']} is not allowed here, only {methods}."
+        refusal = ApiError(405, said, "METHOD_NOT_ALLOWED")
         refusal.headers = {"Allow": methods}
         return None, refusal
 

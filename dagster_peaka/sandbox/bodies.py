@@ -73,16 +73,12 @@ def whole_number(value: Any, field: str, least: int) -> int:
     return value
 
 
-def number_parameter(value: str | None, field: str, default: int, least: int) -> int:
-    if value is None:
-        return default
+def number_parameter(value: str, field: str, least: int) -> int:
     digits = value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 11
     return whole_number(int(value) if digits else None, field, least)
 
 
-def flag_parameter(value: str | None, field: str) -> bool:
-    if value is None:
-        return False
+def flag_parameter(value: str, field: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise bad_request(f"{field} must be true or false.")
     return value.lower() == "true"

@@ -80,8 +80,7 @@ class Copier(ABC):
         self._deadline = time.monotonic() + PATIENCE
 
     def step(self) -> bool:
-        """Copy the next rows. False where there are no more. What the source's writer keeps from being
-        done, the next step tries again.
+        """Copy the next rows, or try what the source's lock has kept from being done. False where there are no more.
 
         Raises `CopyError`, which blames the source or the store.
         """
@@ -129,17 +128,16 @@ class Copier(ABC):
         if table is None:
             raise CopyError(f"The source {self._file} has no table {self._name} any more.")
         if not table.modes:
-            raise CopyError(
-                f"{self._name} in {self._file} cannot be cached: it is virtual or cannot be read."
-            )
+            where = f"{self._name} in {self._file}"
+            raise CopyError(f"{where} cannot be cached: it is virtual or cannot be read.")
         self._db.execute("DROP TABLE IF EXISTS temp.stage")
         self._db.execute("DROP TABLE IF EXISTS temp.spool")
         self._db.execute(f"CREATE TABLE temp.stage ({_definitions(table)})")
+        self._walk = self._key = [quoted(part) for part, _ in table.key]
         # A column's own collation may differ from its key's, and then has to be named; where it need not be, SQLite
         # finds a range of a key of several columns by its index.
-        self._key = [quoted(part) for part, _ in table.key]
-        self._collated = [f"{quoted(part)} COLLATE {quoted(collation)}" for part, collation in table.key]
-        self._walk = self._collated if table.collates else self._key
+        if table.collates:
+            self._walk = [f"{quoted(part)} COLLATE {quoted(collation)}" for part, collation in table.key]
         self._nulls = " OR ".join(f"{part} IS NULL" for part in self._key)
         return table
 
@@ -164,10 +162,8 @@ class Copier(ABC):
     def _bound(self, relation: str, walk: Sequence[str]) -> Key | None:
         after, values = _between(walk, self._low, None)
         columns = ", ".join(walk)
-        return self._one(
-            f"SELECT {columns} FROM {relation} {after} ORDER BY {columns} LIMIT 1 OFFSET {STEP_ROWS - 1}",
-            values,
-        )
+        rest = f"SELECT {columns} FROM {relation} {after} ORDER BY {columns}"
+        return self._one(f"{rest} LIMIT 1 OFFSET {STEP_ROWS - 1}", values)
 
     def _rows(self, statement: str, values: Sequence[Any] = ()) -> int:
         return self._db.execute(statement, values).rowcount
@@ -213,9 +209,7 @@ class Delta(Copier):
         if not table.key:
             raise CopyError(f"{self._name} has no primary key, so there is no delta: run a full refresh.")
         if self._has_null_keys(table):
-            raise CopyError(
-                f"{self._name} has rows whose primary key is NULL, and no delta: run a full refresh."
-            )
+            raise CopyError(f"{self._name} has rows whose primary key is NULL: run a full refresh.")
         self._copy = quoted(copy_name(self._cache_id))
         saved = self._db.execute(
             "SELECT shape FROM peaka_copy WHERE cache_id = ?", (self._cache_id,)

@@ -25,9 +25,8 @@ def read_profile(profile: str | Path) -> tuple[Profile, dict[str, Any]]:
             return known, readings
     path = Path(profile)
     if not path.is_file():
-        raise SandboxError(
-            f"profile {profile}: it must be one of {', '.join(PROFILES)}, or the file of a doctor's report."
-        )
+        known = ", ".join(PROFILES)
+        raise SandboxError(f"profile {profile}: it must be one of {known}, or the file of a doctor's report.")
     try:
         report: Any = json.loads(path.read_text(encoding="utf-8"))
         newer = report["format"] > FORMAT

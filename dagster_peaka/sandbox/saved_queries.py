@@ -31,6 +31,7 @@ _FIRST_ID = 709_922_802_836_177_297
 """The id of a project's first query: as large as Peaka's are, beyond what a double holds."""
 _PATIENCE = 60.0
 """Seconds that a query may take."""
+_TABLE = "CREATE TABLE IF NOT EXISTS peaka_query (id TEXT PRIMARY KEY, body TEXT, columns TEXT)"
 _KEPT_TYPES = ("boolean", "bigint", "double", "varchar", "date", "timestamp(3)")
 _KEPT_AS: dict[str, str] = {"real": "double", "decimal": "double"}
 _KEPT_AS.update(dict.fromkeys(("tinyint", "smallint", "integer"), "bigint"))
@@ -108,9 +109,7 @@ class SavedQueries:
 
     def open(self) -> None:
         with self._connected() as connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS peaka_query (id TEXT PRIMARY KEY, body TEXT, columns TEXT)"
-            )
+            connection.execute(_TABLE)
             found = connection.execute("SELECT body, columns FROM peaka_query ORDER BY id").fetchall()
         for body, columns in found:
             known: Json = json.loads(body)
@@ -248,9 +247,8 @@ class SavedQueries:
             connection.execute(f"CREATE TABLE {table} ({names})")
             kept = ([_kept(cell) for cell in row] for row in rows)
             connection.executemany(f"INSERT INTO {table} VALUES ({marks})", kept)
-            connection.execute(
-                "UPDATE peaka_query SET columns = ? WHERE id = ?", (json.dumps(columns), query.id)
-            )
+            shape = json.dumps(columns)
+            connection.execute("UPDATE peaka_query SET columns = ? WHERE id = ?", (shape, query.id))
 
     def _save(self, query: Query) -> None:
         with self._connected() as connection:

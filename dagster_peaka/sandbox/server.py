@@ -403,9 +403,8 @@ class SandboxQueries:
         self, query: str, *, duration: float | None = None, hold: bool = False, fail: str | None = None
     ) -> None:
         """Decide how the next refresh goes: its seconds, whether it waits for `release`, whether it fails."""
-        self._loop.call(
-            lambda: self._named(query).plans.append(Plan(duration=duration, hold=hold, fail=fail))
-        )
+        plan = Plan(duration=duration, hold=hold, fail=fail)
+        self._loop.call(lambda: self._named(query).plans.append(plan))
 
     def release(self, query: str) -> None:
         """Let the held refreshes of a query go on."""

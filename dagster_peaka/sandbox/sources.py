@@ -180,9 +180,7 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         columns=columns,
         key=key,
         key_is_rowid=key_is_rowid,
-        key_may_be_null=not (
-            key_is_rowid or without_rowid or strict or required >= {part for part, _ in key}
-        ),
+        key_may_be_null=not (key_is_rowid or without_rowid or strict or required.issuperset(dict(key))),
         collates="collate" in (sql or "").lower(),
         strict=bool(strict),
         rowid=free[0] if free and kind == "table" and not without_rowid else None,

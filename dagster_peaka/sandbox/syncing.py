@@ -75,9 +75,8 @@ class Copying:
         """Copy. False where it has to stop before its end: then an incremental keeps what it has applied."""
         source = self._sources.file(cache.name)
         if source is None:
-            raise CopyError(
-                f"The sandbox was started without the source {cache.name.catalog}.{cache.name.schema}."
-            )
+            catalog, schema, _ = cache.name
+            raise CopyError(f"The sandbox was started without the source {catalog}.{schema}.")
         if execution.mode == "INCREMENTAL":
             async with cache.copying:
                 await self._copy(Delta, source, cache, execution)
