@@ -27,8 +27,6 @@ SHORTEST = 0.1
 LONGEST = 366 * 86_400
 """Seconds above which a duration is taken for a mistake."""
 Origin = Literal["api", "schedule", "stranger", "creation"]
-
-
 R = TypeVar("R")
 
 

@@ -85,8 +85,7 @@ class Engine:
             for execution in cache.active:
                 execution.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(StoreFailed):
-            await self.written()
+        await self._save()
         self._copying.close()
         self._pool.shutdown()
 
@@ -222,6 +221,7 @@ class Engine:
         self._enter(cache, execution)
         self._saver.note(execution)
         self._pump(cache)
+        self.spawn(self._save())
         return execution
 
     def cancel(self, cache: Cache, mode: Mode) -> bool:
@@ -237,11 +237,16 @@ class Engine:
             raise server_error("The execution to cancel has no record yet.")
         execution.stopping = True
         self._saver.note(execution)
+        self.spawn(self._save())
         execution.stop()
         return True
 
     async def in_thread(self, function: Callable[..., T], *values: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)
+
+    async def _save(self) -> None:
+        with suppress(StoreFailed):  # the next one tries again
+            await self.written()
 
     def _admit(self, cache: Cache) -> None:
         self.caches[cache.id] = self.by_table[cache.name] = cache
@@ -249,10 +254,8 @@ class Engine:
 
     def _set_timers(self, cache: Cache) -> None:
         _stop_timers(cache)
-        cache.timers = [
-            asyncio.create_task(self._follow(cache, mode, schedule))
-            for mode, schedule in cache.schedules.items()
-        ]
+        turns = [self._follow(cache, mode, schedule) for mode, schedule in cache.schedules.items()]
+        cache.timers = [asyncio.create_task(turn) for turn in turns]
 
     async def _follow(self, cache: Cache, mode: Mode, schedule: Schedule) -> None:
         while True:
@@ -306,8 +309,7 @@ class Engine:
             self._finish(cache, execution, "FAILED", {"message": str(error)})
         except Exception as error:  # whatever it is, an execution has to end
             self._finish(cache, execution, "FAILED", {"message": f"The sandbox itself failed: {error!r}."})
-        with suppress(StoreFailed):
-            await self.written()
+        await self._save()
 
     def _finish(
         self, cache: Cache, execution: Execution, status: str, error: dict[str, Any] | str | None = None
