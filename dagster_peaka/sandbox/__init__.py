@@ -9,14 +9,14 @@ with the rest of the package.
 
 The same from the command line: `python -m dagster_peaka.sandbox --help`. The rooms, from the ground up:
 
-    behaviour    readings, profiles, faults, plans           errors, durations, bodies   what a request may bring
-    sources      catalogs: SQLite files of others            store, saving      the sandbox's own file
-    copying, syncing   delta and full refresh                caches, schedules, waiting   what there is, and when
+    behaviour    readings, profiles, faults, plans           errors, bodies   what a request may bring
+    sources      catalogs: SQLite files of others            store      the sandbox's own file
+    copying, syncing   delta and full refresh                caches     what there is, and when it syncs
     executions   their life, in queues                       wire       Peaka's JSON
-    sql, queries   SQL on DuckDB                             app        operations over HTTP
-    serving, server, __main__    PeakaSandbox, the command   requests   what was asked for
-    scripts      executions as a test writes them down       profiles   a profile from a doctor's report
-    saved_queries, query_operations, query_control   saved queries, their refreshes and snapshots
+    sql, queries   SQL on DuckDB                             app        operations over HTTP, and their record
+    serving, server, __main__    PeakaSandbox, the command   profiles   a profile from a doctor's report
+    scripts      executions as a test writes them down
+    saved_queries, query_operations   saved queries, their refreshes and snapshots
 
 pytest brings it to a test as the fixtures `peaka_sandbox` and `peaka_script`, from `dagster_peaka_pytest`.
 """
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from dagster_peaka.sandbox.behaviour import Behaviour, Profile
 
 if TYPE_CHECKING:
+    from dagster_peaka.sandbox.app import RequestRecord
     from dagster_peaka.sandbox.caches import ExecutionRecord
-    from dagster_peaka.sandbox.requests import RequestRecord
     from dagster_peaka.sandbox.saved_queries import RefreshRecord
     from dagster_peaka.sandbox.scripts import PeakaScript, ScriptedExecution
     from dagster_peaka.sandbox.server import PeakaSandbox
@@ -48,7 +48,7 @@ __all__ = [
 _ROOMS = {
     "PeakaSandbox": "server",
     "ExecutionRecord": "caches",
-    "RequestRecord": "requests",
+    "RequestRecord": "app",
     "RefreshRecord": "saved_queries",
     "SandboxError": "sources",
     "PeakaScript": "scripts",

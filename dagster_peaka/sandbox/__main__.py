@@ -1,23 +1,22 @@
 """The command `python -m dagster_peaka.sandbox`: its options, what it prints, and how it ends."""
 
 import argparse
+import ast
+import inspect
 import json
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import IO, Any, NoReturn
 
 from dagster_peaka.sandbox.behaviour import CHOICES, DEFAULT_PROFILE, PROFILES, Behaviour
 from dagster_peaka.sandbox.sources import SandboxError
-
-if TYPE_CHECKING:
-    from dagster_peaka.sandbox.requests import RequestRecord
 
 KEY_VARIABLE = "PEAKA_SANDBOX_API_KEY"
 _DEFAULT_KEY = "sandbox-key"
@@ -41,10 +40,17 @@ def _serve(options: argparse.Namespace) -> None:
     from dagster_peaka.sandbox import PeakaSandbox
 
     queries = _pairs("query", "NAME=SQL", options.query)
+    sources: dict[str, dict[str, str]] = {}
+    for name, file in _pairs(
+        "source", "CATALOG.SCHEMA=FILE, such as ops.public=ops.db", options.source
+    ).items():
+        catalog, _, schema = name.partition(".")
+        sources.setdefault(catalog, {})[schema or "main"] = file
     given = options.api_key or os.environ.get(KEY_VARIABLE)
-    with _written_to(options.requests) as on_request:
+    readings = {one.name: getattr(options, one.name) for one in fields(Behaviour) if one.name in options}
+    with _log(options.requests) as log:
         sandbox = PeakaSandbox(
-            sources=_sources(options.source),
+            sources,
             caches=options.cache,
             store=options.store,
             project_id=options.project_id,
@@ -52,62 +58,34 @@ def _serve(options: argparse.Namespace) -> None:
             host=options.host,
             port=options.port,
             profile=options.profile,
-            behaviour=Behaviour(**_readings(options)),
+            behaviour=Behaviour(**readings),
             fail=_pairs("fail", "CATALOG.SCHEMA.TABLE=REASON", options.fail),
-            on_request=on_request,
+            on_request=None if log is None else lambda record: print(json.dumps(asdict(record)), file=log),
         )
         with sandbox:
             for name, sql in queries.items():
                 with suppress(ValueError):  # the store has it
                     sandbox.queries.create(name, sql)
+            key = "  PEAKA_API_KEY is the key that it was started with."
             print(
-                _greeting(sandbox.base_url, sandbox.project_id, None if given else _DEFAULT_KEY), flush=True
+                "This is not Peaka. It is a sandbox that plays Peaka's API for caches, on this machine only.",
+                "",
+                f"  export PEAKA_BASE_URL={sandbox.base_url}",
+                f"  export PEAKA_PROJECT_ID={sandbox.project_id}",
+                key if given else f"  export PEAKA_API_KEY={_DEFAULT_KEY}",
+                "",
+                "Ctrl-C ends it.",
+                sep="\n",
+                flush=True,
             )
             threading.Event().wait()
 
 
-def _greeting(base_url: str, project_id: str, key: str | None) -> str:
-    lines = [
-        "This is not Peaka. It is a sandbox that plays Peaka's API for caches, on this machine only.",
-        "",
-        f"  export PEAKA_BASE_URL={base_url}",
-        f"  export PEAKA_PROJECT_ID={project_id}",
-    ]
-    lines.append(
-        f"  export PEAKA_API_KEY={key}" if key else "  PEAKA_API_KEY is the key that it was started with."
-    )
-    return "\n".join([*lines, "", "Ctrl-C ends it."])
-
-
-@contextmanager
-def _written_to(path: Path | None) -> "Generator[Callable[[RequestRecord], None] | None]":
-    """Appends every request to a file, as lines of JSON."""
-    if path is None:
-        yield None
-        return
+def _log(path: Path | None) -> AbstractContextManager[IO[str] | None]:
     try:
-        file = path.open("a", buffering=1, encoding="utf-8")
+        return path.open("a", buffering=1, encoding="utf-8") if path is not None else nullcontext()
     except OSError as error:
         raise SandboxError(f"requests {path}: the file cannot be written ({error.strerror}).") from None
-    with file:
-        yield lambda record: print(json.dumps(asdict(record)), file=file)
-
-
-def _readings(options: argparse.Namespace) -> dict[str, Any]:
-    """The readings that were asked for; the profile has the others."""
-    given = {field.name: getattr(options, field.name) for field in fields(Behaviour)}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _sources(given: Sequence[str]) -> dict[str, dict[str, str | Path]]:
-    sources: dict[str, dict[str, str | Path]] = {}
-    for text in given:
-        name, separator, path = text.partition("=")
-        catalog, _, schema = name.partition(".")
-        if not separator or not path:
-            raise SandboxError(f"source {text}: write it as CATALOG.SCHEMA=FILE, such as ops.public=ops.db.")
-        sources.setdefault(catalog, {})[schema or "main"] = path
-    return sources
 
 
 def _pairs(option: str, form: str, given: Sequence[str]) -> dict[str, str]:
@@ -131,7 +109,6 @@ def _fail(sentence: str) -> NoReturn:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One sentence, like every other error."""
         _fail(f"{message}; --help shows all options.")
 
 
@@ -142,85 +119,74 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"The key may also come from the environment variable {KEY_VARIABLE}.",
         allow_abbrev=False,
     )
-    add = parser.add_argument
+
+    def add(option: str, metavar: str | None, says: str, **how: Any) -> None:
+        parser.add_argument(option, metavar=metavar, help=says, **how)
+
     several = partial(add, action="append", default=[])
-    add(
-        "--source",
-        action="append",
-        required=True,
-        metavar="CATALOG.SCHEMA=FILE",
-        help="a SQLite file to serve as a schema of a catalog; may be repeated",
-    )
+    table, profiles = "CATALOG.SCHEMA.TABLE", "|".join((*PROFILES, "FILE"))
+    source = "a SQLite file to serve as a schema of a catalog; may be repeated"
+    add("--source", "CATALOG.SCHEMA=FILE", source, action="append", required=True)
     several(
         "--cache",
-        metavar="CATALOG.SCHEMA.TABLE",
-        help="a cache to create, unless the store has it; shell patterns such as 'ops.public.*'; may be repeated",
+        table,
+        "a cache to create, unless the store has it; shell patterns such as 'ops.public.*'; may be repeated",
     )
     several(
         "--fail",
-        metavar="CATALOG.SCHEMA.TABLE=REASON",
-        help="let every execution of this table's cache end FAILED with the reason; may be repeated",
+        f"{table}=REASON",
+        "let every execution of this table's cache end FAILED with the reason; may be repeated",
     )
-    several(
-        "--query",
-        metavar="NAME=SQL",
-        help="a materialized query to save, unless the store has it; may be repeated",
-    )
-    add(
-        "--store",
-        type=Path,
-        metavar="FILE",
-        help="keep caches, history and copies here; without it they end with it",
-    )
-    add("--port", type=int, default=8765, help="port to listen on, 0 for a free one (%(default)s)")
-    add("--host", default="127.0.0.1", help="loopback address to listen on (%(default)s)")
-    add("--project-id", default="sandbox", metavar="ID", help="the one project that there is (%(default)s)")
-    add(
-        "--api-key",
-        metavar="KEY",
-        help=f"the key to ask for ({_DEFAULT_KEY}); better given as {KEY_VARIABLE}",
-    )
-    add(
-        "--requests", type=Path, metavar="FILE", help="append every request to this file, a line of JSON each"
-    )
+    several("--query", "NAME=SQL", "a materialized query to save, unless the store has it; may be repeated")
+    add("--store", "FILE", "keep caches, history and copies here; without it they end with it", type=Path)
+    add("--port", None, "port to listen on, 0 for a free one (%(default)s)", type=int, default=8765)
+    add("--host", None, "loopback address to listen on (%(default)s)", default="127.0.0.1")
+    add("--project-id", "ID", "the one project that there is (%(default)s)", default="sandbox")
+    add("--api-key", "KEY", f"the key to ask for ({_DEFAULT_KEY}); better given as {KEY_VARIABLE}")
+    add("--requests", "FILE", "append every request to this file, a line of JSON each", type=Path)
     add(
         "--profile",
-        default=DEFAULT_PROFILE,
-        metavar="|".join((*PROFILES, "FILE")),
-        help="play Peaka as its document promises, as people saw the live service, or as a doctor's report says "
+        profiles,
+        "play Peaka as its document promises, as people saw the live service, or as a doctor's report says "
         "(%(default)s)",
+        default=DEFAULT_PROFILE,
     )
     _add_behaviour(parser)
     return parser
 
 
 def _add_behaviour(parser: argparse.ArgumentParser) -> None:
-    behaviour = parser.add_argument_group(
+    group = parser.add_argument_group(
         "behaviour", "How it plays what Peaka's contract leaves open, whatever the profile says."
     )
-    for field in fields(Behaviour):
-        behaviour.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            default=None,
-            help=f"{field.metadata['help']} ({_by_profile(field.name)})".replace("%", "%%"),
-            **_option(field.name, field.default),
-        )
+    for name, says in _meanings().items():
+        default = PROFILES["documented"][name]
+        how: dict[str, Any] = {"type": type(default), "metavar": type(default).__name__.upper()}
+        if isinstance(default, bool):
+            how = {"action": argparse.BooleanOptionalAction}
+        elif name in CHOICES:
+            how = {"choices": CHOICES[name]}
+        values = {profile: readings[name] for profile, readings in PROFILES.items()}
+        read = ", ".join(f"{profile}: {value}" for profile, value in values.items())
+        if len(set(values.values())) == 1:
+            read = str(default)
+        option, help_ = f"--{name.replace('_', '-')}", f"{says} ({read})".replace("%", "%%")
+        group.add_argument(option, default=argparse.SUPPRESS, help=help_, **how)
 
 
-def _by_profile(name: str) -> str:
-    """A reading's value, in each profile where they differ."""
-    values = {profile: readings[name] for profile, readings in PROFILES.items()}
-    if len(set(values.values())) == 1:
-        return str(values["documented"])
-    return ", ".join(f"{profile}: {value}" for profile, value in values.items())
-
-
-def _option(name: str, default: Any) -> dict[str, Any]:
-    if isinstance(default, bool):
-        return {"action": argparse.BooleanOptionalAction}
-    if name in CHOICES:
-        return {"choices": CHOICES[name]}
-    return {"type": type(default), "metavar": type(default).__name__.upper()}
+def _meanings() -> dict[str, str]:
+    """What each field of `Behaviour` means: the text below it."""
+    (behaviour,) = ast.parse(inspect.getsource(Behaviour)).body
+    assert isinstance(behaviour, ast.ClassDef)
+    return {
+        field.target.id: " ".join(text.value.value.split())
+        for field, text in zip(behaviour.body, behaviour.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ next executions go. All are plain data: the rooms above read them when they act.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 Mode = Literal["INCREMENTAL", "FULL_REFRESH"]
@@ -15,11 +15,6 @@ MODES: tuple[Mode, Mode] = ("INCREMENTAL", "FULL_REFRESH")
 Profile = Literal["documented", "observed"]
 
 DEFAULT_PROFILE: Profile = "observed"
-
-
-def _reading(default: Any, says: str) -> Any:
-    """A field of `Behaviour` with what it means, which the command's --help shows too."""
-    return field(default=default, metadata={"help": says})
 
 
 class _Given:
@@ -42,150 +37,104 @@ class Behaviour(_Given):
     Example: `sandbox.behaviour.coalesce = True`
     """
 
-    execution_seconds: float = _reading(0.0, "Least duration of every execution, in seconds.")
-    visible_after: float = _reading(0.0, "Seconds until a new execution shows in status and history.")
-    hide_queued: bool = _reading(False, "An execution shows only when it leaves the queue.")
-    queued_status: str = _reading(
-        "RUNNING", "The status that a queued execution shows. Peaka's document has no word of its own for it."
-    )
-    coalesce: bool = _reading(
-        False, "A trigger while an execution of that mode runs or is queued starts nothing."
-    )
-    other_mode: Literal["parallel", "queue", "coalesce", "refuse"] = _reading(
-        "parallel",
-        "What a trigger does while the cache's other mode runs: go beside it, behind it, nowhere, or answer 409.",
-    )
-    first_sync_mode: Literal["incremental", "full_refresh"] = _reading(
-        "incremental",
-        "The mode of the first sync of a cache that has no schedule. A table without a key is always refreshed.",
-    )
-    trigger_answer: Literal["object", "empty", "text"] = _reading(
-        "object", "The body that a trigger answers: a JSON object, nothing, or something that is not JSON."
-    )
-    status_case: Literal["upper", "lower", "title"] = _reading("upper", "The letter case of every status.")
-    mode_spelling: Literal["upper", "lower", "kebab", "absent"] = _reading(
-        "upper", "How `executionMode` is spelled: FULL_REFRESH, full_refresh, full-refresh, or left out."
-    )
-    cached_records: Literal["total", "handled", "reported"] = _reading(
-        "total",
-        "`numberOfCachedRecords` of an incremental: the rows of the table, or the rows that this execution handled; "
-        "or, of either mode, the sum of those that it reports as inserted and updated.",
-    )
-    timestamps: Literal["z", "offset", "no_fraction", "null", "absent"] = _reading(
-        "z", "How an execution's times are written. `null` breaks Peaka's document, which knows no null."
-    )
-    error_shape: Literal["object", "string", "null"] = _reading(
-        "object", "What the `error` of a failed execution is. `string` and `null` break Peaka's document."
-    )
-    ids_as_numbers: bool = _reading(
-        False, "Catalog ids are JSON numbers (beyond 2^53), not strings. Breaks Peaka's document."
-    )
-    clock_offset: float = _reading(
-        0.0,
-        "Seconds by which the server's clock is ahead: in every time that it reports and in the Date header.",
-    )
-    date_header: bool = _reading(True, "Answers carry a Date header.")
-    schedule_update: Literal["patch", "replace"] = _reading(
-        "patch", "An update of a cache changes only the schedules that it names, or replaces both."
-    )
-    extra_fields: bool = _reading(False, "Every object of an answer carries fields that no document names.")
-    drop_progress: bool = _reading(False, "Executions carry no `progress`.")
-    error_body: Literal["documented", "observed"] = _reading(
-        "documented",
-        "The body of an error: `code`, `message`, `reason`, or what was seen: `error`, `message`, `errorCode` of a "
-        "400, `errorCode` (a number) and `message` of any other.",
-    )
-    schema_statuses: Literal["list", "fail"] = _reading(
-        "list", "The statuses of one schema's caches: a list, or always a 500."
-    )
-    catalog_statuses: Literal["list", "fail"] = _reading(
-        "list", "The statuses of one catalog's caches: a list, or always a 500."
-    )
-    project_statuses: Literal["list", "fail"] = _reading(
-        "list", "The statuses of all caches of the project: a list, or always a 500."
-    )
-    missing_cache_trigger: Literal["404", "400"] = _reading(
-        "404", "What a trigger of a cache that does not exist answers."
-    )
-    missing_query: Literal["404", "400"] = _reading("404", "What a stored query that does not exist answers.")
-    cancel_in_gap: Literal["cancel", "fail"] = _reading(
-        "cancel", "A cancel of a full refresh whose record does not show yet works, or answers 500 in vain."
-    )
-    create_existing: Literal["refuse", "keep"] = _reading(
-        "refuse",
-        "Creating a cache that exists: 409, or 500 during its first sync and then 200, which changes nothing.",
-    )
-    create_at_once: Literal["one", "both"] = _reading(
-        "one",
-        "A creation that arrived before another one made the table's cache: as if that existed, or 200 like it.",
-    )
-    uncacheable: Literal["code", "message"] = _reading(
-        "code",
-        "Creating a cache of a table that has none: 400 with TABLE_NOT_CACHEABLE, or with a message only.",
-    )
-    deletion_seconds: float = _reading(
-        0.0, "Seconds after a cache's deletion in which creating it again answers 500."
-    )
-    left_behind: bool = _reading(
-        False,
-        "A table whose cache is deleted in the middle of a sync stays `isCached`, without a cache: reading it answers "
-        "400, creating its cache 500, for good.",
-    )
-    bad_schedule: Literal["refuse", "ignore"] = _reading(
-        "refuse", "An update with a malformed schedule: 400, or 200 with the old schedule in its place."
-    )
-    full_refresh_gap: float = _reading(
-        0.0,
-        "Seconds from the answer to a full refresh's trigger until its record shows; it does not end before.",
-    )
-    status_ahead: bool = _reading(
-        False, "The overall status is RUNNING as soon as something runs, before its record shows."
-    )
-    updated_records: Literal["exact", "inflated"] = _reading(
-        "exact",
-        "`numberOfUpdatedRecords`: what was updated, or 40 % of the rows of a first sync and 2 or more of any other.",
-    )
-    deleted_records: Literal["exact", "zero"] = _reading(
-        "exact", "`numberOfDeletedRecords`: what was deleted, or always 0."
-    )
-    silent_deletions: bool = _reading(
-        False, "A sync that only deleted rows reports 0 rows inserted, 0 updated and 0 deleted."
-    )
-    query_values: Literal["json", "text"] = _reading(
-        "json", "Values in SIMPLE and CELL_TYPED answers: of JSON's types, or all of them texts."
-    )
-    first_sync_rows: Literal["so_far", "none"] = _reading(
-        "so_far",
-        "What a query finds in a table during its cache's first sync: what is copied so far, or no rows.",
-    )
-    capped_reads: bool = _reading(False, "A query sees only the first 100 rows of a table without a cache.")
-    trigger_seconds: float = _reading(
-        0.0,
-        "Seconds until a trigger is answered; it takes its effect at once. 2.3 were seen of a full refresh.",
-    )
-    row_seconds: float = _reading(
-        0.0,
-        "Seconds that every row of the cache adds to an execution. 0.07 fit what was seen, beside 2.5 for none.",
-    )
-    query_start_gap: float = _reading(
-        0.0,
-        "Seconds until a refresh of a materialized query starts; its status shows the one before until then.",
-    )
-    query_word_lag: float = _reading(
-        0.0,
-        "Seconds after the start of such a refresh for which the status shows the word of the one before.",
-    )
-    query_updates: Literal["moves", "ends", "absent"] = _reading(
-        "moves", "`lastUpdateTime`: moves when a refresh starts and ends, or only when it ends, or is null."
-    )
-    never_picked_up: bool = _reading(
-        False,
-        "A new execution is a job that nobody picks up: RUNNING, `progress` and `error` null, `updatedAt` as created.",
-    )
+    execution_seconds: float = 0.0
+    """Least duration of every execution, in seconds."""
+    visible_after: float = 0.0
+    """Seconds until a new execution shows in status and history."""
+    hide_queued: bool = False
+    """An execution shows only when it leaves the queue."""
+    queued_status: str = "RUNNING"
+    """The status that a queued execution shows. Peaka's document has no word of its own for it."""
+    coalesce: bool = False
+    """A trigger while an execution of that mode runs or is queued starts nothing."""
+    other_mode: Literal["parallel", "queue", "coalesce", "refuse"] = "parallel"
+    """What a trigger does while the cache's other mode runs: go beside it, behind it, nowhere, or answer 409."""
+    first_sync_mode: Literal["incremental", "full_refresh"] = "incremental"
+    """The mode of the first sync of a cache that has no schedule. A table without a key is always refreshed."""
+    trigger_answer: Literal["object", "empty", "text"] = "object"
+    """The body that a trigger answers: a JSON object, nothing, or something that is not JSON."""
+    status_case: Literal["upper", "lower", "title"] = "upper"
+    """The letter case of every status."""
+    mode_spelling: Literal["upper", "lower", "kebab", "absent"] = "upper"
+    """How `executionMode` is spelled: FULL_REFRESH, full_refresh, full-refresh, or left out."""
+    cached_records: Literal["total", "handled", "reported"] = "total"
+    """`numberOfCachedRecords` of an incremental: the rows of the table, or the rows that this execution handled; or,
+    of either mode, the sum of those that it reports as inserted and updated."""
+    timestamps: Literal["z", "offset", "no_fraction", "null", "absent"] = "z"
+    """How an execution's times are written. `null` breaks Peaka's document, which knows no null."""
+    error_shape: Literal["object", "string", "null"] = "object"
+    """What the `error` of a failed execution is. `string` and `null` break Peaka's document."""
+    ids_as_numbers: bool = False
+    """Catalog ids are JSON numbers (beyond 2^53), not strings. Breaks Peaka's document."""
+    clock_offset: float = 0.0
+    """Seconds by which the server's clock is ahead: in every time that it reports and in the Date header."""
+    date_header: bool = True
+    """Answers carry a Date header."""
+    schedule_update: Literal["patch", "replace"] = "patch"
+    """An update of a cache changes only the schedules that it names, or replaces both."""
+    extra_fields: bool = False
+    """Every object of an answer carries fields that no document names."""
+    drop_progress: bool = False
+    """Executions carry no `progress`."""
+    error_body: Literal["documented", "observed"] = "documented"
+    """The body of an error: `code`, `message`, `reason`, or what was seen: `error`, `message`, `errorCode` of a 400,
+    `errorCode` (a number) and `message` of any other."""
+    schema_statuses: Literal["list", "fail"] = "list"
+    """The statuses of one schema's caches: a list, or always a 500."""
+    catalog_statuses: Literal["list", "fail"] = "list"
+    """The statuses of one catalog's caches: a list, or always a 500."""
+    project_statuses: Literal["list", "fail"] = "list"
+    """The statuses of all caches of the project: a list, or always a 500."""
+    missing_cache_trigger: Literal["404", "400"] = "404"
+    """What a trigger of a cache that does not exist answers."""
+    missing_query: Literal["404", "400"] = "404"
+    """What a stored query that does not exist answers."""
+    cancel_in_gap: Literal["cancel", "fail"] = "cancel"
+    """A cancel of a full refresh whose record does not show yet works, or answers 500 in vain."""
+    create_existing: Literal["refuse", "keep"] = "refuse"
+    """Creating a cache that exists: 409, or 500 during its first sync and then 200, which changes nothing."""
+    create_at_once: Literal["one", "both"] = "one"
+    """A creation that arrived before another one made the table's cache: as if that existed, or 200 like it."""
+    uncacheable: Literal["code", "message"] = "code"
+    """Creating a cache of a table that has none: 400 with TABLE_NOT_CACHEABLE, or with a message only."""
+    deletion_seconds: float = 0.0
+    """Seconds after a cache's deletion in which creating it again answers 500."""
+    left_behind: bool = False
+    """A table whose cache is deleted in the middle of a sync stays `isCached`, without a cache: reading it answers
+    400, creating its cache 500, for good."""
+    bad_schedule: Literal["refuse", "ignore"] = "refuse"
+    """An update with a malformed schedule: 400, or 200 with the old schedule in its place."""
+    full_refresh_gap: float = 0.0
+    """Seconds from the answer to a full refresh's trigger until its record shows; it does not end before."""
+    status_ahead: bool = False
+    """The overall status is RUNNING as soon as something runs, before its record shows."""
+    updated_records: Literal["exact", "inflated"] = "exact"
+    """`numberOfUpdatedRecords`: what was updated, or 40 % of the rows of a first sync and 2 or more of any other."""
+    deleted_records: Literal["exact", "zero"] = "exact"
+    """`numberOfDeletedRecords`: what was deleted, or always 0."""
+    silent_deletions: bool = False
+    """A sync that only deleted rows reports 0 rows inserted, 0 updated and 0 deleted."""
+    query_values: Literal["json", "text"] = "json"
+    """Values in SIMPLE and CELL_TYPED answers: of JSON's types, or all of them texts."""
+    first_sync_rows: Literal["so_far", "none"] = "so_far"
+    """What a query finds in a table during its cache's first sync: what is copied so far, or no rows."""
+    capped_reads: bool = False
+    """A query sees only the first 100 rows of a table without a cache."""
+    trigger_seconds: float = 0.0
+    """Seconds until a trigger is answered; it takes its effect at once. 2.3 were seen of a full refresh."""
+    row_seconds: float = 0.0
+    """Seconds that every row of the cache adds to an execution. 0.07 fit what was seen, beside 2.5 for none."""
+    query_start_gap: float = 0.0
+    """Seconds until a refresh of a materialized query starts; its status shows the one before until then."""
+    query_word_lag: float = 0.0
+    """Seconds after the start of such a refresh for which the status shows the word of the one before."""
+    query_updates: Literal["moves", "ends", "absent"] = "moves"
+    """`lastUpdateTime`: moves when a refresh starts and ends, or only when it ends, or is null."""
+    never_picked_up: bool = False
+    """A new execution is a job that nobody picks up: RUNNING, `progress` and `error` null, `updatedAt` as created."""
 
-    info: Literal["answer", "missing"] = _reading(
-        "answer", "`GET /info`, which Peaka's document does not name, tells whose key it is, or answers 404."
-    )
+    info: Literal["answer", "missing"] = "answer"
+    """`GET /info`, which Peaka's document does not name, tells whose key it is, or answers 404."""
 
     def __new__(cls, **given: Any) -> "Behaviour":
         made = object.__new__(cls)
@@ -198,7 +147,7 @@ class Behaviour(_Given):
     @classmethod
     def documented(cls, **readings: Any) -> "Behaviour":
         """All of it as Peaka's document says, but for the readings given."""
-        return _complete("documented", readings)
+        return cls(**PROFILES["documented"] | readings)
 
     @classmethod
     def observed(cls, **readings: Any) -> "Behaviour":
@@ -206,15 +155,13 @@ class Behaviour(_Given):
 
         Example: `Behaviour.observed(query_values="json")`
         """
-        return _complete("observed", readings)
+        return cls(**PROFILES["observed"] | readings)
 
     def complete(self, readings: Mapping[str, Any]) -> None:
         """Let a profile's readings, such as `PROFILES["observed"]`, answer what nobody has."""
-        given = frozenset(self.given)
         for name, value in readings.items():
-            if name not in given:
-                setattr(self, name, value)
-        self.given = set(given)
+            if name not in self.given:
+                object.__setattr__(self, name, value)
 
     def __setattr__(self, name: str, value: Any) -> None:
         choices = CHOICES.get(name)
@@ -264,10 +211,6 @@ PROFILES: dict[Profile, dict[str, Any]] = {"documented": _DOCUMENTED, "observed"
 """Every field of `Behaviour` as each profile reads it."""
 
 
-def _complete(profile: Profile, readings: dict[str, Any]) -> Behaviour:
-    return Behaviour(**{**PROFILES[profile], **readings})
-
-
 @dataclass(slots=True)
 class Fault:
     """What `PeakaSandbox.fault` installed: `hits` counts the requests that it met, `remove()` ends it."""
@@ -283,6 +226,11 @@ class Fault:
     refuse: bool
     hits: int = 0
     removed: bool = False
+
+    @property
+    def takes_effect(self) -> bool:
+        """Whether what is asked is done, however it is answered."""
+        return not self.refuse and (self.lose_reply or self.status is None)
 
     def remove(self) -> None:
         """Let the requests that it matched be answered as usual again."""
@@ -337,31 +285,3 @@ class Plan:
     def scripted(self) -> bool:
         """Whether it reports rows that were given, instead of copying."""
         return any(getattr(self, name) is not None for name in COUNTS)
-
-
-@dataclass(slots=True)
-class Plans:
-    """The plans of all caches, by the cache's table, oldest first."""
-
-    by_table: dict[tuple[str, str, str], list[Plan]] = field(
-        default_factory=dict[tuple[str, str, str], list[Plan]]
-    )
-
-    def add(self, table: tuple[str, str, str], plan: Plan) -> None:
-        """Let the next executions of `table`'s cache go as `plan` says."""
-        self.by_table.setdefault(table, []).append(plan)
-
-    def take(self, table: tuple[str, str, str], mode: Mode) -> Plan | None:
-        """The oldest plan that fits a new execution, with one of its times used up; an endless one only when no other
-        fits.
-        """
-        plans = self.by_table.get(table, [])
-        fitting = sorted((p for p in plans if p.mode in (None, mode)), key=lambda p: p.times is None)
-        if not fitting:
-            return None
-        plan = fitting[0]
-        if plan.times is not None:
-            plan.times -= 1
-            if plan.times <= 0:
-                plans.remove(plan)
-        return plan

@@ -3,8 +3,10 @@
 import json
 from typing import Any, NoReturn, cast
 
+from starlette.requests import Request
+
 from dagster_peaka.sandbox.behaviour import Mode
-from dagster_peaka.sandbox.durations import parse_duration
+from dagster_peaka.sandbox.caches import parse_duration
 from dagster_peaka.sandbox.errors import ApiError, bad_request
 from dagster_peaka.sandbox.wire import SCHEDULE_FIELDS, Json
 
@@ -13,9 +15,14 @@ LARGEST_BODY = 16 * 2**20
 _INT32 = 2**31 - 1
 
 
-def parse_json(content_type: str, body: bytes) -> Any:
-    """A request's body. Raises `ApiError`: 415 for another type, 400 for what is no JSON or no Unicode."""
-    kind, _, parameters = content_type.partition(";")
+async def json_of(request: Request) -> Any:
+    """A request's body. Raises `ApiError`: 413 for too long a one, 415 for another type, 400 for what is no JSON or no
+    Unicode.
+    """
+    body = await request.body()
+    if len(body) > LARGEST_BODY:
+        raise ApiError(413, f"The body has more than {LARGEST_BODY} bytes.", "PAYLOAD_TOO_LARGE")
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
     charset = parameters.strip().lower().removeprefix("charset=").strip('"')
     if kind.strip().lower() != "application/json" or charset not in ("", "utf-8"):
         raise ApiError(415, "The body must be application/json in UTF-8.", "UNSUPPORTED_MEDIA_TYPE")
@@ -31,19 +38,21 @@ def parse_json(content_type: str, body: bytes) -> Any:
     return parsed
 
 
+async def object_of(request: Request) -> Json:
+    return as_object(await json_of(request))
+
+
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON's")
 
 
 def as_object(value: Any, what: str = "The body") -> Json:
-    """A JSON object. Raises `ApiError`."""
     if not isinstance(value, dict):
         raise bad_request(f"{what} must be a JSON object.")
     return cast("Json", value)
 
 
 def text(body: Json, field: str) -> str:
-    """A string that must be there. Raises `ApiError`."""
     value = body.get(field)
     if not isinstance(value, str) or not value:
         raise bad_request(f"{field} must be a string that is not empty.")
@@ -58,55 +67,37 @@ def texts(body: Json, field: str) -> list[str]:
     return cast("list[str]", values)
 
 
-def identifier(body: Json, field: str, numbers: bool) -> str:
-    """An id that must be there: a string, or a number too where ids are numbers. Raises `ApiError`."""
-    value = body.get(field)
-    if numbers and isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    return text(body, field)
-
-
 def whole_number(value: Any, field: str, least: int) -> int:
-    """An int32 that is not below `least`. Raises `ApiError`."""
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= _INT32:
         raise bad_request(f"{field} must be a whole number from {least} to {_INT32}.")
     return value
 
 
-def number_parameter(value: str | None, field: str, default: int, least: int) -> int:
-    """An int32 of the query string. Raises `ApiError`."""
-    if value is None:
-        return default
+def number_parameter(value: str, field: str, least: int) -> int:
     digits = value.isascii() and value.removeprefix("-").isdigit() and len(value) <= 11
     return whole_number(int(value) if digits else None, field, least)
 
 
-def flag_parameter(value: str | None, field: str) -> bool:
-    """A boolean of the query string, false where it is absent. Raises `ApiError`."""
-    if value is None:
-        return False
+def flag_parameter(value: str, field: str) -> bool:
     if value.lower() not in ("true", "false"):
         raise bad_request(f"{field} must be true or false.")
     return value.lower() == "true"
 
 
-def schedules(body: Json) -> dict[Mode, str | None]:
-    """The schedules that a body names: an expression each, None for `NONE`. Raises `ApiError`."""
-    found: dict[Mode, str | None] = {}
-    for mode, field in SCHEDULE_FIELDS.items():
-        if body.get(field) is not None:
-            found[mode] = _schedule(body, field)
-    return found
+def schedules(body: Json, lenient: bool = False) -> tuple[dict[Mode, str | None], set[Mode]]:
+    """The schedules that a body names, an expression each, None for `NONE`; and the modes of those that are malformed.
 
-
-def readable_schedules(body: Json) -> tuple[dict[Mode, str | None], set[Mode]]:
-    """The same without those that are malformed, and the modes of these."""
+    Raises `ApiError` for a malformed one unless `lenient`.
+    """
     found: dict[Mode, str | None] = {}
     malformed: set[Mode] = set()
     for mode, field in SCHEDULE_FIELDS.items():
         try:
-            found.update(schedules({field: body.get(field)}))
+            if body.get(field) is not None:
+                found[mode] = _schedule(body, field)
         except ApiError:
+            if not lenient:
+                raise
             malformed.add(mode)
     return found, malformed
 

@@ -1,24 +1,69 @@
 """What the sandbox knows of caches and executions: plain state, and the form in which the store keeps it."""
 
 import asyncio
+import json
+import re
 import time
 from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode, Plan
-from dagster_peaka.sandbox.copying import Copier
-from dagster_peaka.sandbox.durations import parse_duration
+from dagster_peaka.sandbox.errors import bad_request
 from dagster_peaka.sandbox.sources import TableName, trino_type
-from dagster_peaka.sandbox.store import Counts, SavedExecution
-from dagster_peaka.sandbox.waiting import first_of, set_within
+from dagster_peaka.sandbox.store import Counts
 
 RETENTION = 14 * 86_400
 """Seconds for which an execution stays in the history after its end (Peaka's document: 14 days)."""
+_DURATION = re.compile(
+    "P(?=[0-9T])(?:([0-9]{1,9})W)?(?:([0-9]{1,9})D)?"
+    r"(?:T(?=[0-9])(?:([0-9]{1,9})H)?(?:([0-9]{1,9})M)?(?:([0-9]{1,9}(?:\.[0-9]{1,9})?)S)?)?"
+)
+_UNITS = (604_800, 86_400, 3_600, 60, 1)
+"""The seconds of a week, a day, an hour, a minute and a second."""
+SHORTEST = 0.1
+"""Seconds below which a schedule would only keep the machine busy."""
+LONGEST = 366 * 86_400
+"""Seconds above which a duration is taken for a mistake."""
 Origin = Literal["api", "schedule", "stranger", "creation"]
-
-
 R = TypeVar("R")
+
+
+def release(held: Iterable["Stoppable"]) -> None:
+    for one in held:
+        one.released.set()
+
+
+async def set_within(event: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
+        return False
+    return True
+
+
+class Stoppable:
+    """What lasts as its plan says, unless somebody stops it."""
+
+    plan: Plan
+
+    def __post_init__(self) -> None:
+        self.leave = asyncio.Event()
+        self.released = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let it end early, whatever it does."""
+        self.leave.set()
+        self.released.set()
+
+    async def lasted(self, seconds: float) -> bool:
+        """Wait for so long, then, where that is planned, to be released. False where it has to stop before."""
+        if seconds > 0 and await set_within(self.leave, seconds):
+            return False
+        if self.plan.hold:
+            await self.released.wait()
+        return not self.leave.is_set()
 
 
 def recorded(kind: type[R], *states: object) -> R:
@@ -48,7 +93,7 @@ class ExecutionRecord:
 
 
 @dataclass(eq=False)
-class Execution:
+class Execution(Stoppable):
     """One run of a cache's sync. `status` is QUEUED, RUNNING, COMPLETED, FAILED or CANCELLED."""
 
     id: str
@@ -71,62 +116,64 @@ class Execution:
     counts: Counts = field(default_factory=Counts)
 
     def __post_init__(self) -> None:
-        self.leave = asyncio.Event()
-        """Set when it has to stop early: cancelled, its cache deleted, or the sandbox closing."""
-        self.released = asyncio.Event()
+        super().__post_init__()
         self.ended = asyncio.Event()
-        self.copier: Copier | None = None
+        self.interrupt: Callable[[], None] | None = None
+        """Ends the statement that copies right now, from any thread."""
 
     @property
     def finished(self) -> bool:
-        """Whether it has come to an end."""
         return self.finished_at is not None
 
     def record(self) -> ExecutionRecord:
-        """A copy of the truth about it."""
         return recorded(ExecutionRecord, self, self.counts)
 
     def stop(self) -> None:
-        """Let it end early, whatever it does."""
-        self.leave.set()
-        if self.copier is not None:
-            self.copier.interrupt()
+        super().stop()
+        if self.interrupt is not None:
+            self.interrupt()
 
     async def last(self, behaviour: Behaviour) -> bool:
         """Wait until it has lasted as long as it shall. False where it has to stop before."""
-        lasting = self.duration + self.counts.cached * behaviour.row_seconds
-        until = (self.started_at or 0.0) + lasting
+        until = (self.started_at or 0.0) + self.duration + self.counts.cached * behaviour.row_seconds
         if self.mode == "FULL_REFRESH" and behaviour.full_refresh_gap:
             until = max(until, self.visible_at)  # no sync is so short that its record shows it as ended only
-        left = until - time.time()
-        if left > 0 and await set_within(self.leave, left):
-            return False
-        if self.plan.hold:
-            await self.let_go()
-        return not self.leave.is_set()
+        return await self.lasted(until - time.time())
 
-    async def let_go(self) -> bool:
-        """Wait until it is released. False where it has to stop before."""
-        await first_of(self.released, self.leave)
-        return not self.leave.is_set()
-
-    def saved(self) -> SavedExecution:
-        """What the store keeps of it."""
+    def saved(self) -> tuple[Any, ...]:
         body = {name: value for name, value in vars(self).items() if name in _SAVED_FIELDS}
         body["plan"] = asdict(self.plan)
-        return SavedExecution(
-            self.id, self.cache_id, self.sequence, body, self.finished, Counts(**vars(self.counts))
-        )
+        counts = vars(self.counts).values()
+        return self.id, self.cache_id, self.sequence, json.dumps(body), self.finished, *counts
 
     @classmethod
-    def load(cls, saved: SavedExecution) -> "Execution":
-        """An execution as the store kept it."""
-        body = dict(saved.body)
-        body["plan"] = Plan(**body["plan"])
-        return cls(id=saved.id, cache_id=saved.cache_id, sequence=saved.sequence, counts=saved.counts, **body)
+    def load(cls, row: tuple[Any, ...]) -> "Execution":
+        execution_id, cache_id, sequence, text, _, *counts = row
+        body = json.loads(text)
+        plan = Plan(**body.pop("plan"))
+        known = {"id": execution_id, "cache_id": cache_id, "sequence": sequence, **body}
+        return cls(plan=plan, counts=Counts(*counts), **known)
 
 
 _SAVED_FIELDS = frozenset(Execution.__dataclass_fields__) - {"id", "cache_id", "sequence", "counts", "plan"}
+
+
+def parse_duration(text: str) -> float:
+    """The seconds of a duration: `parse_duration("P1DT6H") == 108_000`.
+
+    Raises `ValueError` with a sentence for anything else, years and months included: they have no fixed length.
+    """
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            f"{text[:60]!a} is no ISO-8601 duration of weeks, days, hours, minutes and seconds, such as PT6H or P1D"
+        )
+    seconds = sum(float(amount or 0) * unit for amount, unit in zip(match.groups(), _UNITS, strict=True))
+    if seconds < SHORTEST:
+        raise ValueError(f"{text[:60]!a} is too short: a schedule needs at least PT{SHORTEST}S")
+    if seconds > LONGEST:
+        raise ValueError(f"{text[:60]!a} is too long: a schedule may wait P366D at most")
+    return seconds
 
 
 @dataclass
@@ -136,11 +183,6 @@ class Schedule:
     expression: str
     seconds: float
     since: float
-
-    @classmethod
-    def of(cls, expression: str, now: float) -> "Schedule":
-        """A schedule that begins now. Raises `ValueError` for what is no duration."""
-        return cls(expression, parse_duration(expression), now)
 
 
 @dataclass(eq=False)
@@ -155,19 +197,22 @@ class Cache:
     deltas: int = 0
     executions: list[Execution] = field(default_factory=list[Execution])
     active: list[Execution] = field(default_factory=list[Execution])
-    timers: dict[Mode, "asyncio.Task[None]"] = field(default_factory=dict[Mode, "asyncio.Task[None]"])
+    timers: list["asyncio.Task[None]"] = field(default_factory=list["asyncio.Task[None]"])
 
     def __post_init__(self) -> None:
         self.copying = asyncio.Lock()
         """Executions of both modes may run at once; their copying takes turns."""
 
-    def release(self) -> None:
-        """Let the executions that wait to be released go on."""
-        for execution in self.active:
-            execution.released.set()
+    def reschedule(self, expressions: Mapping[Mode, str | None]) -> None:
+        """Set the schedules of the modes named, None for none. Raises `ApiError`."""
+        if expressions.get("INCREMENTAL") is not None and "INCREMENTAL" not in self.modes:
+            raise bad_request(f"incrementalCacheSchedule: {no_key(self.name)}")
+        for mode, text in expressions.items():
+            self.schedules.pop(mode, None)
+            if text is not None:
+                self.schedules[mode] = Schedule(text, parse_duration(text), time.time())
 
     def running(self, mode: Mode) -> Execution | None:
-        """The execution of a mode that has left the queue."""
         return next((e for e in self.active if e.mode == mode and e.started_at is not None), None)
 
     @property
@@ -180,20 +225,22 @@ class Cache:
         """Whether the execution that its creation started has not come to its end."""
         return any(execution.origin == "creation" for execution in tuple(self.active))
 
-    def saved(self) -> dict[str, Any]:
-        """What the store keeps of it."""
-        return {
-            "id": self.id,
-            "name": list(self.name),
-            "modes": list(self.modes),
-            "schedules": {mode: asdict(schedule) for mode, schedule in self.schedules.items()},
-        }
+    def saved(self) -> tuple[str, str]:
+        schedules = {mode: asdict(schedule) for mode, schedule in self.schedules.items()}
+        body = {"id": self.id, "name": self.name, "modes": self.modes, "schedules": schedules}
+        return self.id, json.dumps(body)
 
     @classmethod
-    def load(cls, body: dict[str, Any], shape: dict[str, Any] | None) -> "Cache":
-        """A cache as the store kept it, with the shape of its copy."""
+    def load(cls, text: str, shapes: Mapping[str, str]) -> "Cache":
+        """A cache as the store kept it, with the shape of its copy, if it has one."""
+        body = json.loads(text)
         cache = cls(body["id"], TableName(*body["name"]), tuple(body["modes"]))
         cache.schedules = {mode: Schedule(**schedule) for mode, schedule in body["schedules"].items()}
-        if shape is not None:
-            cache.copied = tuple((name, trino_type(declared)) for name, declared in shape["columns"])
+        if cache.id in shapes:
+            columns = json.loads(shapes[cache.id])["columns"]
+            cache.copied = tuple((name, trino_type(declared)) for name, declared in columns)
         return cache
+
+
+def no_key(name: TableName) -> str:
+    return f"The table {name} has no primary key, so it cannot be synced incrementally, only by FULL_REFRESH."

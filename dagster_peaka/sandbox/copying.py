@@ -1,9 +1,9 @@
 """Copying rows from a source into the store: the true delta by primary key, or the whole table aside and swapped in.
 
-Both are generators. Each step takes a bounded range of rows: it reads them in a short read transaction of the source
-into a temporary table, then applies them in a short write transaction of the store, and yields. Between two steps
-nothing is locked, others may write to source and store, and the caller may stop: what was applied stays. Everything
-happens inside SQLite, so values keep their types and memory stays flat.
+Each step takes a bounded range of rows: it reads them in a short read transaction of the source into a temporary table,
+then applies them in a short write transaction of the store. Between two steps nothing is locked, others may write to
+source and store, and the caller may stop: what was applied stays. Everything happens inside SQLite, so values keep
+their types and memory stays flat.
 
 A row that moves to another key while a long copying walks past is seen by the next one, as in any sync by ranges.
 """
@@ -11,17 +11,17 @@ A row that moves to another key while a long copying walks past is seen by the n
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+from dagster_peaka.sandbox.caches import Cache, Execution
 from dagster_peaka.sandbox.sources import Table, affinity, describe, is_locked, quoted, read_only
-from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, aside_name, copy_name
+from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, aside_name, copy_name, remember_shape
 
-T = TypeVar("T")
 Key = tuple[Any, ...]
-Steps = Generator[Counts, None, T]
 
 STEP_ROWS = 5_000
 _LOCK_WAIT_MS = 50
@@ -33,20 +33,6 @@ class CopyError(Exception):
     """The copying cannot go on. The message says why and what to do."""
 
 
-@dataclass
-class Job:
-    """What to copy: a source's table into a cache's copy, on behalf of an execution.
-
-    `found` is the table as it was when the copying began; with its first step, or its swap, the copy looks like that.
-    """
-
-    source: Path
-    table: str
-    cache_id: str
-    execution_id: str
-    found: Table | None = None
-
-
 def shape_of(table: Table) -> dict[str, Any]:
     """What a copy remembers of its source: columns with their declared types, and the key with its collations."""
     return {
@@ -55,203 +41,134 @@ def shape_of(table: Table) -> dict[str, Any]:
     }
 
 
-class Copier:
-    """A connection to the store, used by one execution at a time."""
+class Connection:
+    """A connection to the store, and the source that is attached to it: its path, device and inode."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
-        self._db = store.connect()
+        self.db = store.connect()
         # Short, because it holds a thread: a source that is locked longer is tried again between the steps of others.
-        self._db.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_MS}")
+        self.db.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT_MS}")
         self._attached: tuple[Path, int, int] | None = None
-        self.interrupt: Callable[[], None] = self._db.interrupt
-        """Ends a statement that runs right now, from any thread."""
 
-    def close(self) -> None:
-        """Give the connection back."""
-        self._db.close()
+    def attach(self, source: Path) -> None:
+        """Attach a source's file as `src`; one put in another's place is opened anew."""
+        stat = source.stat()
+        wanted = (source, stat.st_dev, stat.st_ino)
+        if self._attached == wanted:
+            return
+        if self._attached is not None:
+            self.db.execute("DETACH src")
+            self._attached = None
+        self.db.execute("ATTACH ? AS src", (read_only(source),))
+        self._attached = wanted
 
-    def incremental(self, job: Job, counts: Counts) -> Steps[None]:
-        """Bring the copy up to its source. Yields the counts, which go on from those given, after every step.
 
-        Raises `CopyError`, also where the source has no key or other columns than the copy.
+class Copier(ABC):
+    """The copying of one execution. `counts` are its rows so far, `table` is the source as its first step found it."""
+
+    def __init__(
+        self, store: Store, connection: Connection, source: Path, cache: Cache, execution: Execution
+    ) -> None:
+        self.counts = execution.counts
+        self.table: Table | None = None
+        self._store, self._connection, self._db = store, connection, connection.db
+        self._file, self._name = source, cache.name.table
+        self._cache_id, self._execution_id = cache.id, execution.id
+        self._source = f"src.{quoted(self._name)}"
+        self._low: Key | None = None
+        self._high: Key | None = None
+        self._deadline = time.monotonic() + PATIENCE
+
+    def step(self) -> bool:
+        """Copy the next rows, or try what the source's lock has kept from being done. False where there are no more.
+
+        Raises `CopyError`, which blames the source or the store.
         """
-        yield from _explained(job, self._delta(job, counts))
-
-    def full_refresh(self, job: Job) -> Steps[None]:
-        """Build the copy's successor aside, leaving the copy as it is until `swap`. Yields the counts so far.
-
-        Raises `CopyError`.
-        """
-        yield from _explained(job, self._rebuild(job))
-
-    def swap(self, job: Job) -> None:
-        """Put what `full_refresh` built in the copy's place, at once."""
-        self._detach()
-        old, new = quoted(copy_name(job.cache_id)), quoted(aside_name(job.cache_id))
-        with self._store.transaction(self._db):
-            self._db.execute(f"DROP TABLE IF EXISTS {old}")
-            self._db.execute(f"ALTER TABLE {new} RENAME TO {old}")
-            self._remember_shape(job)
-        self._store.changed(job.cache_id)
-
-    def discard(self, job: Job) -> None:
-        """Forget what `full_refresh` built."""
-        self._detach()
-        with self._store.transaction(self._db):
-            self._db.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(job.cache_id))}")
-
-    def _delta(self, job: Job, counts: Counts) -> Steps[None]:
-        table = yield from self._patiently(counts, self._look, job)
-        if not table.key:
-            raise CopyError(f"{job.table} has no primary key, so there is no delta: run a full refresh.")
-        source, copy = f"src.{quoted(job.table)}", quoted(copy_name(job.cache_id))
-        if table.key_may_be_null and (yield from self._patiently(counts, self._null_keys, source, table)):
-            raise CopyError(
-                f"{job.table} has rows whose primary key is NULL, and no delta: run a full refresh."
-            )
-        counts = yield from self._patiently(counts, self._prepare_copy, job, table, copy, counts)
-        delta = _Delta(table, copy)
-        low: Key | None = None
-        while True:
-            there = yield from self._patiently(counts, self._bound, source, delta.walk(table.collates), low)
-            here = yield from self._patiently(counts, self._bound, copy, delta.walk(False), low)
-            high = self._lower(table, there, here)
-            walk = delta.walk(table.collates)
-            yield from self._patiently(counts, self._stage, source, table, walk, low, high)
-            counts = yield from self._patiently(counts, self._merge, job, delta, low, high, counts)
-            yield counts
-            if high is None:
-                return
-            low = high
-
-    def _rebuild(self, job: Job) -> Steps[None]:
-        counts = Counts()
-        table = yield from self._patiently(counts, self._look, job)
-        source, aside = f"src.{quoted(job.table)}", quoted(aside_name(job.cache_id))
-        yield from self._patiently(counts, self._prepare_aside, table, aside)
-        nulls = table.key_may_be_null and (yield from self._patiently(counts, self._null_keys, source, table))
-        if table.key and not nulls:  # rather than by rowid: a row that is replaced meanwhile gets a new one
-            walk = _Delta(table, aside).walk(table.collates)
-        elif table.rowid:
-            walk = [table.rowid]
-        else:  # a view has no order of its own that steps could follow: read it once, and walk what was read
-            yield from self._patiently(counts, self._spool, source, table)
-            source, walk = "temp.spool", ["rowid"]
-        low: Key | None = None
-        while True:
-            high = yield from self._patiently(counts, self._bound, source, walk, low)
-            yield from self._patiently(counts, self._stage, source, table, walk, low, high)
-            counts = yield from self._patiently(counts, self._append, job, table, aside, counts)
-            yield counts
-            if high is None:
-                return
-            low = high
-
-    def _patiently(self, counts: Counts, do: Callable[..., T], *values: Any) -> Steps[T]:
-        """What `do` returns, tried again while the source's writer locks it. While a source is attached, SQLite may
-        want to look into it for any statement.
-        """
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return do(*values)
-            except sqlite3.OperationalError as error:
-                if not is_locked(error):
-                    raise
-                if time.monotonic() > deadline:
-                    raise CopyError(
-                        f"The source stayed locked by its writer for {PATIENCE:.0f} s: {error}."
-                    ) from None
-            yield counts
-
-    def _look(self, job: Job) -> Table:
-        """Attach the source's file and describe the table; a file put in another's place is opened anew."""
         try:
-            stat = job.source.stat()
-        except OSError as error:
-            raise CopyError(f"The source {job.source} cannot be read: {error.strerror}.") from None
-        wanted = (job.source, stat.st_dev, stat.st_ino)
-        if self._attached != wanted:
-            self._detach()
-            self._db.execute("ATTACH ? AS src", (read_only(job.source),))
-            self._attached = wanted
-        table = describe(self._db, job.table, "src")
+            more = self._step()
+        except StoreFailed as error:
+            raise CopyError(str(error)) from None
+        except (sqlite3.Error, OSError) as error:
+            # While a source is attached, SQLite may want to look into it for any statement.
+            if not is_locked(error):
+                raise CopyError(self._reason(error)) from None
+            if time.monotonic() > self._deadline:
+                raise CopyError(f"The source stayed locked for {PATIENCE:.0f} s: {error}.") from None
+            return True
+        self._deadline = time.monotonic() + PATIENCE
+        return more
+
+    def _reason(self, error: Exception) -> str:
+        if "disk is full" in str(error):  # while rows of the source are put aside: SQLite's temporary file
+            return f"The disk has no room for the temporary files of copying {self._name}: {error}."
+        return f"Reading {self._name} from {self._file} failed: {error}."
+
+    def _step(self) -> bool:
+        if self.table is None:
+            table = self._look()
+            self._prepare(table)
+            self.table = table
+        self._high = self._end()
+        within, values = _between(self._walk, self._low, self._high)
+        names = _names(self.table)
+        self._db.execute("DELETE FROM temp.stage")
+        self._rows(f"INSERT INTO temp.stage ({names}) SELECT {names} FROM {self._source} {within}", values)
+        with self._store.transaction(self._db):
+            counts = self._apply()
+            self._db.execute(
+                "UPDATE peaka_execution SET inserted = ?, updated = ?, deleted = ?, cached = ? WHERE id = ?",
+                (*vars(counts).values(), self._execution_id),
+            )
+        self.counts, self._low = counts, self._high
+        return self._high is not None
+
+    def _look(self) -> Table:
+        self._connection.attach(self._file)
+        table = describe(self._db, self._name, "src")
         if table is None:
-            raise CopyError(f"The source {job.source} has no table {job.table} any more.")
+            raise CopyError(f"The source {self._file} has no table {self._name} any more.")
         if not table.modes:
-            raise CopyError(f"{job.table} in {job.source} cannot be cached: it is virtual or cannot be read.")
+            where = f"{self._name} in {self._file}"
+            raise CopyError(f"{where} cannot be cached: it is virtual or cannot be read.")
         self._db.execute("DROP TABLE IF EXISTS temp.stage")
         self._db.execute("DROP TABLE IF EXISTS temp.spool")
         self._db.execute(f"CREATE TABLE temp.stage ({_definitions(table)})")
-        job.found = table
+        self._walk = self._key = [quoted(part) for part, _ in table.key]
+        # A column's own collation may differ from its key's, and then has to be named; where it need not be, SQLite
+        # finds a range of a key of several columns by its index.
+        if table.collates:
+            self._walk = [f"{quoted(part)} COLLATE {quoted(collation)}" for part, collation in table.key]
+        self._nulls = " OR ".join(f"{part} IS NULL" for part in self._key)
         return table
 
-    def _detach(self) -> None:
-        if self._attached is not None:
-            self._db.execute("DETACH src")
-            self._attached = None
+    @abstractmethod
+    def _prepare(self, table: Table) -> None:
+        """Make what the rows go to."""
 
-    def _null_keys(self, source: str, table: Table) -> bool:
-        found = self._db.execute(f"SELECT 1 FROM {source} WHERE {_any_null(table)} LIMIT 1").fetchall()
+    def _end(self) -> Key | None:
+        """The place at which the step that begins after `_low` ends, None for the last step."""
+        return self._bound(self._source, self._walk)
+
+    @abstractmethod
+    def _apply(self) -> Counts:
+        """Let what is in `temp.stage` count, in a transaction; the counts with it."""
+
+    def _has_null_keys(self, table: Table) -> bool:
+        if not table.key_may_be_null:
+            return False
+        found = self._db.execute(f"SELECT 1 FROM {self._source} WHERE {self._nulls} LIMIT 1").fetchall()
         return bool(found)
 
-    def _prepare_copy(self, job: Job, table: Table, copy: str, counts: Counts) -> Counts:
-        saved = self._db.execute(
-            "SELECT shape FROM peaka_copy WHERE cache_id = ?", (job.cache_id,)
-        ).fetchone()
-        if saved is None:
-            with self._store.transaction(self._db):
-                self._db.execute(f"CREATE TABLE {copy} ({_definitions(table)})")
-                self._remember_shape(job)
-        elif (difference := _difference(json.loads(saved[0]), shape_of(table))) is not None:
-            raise CopyError(f"The source table {job.table} changed ({difference}): run a full refresh.")
-        (rows,) = self._db.execute(f"SELECT count(*) FROM {copy}").fetchone()
-        return replace(counts, cached=rows)
+    def _bound(self, relation: str, walk: Sequence[str]) -> Key | None:
+        after, values = _between(walk, self._low, None)
+        columns = ", ".join(walk)
+        rest = f"SELECT {columns} FROM {relation} {after} ORDER BY {columns}"
+        return self._one(f"{rest} LIMIT 1 OFFSET {STEP_ROWS - 1}", values)
 
-    def _prepare_aside(self, table: Table, aside: str) -> None:
-        with self._store.transaction(self._db):
-            self._db.execute(f"DROP TABLE IF EXISTS {aside}")
-            self._db.execute(f"CREATE TABLE {aside} ({_definitions(table)})")
+    def _rows(self, statement: str, values: Sequence[Any] = ()) -> int:
+        return self._db.execute(statement, values).rowcount
 
-    def _merge(self, job: Job, delta: "_Delta", low: Key | None, high: Key | None, counts: Counts) -> Counts:
-        """Make a range of the copy what `temp.stage` is."""
-        with self._store.transaction(self._db):
-            deleted = self._apply(delta.delete(low, high)) + (
-                self._apply(delta.delete_nulls()) if low is None else 0
-            )
-            updated = self._apply(delta.outdate(low, high))
-            inserted = self._apply(delta.insert()) - updated
-            counts = Counts(
-                counts.inserted + inserted,
-                counts.updated + updated,
-                counts.deleted + deleted,
-                counts.cached + inserted - deleted,
-            )
-            self._remember_counts(job, counts)
-        if inserted or updated or deleted:
-            self._store.changed(job.cache_id)
-        return counts
-
-    def _append(self, job: Job, table: Table, aside: str, counts: Counts) -> Counts:
-        """Add `temp.stage` to what is built aside."""
-        names = _names(table)
-        with self._store.transaction(self._db):
-            copied = self._apply((f"INSERT INTO {aside} ({names}) SELECT {names} FROM temp.stage", ()))
-            counts = replace(counts, inserted=counts.inserted + copied, cached=counts.cached + copied)
-            self._remember_counts(job, counts)
-        return counts
-
-    def _bound(self, relation: str, walk: Sequence[str], low: Key | None) -> Key | None:
-        """The place at which a step that begins after `low` ends, None for the last step."""
-        after, values = _between(walk, low, None)
-        return self._key(
-            f"SELECT {', '.join(walk)} FROM {relation} {after} ORDER BY {', '.join(walk)}"
-            f" LIMIT 1 OFFSET {STEP_ROWS - 1}",
-            values,
-        )
-
-    def _key(self, statement: str, values: Sequence[Any]) -> Key | None:
+    def _one(self, statement: str, values: Sequence[Any]) -> Key | None:
         """A row of key values, whose texts may be no UTF-8."""
         self._db.text_factory = _Text
         try:
@@ -259,105 +176,99 @@ class Copier:
         finally:
             self._db.text_factory = str
 
-    def _lower(self, table: Table, one: Key | None, other: Key | None) -> Key | None:
-        if one is None or other is None:
-            return other if one is None else one
-        order = ", ".join(f"{i} COLLATE {quoted(collation)}" for i, (_, collation) in enumerate(table.key, 1))
+
+class Rebuild(Copier):
+    """Builds the copy's successor aside, leaving the copy as it is until `Store.swap`."""
+
+    def _prepare(self, table: Table) -> None:
+        self._aside = quoted(aside_name(self._cache_id))
+        with self._store.transaction(self._db):
+            self._db.execute(f"DROP TABLE IF EXISTS {self._aside}")
+            self._db.execute(f"CREATE TABLE {self._aside} ({_definitions(table)})")
+        self.counts = Counts()
+        if table.key and not self._has_null_keys(table):
+            return  # rather than by rowid: a row that is replaced meanwhile gets a new one
+        self._walk = [table.rowid or "rowid"]
+        if (
+            not table.rowid
+        ):  # a view has no order of its own that steps could follow: read it once, and walk that
+            self._db.execute(f"CREATE TABLE temp.spool AS SELECT {_names(table)} FROM {self._source}")
+            self._source = "temp.spool"
+
+    def _apply(self) -> Counts:
+        assert self.table is not None
+        names = _names(self.table)
+        copied = self._rows(f"INSERT INTO {self._aside} ({names}) SELECT {names} FROM temp.stage")
+        return Counts(inserted=self.counts.inserted + copied, cached=self.counts.cached + copied)
+
+
+class Delta(Copier):
+    """Makes the copy, range by range, equal to its source; the copy is made where there is none."""
+
+    def _prepare(self, table: Table) -> None:
+        if not table.key:
+            raise CopyError(f"{self._name} has no primary key, so there is no delta: run a full refresh.")
+        if self._has_null_keys(table):
+            raise CopyError(f"{self._name} has rows whose primary key is NULL: run a full refresh.")
+        self._copy = quoted(copy_name(self._cache_id))
+        saved = self._db.execute(
+            "SELECT shape FROM peaka_copy WHERE cache_id = ?", (self._cache_id,)
+        ).fetchone()
+        if saved is None:
+            with self._store.transaction(self._db):
+                self._db.execute(f"CREATE TABLE {self._copy} ({_definitions(table)})")
+                remember_shape(self._db, self._cache_id, shape_of(table))
+        elif (difference := _difference(json.loads(saved[0]), shape_of(table))) is not None:
+            raise CopyError(f"The source table {self._name} changed ({difference}): run a full refresh.")
+        (rows,) = self._db.execute(f"SELECT count(*) FROM {self._copy}").fetchone()
+        self.counts = replace(self.counts, cached=rows)
+
+    def _step(self) -> bool:
+        before = self.counts
+        more = super()._step()
+        if self.counts != before:
+            self._store.changed(self._cache_id)
+        return more
+
+    def _end(self) -> Key | None:
+        there, here = self._bound(self._source, self._walk), self._bound(self._copy, self._key)
+        if there is None or here is None:
+            return there or here
+        return self._lower(there, here)
+
+    def _lower(self, one: Key, other: Key) -> Key | None:
+        assert self.table is not None
+        order = ", ".join(f"{at} COLLATE {quoted(c)}" for at, (_, c) in enumerate(self.table.key, 1))
         both = f"SELECT {_marks(one)} UNION ALL SELECT {_marks(other)}"
-        return self._key(f"SELECT * FROM ({both}) ORDER BY {order} LIMIT 1", (*one, *other))
+        return self._one(f"SELECT * FROM ({both}) ORDER BY {order} LIMIT 1", (*one, *other))
 
-    def _stage(
-        self, source: str, table: Table, walk: Sequence[str], low: Key | None, high: Key | None
-    ) -> None:
-        within, values = _between(walk, low, high)
-        names = _names(table)
-        self._db.execute("DELETE FROM temp.stage")
-        self._db.execute(f"INSERT INTO temp.stage ({names}) SELECT {names} FROM {source} {within}", values)
-
-    def _spool(self, source: str, table: Table) -> None:
-        self._db.execute(f"CREATE TABLE temp.spool AS SELECT {_names(table)} FROM {source}")
-
-    def _apply(self, statement: tuple[str, Sequence[Any]]) -> int:
-        return self._db.execute(*statement).rowcount
-
-    def _remember_counts(self, job: Job, counts: Counts) -> None:
-        self._db.execute(
-            "UPDATE peaka_execution SET inserted = ?, updated = ?, deleted = ?, cached = ? WHERE id = ?",
-            (*vars(counts).values(), job.execution_id),
-        )
-
-    def _remember_shape(self, job: Job) -> None:
-        assert job.found is not None, "swapped before it was built"
-        self._db.execute(
-            "INSERT OR REPLACE INTO peaka_copy VALUES (?, ?)", (job.cache_id, json.dumps(shape_of(job.found)))
-        )
-
-
-def _explained(job: Job, steps: Steps[None]) -> Steps[None]:
-    """The same steps; what fails says whether it was the source or the store. Raises `CopyError`."""
-    try:
-        yield from steps
-    except StoreFailed as error:
-        raise CopyError(str(error)) from None
-    except sqlite3.Error as error:
-        if "disk is full" in str(error):  # while rows of the source are put aside: SQLite's temporary file
-            raise CopyError(
-                f"The disk has no room for the temporary files of copying {job.table}: {error}."
-            ) from None
-        raise CopyError(f"Reading {job.table} from {job.source} failed: {error}.") from None
-
-
-class _Delta:
-    """The statements that make a range of a copy, from after `low` up to `high`, equal to `temp.stage`."""
-
-    def __init__(self, table: Table, copy: str) -> None:
-        self._key, self._copy, self._nulls = table.key, copy, _any_null(table)
-        self._names = [quoted(column.name) for column in table.columns]
-        self._same_key = " AND ".join(f"stage.{k} = {copy}.{k}" for k in self.walk(False))
-
-    def walk(self, collate: bool) -> list[str]:
-        """The key's columns to order and compare by. A column's own collation may differ from its key's, and then
-        has to be named; where it need not be, SQLite finds a range of a key of several columns by its index.
-        """
-        return [f"{quoted(name)} COLLATE {quoted(c)}" if collate else quoted(name) for name, c in self._key]
-
-    def delete(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
-        """Deletes what the source no longer has."""
-        within, values = self._range(low, high)
-        gone = f"NOT EXISTS (SELECT 1 FROM temp.stage WHERE {self._same_key})"
-        return f"DELETE FROM {self._copy} {within} AND {gone}", values
-
-    def delete_nulls(self) -> tuple[str, Key]:
-        """Deletes what a full refresh has copied without a key: the source has no such rows any more."""
-        return f"DELETE FROM {self._copy} WHERE {self._nulls}", ()
-
-    def outdate(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
-        """Deletes what the source has changed, for `insert` to add it anew: an UPDATE has not room for all columns.
-        Without its range it would walk the whole copy.
-        """
-        within, values = self._range(low, high)
+    def _apply(self) -> Counts:
+        assert self.table is not None
+        copy, names, counts = self._copy, _names(self.table), self.counts
+        within, values = _between([f"{copy}.{part}" for part in self._key], self._low, self._high)
+        same_key = " AND ".join(f"stage.{part} = {copy}.{part}" for part in self._key)
+        staged = f"SELECT 1 FROM temp.stage WHERE {same_key}"
         # Binary, whatever the collation: 'a' for 'A' is a change. And 1 IS 1.0, hence the types.
-        changed = _any_of(
-            [
-                f"stage.{n} IS NOT {self._copy}.{n} COLLATE BINARY OR typeof(stage.{n}) <> typeof({self._copy}.{n})"
-                for n in self._names
-            ]
+        columns = [quoted(column.name) for column in self.table.columns]
+        new, old = ([f"{of}.{column}" for column in columns] for of in ("stage", copy))
+        values_differ = f"({', '.join(new)}) IS NOT ({', '.join(f'{cell} COLLATE BINARY' for cell in old)})"
+        types_differ = f"({_types(new)}) <> ({_types(old)})"
+        changed = f"({values_differ} OR {types_differ})"
+        deleted = self._rows(f"DELETE FROM {copy} {within} AND NOT EXISTS ({staged})", values)
+        if (
+            self._low is None
+        ):  # what a full refresh has copied without a key: the source has no such rows any more
+            deleted += self._rows(f"DELETE FROM {copy} WHERE {self._nulls}")
+        # To be inserted anew: an UPDATE has not room for all columns. Without its range it would walk the whole copy.
+        updated = self._rows(f"DELETE FROM {copy} {within} AND EXISTS ({staged} AND {changed})", values)
+        missing = f"NOT EXISTS (SELECT 1 FROM {copy} WHERE {same_key})"
+        inserted = self._rows(f"INSERT INTO {copy} ({names}) SELECT {names} FROM temp.stage WHERE {missing}")
+        return Counts(
+            counts.inserted + inserted - updated,
+            counts.updated + updated,
+            counts.deleted + deleted,
+            counts.cached + inserted - updated - deleted,
         )
-        found = f"SELECT 1 FROM temp.stage WHERE {self._same_key} AND {changed}"
-        return f"DELETE FROM {self._copy} {within} AND EXISTS ({found})", values
-
-    def insert(self) -> tuple[str, Key]:
-        """Adds what the source has got, or has changed."""
-        names = ", ".join(self._names)
-        known = f"SELECT 1 FROM {self._copy} WHERE {self._same_key}"
-        return (
-            f"INSERT INTO {self._copy} ({names}) SELECT {names} FROM temp.stage WHERE NOT EXISTS ({known})",
-            (),
-        )
-
-    def _range(self, low: Key | None, high: Key | None) -> tuple[str, Key]:
-        within, values = _between([f"{self._copy}.{k}" for k in self.walk(False)], low, high)
-        return within or "WHERE TRUE", values
 
 
 class _Text(bytes):
@@ -369,31 +280,21 @@ def _marks(values: Sequence[Any]) -> str:
     return ", ".join("+CAST(? AS TEXT)" if isinstance(value, _Text) else "?" for value in values)
 
 
-def _any_of(conditions: Sequence[str]) -> str:
-    """The conditions joined by OR, in a tree: SQLite reads no expression that is a thousand levels deep."""
-    if len(conditions) == 1:
-        return f"({conditions[0]})"
-    half = len(conditions) // 2
-    return f"({_any_of(conditions[:half])} OR {_any_of(conditions[half:])})"
+def _types(cells: Sequence[str]) -> str:
+    return ", ".join(f"typeof({cell})" for cell in cells)
 
 
 def _names(table: Table) -> str:
     return ", ".join(quoted(column.name) for column in table.columns)
 
 
-def _any_null(table: Table) -> str:
-    return " OR ".join(f"{quoted(name)} IS NULL" for name, _ in table.key)
-
-
 def _between(walk: Sequence[str], low: Key | None, high: Key | None) -> tuple[str, Key]:
     """The condition that a row lies after `low` and not after `high`, with its values."""
     columns = ", ".join(walk)
     bounds = [(">", low), ("<=", high)]
-    # SQLite: a row value; of one column it would be no row value
-    form = "({}) {} ({})" if len(walk) > 1 else "{} {} {}"
-    conditions = [form.format(columns, sign, _marks(bound)) for sign, bound in bounds if bound is not None]
+    conditions = [f"({columns}) {sign} ({_marks(bound)})" for sign, bound in bounds if bound is not None]
     values = tuple(value for _, bound in bounds if bound is not None for value in bound)
-    return (f"WHERE {' AND '.join(conditions)}" if conditions else "", values)
+    return f"WHERE {' AND '.join(['TRUE', *conditions])}", values
 
 
 def _definitions(table: Table) -> str:

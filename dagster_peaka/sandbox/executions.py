@@ -5,42 +5,33 @@ mostly sleeps; only its copying takes a seat, and each of its steps goes through
 
     trigger, schedule, stranger -> QUEUED --(its lane is free)--> RUNNING --> COMPLETED | FAILED | CANCELLED
 
-A lane is a cache and a mode. The store gets to know of changes in batches, in the background; whoever has to be sure
-waits for `written`: an execution before its first step, a request that changes something before its answer, and
+A lane is a cache and a mode. The store gets to know of changes when somebody has to be sure of one, and waits for
+`written`: an execution before its first step and after its end, a request that changes something before its answer, and
 `close()`. An execution that is not finished then goes on, under the same id, when a sandbox opens that store again.
 """
 
 import asyncio
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Mode, Plan, Plans
-from dagster_peaka.sandbox.caches import RETENTION, Cache, Execution, Origin, Schedule
+from dagster_peaka.sandbox.behaviour import MODES, Behaviour, Mode, Plan
+from dagster_peaka.sandbox.caches import RETENTION, Cache, Execution, Origin, Schedule, no_key
 from dagster_peaka.sandbox.copying import CopyError
 from dagster_peaka.sandbox.errors import ApiError, bad_request, server_error
-from dagster_peaka.sandbox.saving import Saver
-from dagster_peaka.sandbox.schedules import Timers
 from dagster_peaka.sandbox.sources import SandboxError, Sources, Table, TableName
 from dagster_peaka.sandbox.sql import Place
 from dagster_peaka.sandbox.store import Counts, Store, StoreFailed, copy_name
-from dagster_peaka.sandbox.syncing import Copying
+from dagster_peaka.sandbox.syncing import Copying, Saver
 
 T = TypeVar("T")
 
-_THREADS = 3
-
-
-class AlreadyCached(ApiError):
-    """The table has a cache already, which `cache` is."""
-
-    def __init__(self, cache: Cache) -> None:
-        super().__init__(409, f"The table {cache.name} is cached already, by cache {cache.id}.", "CONFLICT")
-        self.cache = cache
+_THREADS = 5
 
 
 class Engine:
@@ -49,7 +40,7 @@ class Engine:
     def __init__(self, sources: Sources, store: Store, behaviour: Behaviour) -> None:
         self.sources = sources
         self.behaviour = behaviour
-        self.plans = Plans()
+        self.plans: dict[TableName, list[Plan]] = defaultdict(list)
         self.caches: dict[str, Cache] = {}
         self.by_table: dict[TableName, Cache] = {}
         self.truth: list[Execution] = []
@@ -62,117 +53,88 @@ class Engine:
         """The SQL of every saved query, by its id."""
         self.snapshots: dict[TableName, Place] = {}
         """Where the snapshots of materialized queries are."""
-        self._store = store
+        self.store = store
         self._sequence = 0
-        self._unfinished = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
-        self._pool = ThreadPoolExecutor(_THREADS, "peaka-sandbox-copy")
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._pool = ThreadPoolExecutor(_THREADS, "peaka-sandbox")
         self._saver = Saver(store, self.caches, self.in_thread)
-        self._copying = Copying(sources, store, behaviour, self._saver, self.in_thread)
-        self._timers = Timers(self._on_schedule)
-
-    # Opening and closing
+        self.written = self._saver.written
+        """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
+        self._copying = Copying(sources, behaviour, self._saver)
 
     async def open(self) -> None:
         """Take up what the store holds, executions that were not finished included."""
-        caches, executions, shapes = self._store.load()
+        caches, executions, shapes = self.store.load()
         for body in caches:
-            self._admit(Cache.load(body, shapes.get(body["id"])))
-        for saved in executions:
-            self._sequence = max(self._sequence, saved.sequence)
-            self._enter(self.caches[saved.cache_id], Execution.load(saved))
+            self._admit(Cache.load(body, shapes))
+        for execution in map(Execution.load, executions):
+            self._sequence = max(self._sequence, execution.sequence)
+            self._enter(self.caches[execution.cache_id], execution)
         for cache in self.caches.values():
             for execution in [e for e in cache.active if e.started_at is not None]:
-                self._spawn(self._live(cache, execution))
+                self.spawn(self._live(cache, execution))
             self._pump(cache)
-            self._timers.set(cache)
-        self._saver.start()
+            self._set_timers(cache)
 
     async def close(self) -> None:
         """Stop copying and write down what the store has not seen. Unfinished executions stay unfinished."""
         self._closing = True
         for cache in self.caches.values():
-            self._timers.stop(cache)
+            _stop_timers(cache)
             for execution in cache.active:
                 execution.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        with suppress(StoreFailed):
-            await self._saver.stop()
+        await self._save()
         self._copying.close()
         self._pool.shutdown()
 
     async def idle(self, cache: Cache | None = None) -> None:
-        """Returns when no execution runs or waits, of a cache or of all."""
-        if cache is None:
-            await self._idle.wait()
+        while cache is None and self._tasks:
+            await asyncio.wait(set(self._tasks))
         while cache is not None and cache.active:
             await cache.active[0].ended.wait()
-
-    # Caches
 
     async def create(
         self,
         name: TableName,
-        schedules: dict[Mode, str | None],
+        schedules: Mapping[Mode, str | None],
         request_number: int | None = None,
         cache_id: str | None = None,
+        table: Table | None = None,
     ) -> Cache:
-        """A new cache, its first sync triggered. A schedule of None is none, an id of None is made up.
+        """A new cache, its first sync triggered. A schedule of None is none, an id of None is made up, a table of None
+        is looked at.
 
-        Raises `ApiError`, `AlreadyCached` among them, and for an id that cannot be `SandboxError`.
+        Raises `ApiError`, with 409 for a table that has a cache, and for an id that cannot be `SandboxError`.
         """
-        table = await self.in_thread(self.sources.table, name)
+        table = table or await self.in_thread(self.sources.table, name)
         if table is None:
             raise bad_request(f"tableName: there is no table {ascii(str(name))[:200]}.")
-        return self.create_of(name, table, schedules, request_number, cache_id)
-
-    def create_of(
-        self,
-        name: TableName,
-        table: Table,
-        schedules: dict[Mode, str | None],
-        request_number: int | None = None,
-        cache_id: str | None = None,
-    ) -> Cache:
-        """The same for a table that is described already."""
         if not table.modes:
             message = f"the table {name} cannot be cached: it is virtual or cannot be read."
             code = "TABLE_NOT_CACHEABLE" if self.behaviour.uncacheable == "code" else None
-            raise ApiError(400, message, "BAD_REQUEST", code, with_code=True)
-        given: dict[Mode, str] = {mode: text for mode, text in schedules.items() if text is not None}
-        if not table.key and "INCREMENTAL" in given:
-            raise bad_request(f"incrementalCacheSchedule: {_no_key(name)}")
+            raise ApiError(400, message, "BAD_REQUEST", errorCode=code)
+        cache = Cache(str(uuid.uuid4()) if cache_id is None else cache_id, name, table.modes)
+        cache.reschedule(schedules)
         if name in self.by_table:
-            raise AlreadyCached(self.by_table[name])
+            known = self.by_table[name].id
+            raise ApiError(409, f"The table {name} is cached already, by cache {known}.", "CONFLICT")
         if cache_id is not None:
             _check_id(cache_id, self.names)
-        cache = Cache(str(uuid.uuid4()) if cache_id is None else cache_id, name, table.modes)
-        cache.schedules = {mode: Schedule.of(text, time.time()) for mode, text in given.items()}
         self._admit(cache)
         self._saver.note(cache)
-        first: Mode = "FULL_REFRESH" if self.behaviour.first_sync_mode == "full_refresh" else "INCREMENTAL"
-        if given:
-            first = "FULL_REFRESH" if "FULL_REFRESH" in given else "INCREMENTAL"
-        if first not in cache.modes:
-            first = "FULL_REFRESH"
+        refresh = self.behaviour.first_sync_mode == "full_refresh"
+        if cache.schedules:
+            refresh = "FULL_REFRESH" in cache.schedules
+        first: Mode = "FULL_REFRESH" if refresh or not table.key else "INCREMENTAL"
         self.trigger(cache, first, "creation", request_number)
-        self._timers.set(cache)
+        self._set_timers(cache)
         return cache
 
-    def reschedule(self, cache: Cache, schedules: dict[Mode, str | None]) -> None:
-        """Set the schedules of the modes named, None for none. Raises `ApiError`."""
-        for mode, text in schedules.items():
-            if text is not None and mode not in cache.modes:
-                raise bad_request(f"incrementalCacheSchedule: {_no_key(cache.name)}")
-        for mode, text in schedules.items():
-            if text is None:
-                cache.schedules.pop(mode, None)
-            else:
-                cache.schedules[mode] = Schedule.of(text, time.time())
-            self._timers.set(cache, mode)
+    def reschedule(self, cache: Cache, schedules: Mapping[Mode, str | None]) -> None:
+        cache.reschedule(schedules)
+        self._set_timers(cache)
         self._saver.note(cache)
 
     async def delete(self, cache: Cache) -> None:
@@ -181,24 +143,25 @@ class Engine:
         Raises `StoreFailed`, and leaves it as it was, where the store cannot forget it.
         """
         async with self._saver.lock:  # no save may bring it back
-            await self.in_thread(self._store.forget, cache.id)
-            if cache.id in self.caches:  # nobody has deleted it meanwhile
-                self._remove(cache)
-
-    def _remove(self, cache: Cache) -> None:
+            await self.in_thread(self.store.forget, cache.id)
+        if cache.id not in self.caches:  # somebody has deleted it meanwhile
+            return
         del self.caches[cache.id], self.by_table[cache.name]
         self.deleted_at[cache.name] = time.time()
         if cache.active and self.behaviour.left_behind:
             self.left_behind.add(cache.name)
-        self._timers.stop(cache)
+        _stop_timers(cache)
         for execution in list(cache.active):
             execution.stop()
             if execution.started_at is None:
                 self._finish(cache, execution, "CANCELLED")
-        self._spawn(self._drop(cache))
+        self.spawn(self._drop(cache))
+
+    def named(self, cache: str) -> Cache | None:
+        """The cache of an id, or of a table `catalog.schema.table`."""
+        return self.caches.get(cache) or next((c for c in self.caches.values() if str(c.name) == cache), None)
 
     def is_cached(self, name: TableName) -> bool:
-        """Whether a table is called cached."""
         return name in self.by_table or name in self.left_behind
 
     def being_deleted(self, name: TableName) -> bool:
@@ -211,10 +174,8 @@ class Engine:
         cache = self.by_table.get(name)
         if cache is None or cache.copied is None:
             return None
-        version = self._store.version(cache.id)
-        return Place(str(self._store.path), copy_name(cache.id), cache.copied, version=version)
-
-    # Executions
+        version = self.store.version(cache.id)
+        return Place(str(self.store.path), copy_name(cache.id), cache.copied, version=version)
 
     def trigger(
         self, cache: Cache, mode: Mode, origin: Origin, request_number: int | None = None
@@ -225,7 +186,7 @@ class Engine:
         Raises `ApiError`.
         """
         if mode not in cache.modes:
-            raise bad_request(_no_key(cache.name))
+            raise bad_request(no_key(cache.name))
         if origin in ("api", "schedule"):
             same = any(e.mode == mode for e in cache.active)
             other = any(e.mode != mode for e in cache.active)
@@ -237,7 +198,7 @@ class Engine:
             if other and self.behaviour.other_mode == "coalesce":
                 return None
         now = time.time()
-        plan = self.plans.take(cache.name, mode) or Plan(times=None)
+        plan = _planned(self.plans[cache.name], mode) or Plan(times=None)
         if self.behaviour.never_picked_up:
             plan = replace(plan, never_picked_up=True)
         visible_at = now + self.behaviour.visible_after
@@ -260,6 +221,7 @@ class Engine:
         self._enter(cache, execution)
         self._saver.note(execution)
         self._pump(cache)
+        self.spawn(self._save())
         return execution
 
     def cancel(self, cache: Cache, mode: Mode) -> bool:
@@ -275,34 +237,38 @@ class Engine:
             raise server_error("The execution to cancel has no record yet.")
         execution.stopping = True
         self._saver.note(execution)
+        self.spawn(self._save())
         execution.stop()
         return True
 
-    async def written(self) -> None:
-        """Returns once the store holds all that has changed until now. Raises `StoreFailed`."""
-        await self._saver.written()
-
     async def in_thread(self, function: Callable[..., T], *values: Any) -> T:
-        """The result of something that blocks, from the pool of threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *values)
 
-    # The life of an execution
+    async def _save(self) -> None:
+        with suppress(StoreFailed):  # the next one tries again
+            await self.written()
 
     def _admit(self, cache: Cache) -> None:
         self.caches[cache.id] = self.by_table[cache.name] = cache
         self.names[cache.id] = cache.name
 
-    def _on_schedule(self, cache: Cache, mode: Mode) -> None:
-        with suppress(ApiError):
-            self.trigger(cache, mode, "schedule")
+    def _set_timers(self, cache: Cache) -> None:
+        _stop_timers(cache)
+        turns = [self._follow(cache, mode, schedule) for mode, schedule in cache.schedules.items()]
+        cache.timers = [asyncio.create_task(turn) for turn in turns]
+
+    async def _follow(self, cache: Cache, mode: Mode, schedule: Schedule) -> None:
+        while True:
+            waited = time.time() - schedule.since
+            await asyncio.sleep(schedule.seconds - waited % schedule.seconds)
+            with suppress(ApiError):
+                self.trigger(cache, mode, "schedule")
 
     def _enter(self, cache: Cache, execution: Execution) -> None:
         cache.executions.append(execution)
         self.truth.append(execution)
         if not execution.finished:
             cache.active.append(execution)
-            self._unfinished += 1
-            self._idle.clear()
 
     def _pump(self, cache: Cache) -> None:
         """Start what waits, oldest first, as far as the lanes are free."""
@@ -316,7 +282,7 @@ class Engine:
                 execution.started_at = execution.updated_at = time.time()
                 execution.status = "RUNNING"
                 self._saver.note(execution)
-                self._spawn(self._live(cache, execution))
+                self.spawn(self._live(cache, execution))
                 if in_turn:
                     return
 
@@ -325,8 +291,10 @@ class Engine:
         try:
             await self.written()
             if execution.stopping:
-                execution.leave.set()
-            if plan.never_picked_up and not await execution.let_go():
+                execution.stop()
+            if plan.never_picked_up:
+                await execution.released.wait()
+            if plan.never_picked_up and execution.leave.is_set():
                 done = False
             elif plan.fail is None and not plan.scripted:
                 done = await self._copying.sync(cache, execution)
@@ -341,6 +309,7 @@ class Engine:
             self._finish(cache, execution, "FAILED", {"message": str(error)})
         except Exception as error:  # whatever it is, an execution has to end
             self._finish(cache, execution, "FAILED", {"message": f"The sandbox itself failed: {error!r}."})
+        await self._save()
 
     def _finish(
         self, cache: Cache, execution: Execution, status: str, error: dict[str, Any] | str | None = None
@@ -350,15 +319,12 @@ class Engine:
         execution.finished_at = execution.updated_at = time.time()
         cache.active.remove(execution)
         execution.ended.set()
-        self._unfinished -= 1
-        if not self._unfinished:
-            self._idle.set()
         if cache.id in self.caches:
             self._saver.note(execution)
             self._expire(cache)
             self._pump(cache)
 
-    def _spawn(self, life: Any) -> None:
+    def spawn(self, life: Any) -> None:
         task = asyncio.create_task(life)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -366,7 +332,7 @@ class Engine:
     async def _drop(self, cache: Cache) -> None:
         async with cache.copying:
             with suppress(StoreFailed):  # then it is swept at the next start
-                await self.in_thread(self._store.drop, cache.id)
+                await self.in_thread(self.store.drop, cache.id)
 
     def _expire(self, cache: Cache) -> None:
         """Let go of executions that ended too long ago, but for the last of each mode."""
@@ -385,6 +351,19 @@ class Engine:
                 self._saver.note_expired(execution)
 
 
+def _planned(plans: list[Plan], mode: Mode) -> Plan | None:
+    """The oldest plan that fits, with one of its times used up; an endless one only when no other fits."""
+    fitting = sorted((p for p in plans if p.mode in (None, mode)), key=lambda p: p.times is None)
+    if not fitting:
+        return None
+    plan = fitting[0]
+    if plan.times is not None:
+        plan.times -= 1
+        if plan.times <= 0:
+            plans.remove(plan)
+    return plan
+
+
 def _scripted_counts(cache: Cache, execution: Execution) -> Counts:
     """The rows that a scripted execution reports. A full refresh holds what it inserted, an incremental goes on from
     the last one that completed.
@@ -397,8 +376,9 @@ def _scripted_counts(cache: Cache, execution: Execution) -> Counts:
     return counts
 
 
-def _no_key(name: TableName) -> str:
-    return f"The table {name} has no primary key, so it cannot be synced incrementally, only by FULL_REFRESH."
+def _stop_timers(cache: Cache) -> None:
+    for timer in cache.timers:
+        timer.cancel()
 
 
 def _check_id(cache_id: object, names: Mapping[str, TableName]) -> None:

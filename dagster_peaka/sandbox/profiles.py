@@ -5,7 +5,6 @@ each of the `readings` its `name` and its `value`, where a switch of `Behaviour`
 """
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,9 +25,8 @@ def read_profile(profile: str | Path) -> tuple[Profile, dict[str, Any]]:
             return known, readings
     path = Path(profile)
     if not path.is_file():
-        raise SandboxError(
-            f"profile {profile}: it must be one of {', '.join(PROFILES)}, or the file of a doctor's report."
-        )
+        known = ", ".join(PROFILES)
+        raise SandboxError(f"profile {profile}: it must be one of {known}, or the file of a doctor's report.")
     try:
         report: Any = json.loads(path.read_text(encoding="utf-8"))
         newer = report["format"] > FORMAT
@@ -38,19 +36,15 @@ def read_profile(profile: str | Path) -> tuple[Profile, dict[str, Any]]:
         raise SandboxError(f"profile {profile}: the file is no report of a doctor.") from None
     if newer:
         raise SandboxError(f"profile {profile}: the report is of a newer release of dagster-peaka.")
-    usual = {field.name: field.default for field in fields(Behaviour)}
-    fitting = {
-        name: value for name, value in taken.items() if name in usual and _fits(name, value, usual[name])
-    }
-    return base, PROFILES[base] | fitting
+    return base, PROFILES[base] | {name: value for name, value in taken.items() if _fits(name, value)}
 
 
-def _fits(name: str, value: Any, usual: Any) -> bool:
+def _fits(name: str, value: Any) -> bool:
     """Whether a switch can have a value: a doctor also reports what no switch can play."""
+    usual = PROFILES["documented"].get(name)
     numbers = (int, float)
-    alike = type(value) is type(usual) or (type(usual) in numbers and type(value) in numbers)
     try:
-        setattr(Behaviour(), name, value)
+        Behaviour(**{name: value})
     except (ValueError, TypeError):
         return False
-    return alike
+    return type(value) is type(usual) or (type(usual) in numbers and type(value) in numbers)

@@ -1,12 +1,11 @@
 """`queries/execute`: which SQL a request asks for, where its tables are, and the three formats of its result."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from dagster_peaka.sandbox import bodies, sql
-from dagster_peaka.sandbox.behaviour import Behaviour
-from dagster_peaka.sandbox.errors import bad_request, not_found
+from dagster_peaka.sandbox.errors import bad_request, no_query
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
 from dagster_peaka.sandbox.wire import Json
@@ -15,14 +14,21 @@ FORMATS = ("CELL_TYPED", "SIMPLE", "COMPACT")
 _CAP = 100
 """Rows of a table behind a paged API that a query sees, unless the table is cached."""
 _FORMS = ("statement", "qualifiedName", "id")
+_TABLE = "table_catalog table_schema table_name"
+_DESCRIPTIONS = {
+    "catalogs": "catalog_name",
+    "schemata": "catalog_name schema_name",
+    "tables": f"{_TABLE} table_type",
+    "columns": f"{_TABLE} column_name ordinal_position column_default is_nullable data_type",
+}
 
 
 Request = tuple[str, list[str], int]
 """The SQL that is asked for, its bind arguments and its timeout in seconds."""
 
 
-def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Request:
-    """What a body asks for, in any of its forms; `saved` has saved queries' SQL by their ids. Raises `ApiError`."""
+def requested(body: Json, engine: Engine) -> Request:
+    """What a body asks for, in any of its forms. Raises `ApiError`."""
     if body.get("from") is not None:
         raise bad_request("from: the sandbox does not offer the query builder, only SQL in statement.")
     forms = [form for form in _FORMS if body.get(form) is not None]
@@ -32,10 +38,9 @@ def requested(body: Json, behaviour: Behaviour, saved: Mapping[str, str]) -> Req
     seconds = 60 if timeout is None else bodies.whole_number(timeout, "timeout", 1)
     bindings = bodies.texts(body, "bindings")
     if forms[0] == "id":
-        if (query_id := bodies.text(body, "id")) in saved:
-            return saved[query_id], [], seconds
-        missing = f"There is no query {ascii(query_id)[:100]} in this project."
-        raise not_found(missing) if behaviour.missing_query == "404" else bad_request(missing)
+        if (query_id := bodies.text(body, "id")) in engine.saved_sql:
+            return engine.saved_sql[query_id], [], seconds
+        raise no_query(query_id, engine.behaviour.missing_query)
     if forms[0] == "qualifiedName":
         parts = bodies.text(body, "qualifiedName").split(".", 2)
         if len(parts) != 3 or not all(parts):
@@ -58,7 +63,6 @@ def run(
 
 
 def place_of(engine: Engine, name: TableName) -> sql.Place | None:
-    """Where a table's rows are: in its copy once it is cached, in its source otherwise."""
     if name in engine.left_behind:
         raise bad_request(f"The copy of {name} cannot be read.")
     if name in engine.snapshots:
@@ -81,69 +85,49 @@ def place_of(engine: Engine, name: TableName) -> sql.Place | None:
 
 def _described(engine: Engine, name: TableName) -> sql.Place | None:
     """What the sources hold, as a table of information_schema, or of system.metadata."""
-    sources, catalog = engine.sources, name.catalog
-    rows: list[tuple[str | int | None, ...]] = []
-    names, *more = {
-        "catalogs": ("catalog_name",),
-        "schemata": ("catalog_name schema_name",),
-        "tables": ("table_catalog table_schema table_name table_type",),
-        "columns": (
-            "table_catalog table_schema table_name column_name ordinal_position column_default is_nullable data_type",
-            "ordinal_position",
-        ),
-    }.get(name.table.lower(), ("",))
-    if name.table == "catalogs" and name.schema == "metadata":
-        rows = [(known,) for known in (*sources.ids, "system")]
-    elif not names or catalog not in sources.ids or name.table == "catalogs":
+    sources, catalog, asked = engine.sources, name.catalog, name.table.lower()
+    rows: list[tuple[str | int | None, ...]]
+    if name.schema == "metadata":
+        rows = [(known,) for known in (*sources.catalogs, "system")]
+    elif catalog not in sources.catalogs or asked not in ("schemata", "tables", "columns"):
         return None
-    elif name.table.lower() == "schemata":
+    elif asked == "schemata":
         rows = [(catalog, schema) for schema in (*sources.schemas(catalog), "information_schema")]
     else:
-        for schema in sources.schemas(catalog):
-            for table in sources.tables(catalog, schema):
-                whole = (catalog, schema, table.name)
-                if name.table.lower() == "tables":
-                    rows.append((*whole, "VIEW" if table.kind == "view" else "BASE TABLE"))
-                else:
-                    rows += [
-                        (*whole, c.name, at, c.default, "NO" if c.not_null else "YES", c.trino_type)
-                        for at, c in enumerate(table.columns, 1)
-                    ]
-    columns = tuple((column, "bigint" if column in more else "varchar") for column in names.split())
+        found = [(schema, t) for schema in sources.schemas(catalog) for t in sources.tables(catalog, schema)]
+        rows = [
+            (catalog, schema, t.name, "VIEW" if t.kind == "view" else "BASE TABLE") for schema, t in found
+        ]
+        if asked == "columns":
+            rows = [
+                (catalog, schema, t.name, c.name, at, c.default, "NO" if c.not_null else "YES", c.trino_type)
+                for schema, t in found
+                for at, c in enumerate(t.columns, 1)
+            ]
+    names = _DESCRIPTIONS[asked].split()
+    columns = tuple((column, "bigint" if column == "ordinal_position" else "varchar") for column in names)
     return sql.Place("", name.table, columns, rows=tuple(rows))
 
 
 def shaped(result: sql.QueryResult, form: str) -> Json:
     """A result as JSON, in one of `FORMATS`."""
-    names = [column.name for column in result.columns]
-    rows = result.rows
+    columns, rows = result.columns, result.rows
     data: list[Any] = [list(row) for row in rows]
     if form == "SIMPLE":
+        names = [column.name for column in columns]
         data = [dict(zip(names, row, strict=True)) for row in rows]
     elif form == "CELL_TYPED":
-        data = [
-            [
-                {
-                    "name": c.name,
-                    "displayName": c.name,
-                    "dataType": c.data_type,
-                    "order": order,
-                    "value": value,
-                }
-                for order, (c, value) in enumerate(zip(result.columns, row, strict=True))
-            ]
-            for row in rows
-        ]
-    return {"columns": [_column(column) for column in result.columns], "data": data}
+        data = [[_cell(at, *cell) for at, cell in enumerate(zip(columns, row, strict=True))] for row in rows]
+    return {"columns": [_column(column) for column in columns], "data": data}
+
+
+def _cell(order: int, column: sql.Column, value: Any) -> Json:
+    name, kind = column.name, column.data_type
+    return {"name": name, "displayName": name, "dataType": kind, "order": order, "value": value}
 
 
 def _column(column: sql.Column) -> Json:
     if column.source is None:
         return {"columnName": column.name}
-    table = column.source
-    return {
-        "catalogName": table.catalog,
-        "schemaName": table.schema,
-        "tableName": table.table,
-        "columnName": column.name,
-    }
+    catalog, schema, table = column.source
+    return {"catalogName": catalog, "schemaName": schema, "tableName": table, "columnName": column.name}

@@ -1,28 +1,26 @@
 """Peaka's operations on saved queries and on the refreshes of materialized ones, beside those on caches in `app`."""
 
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from dagster_peaka.sandbox import bodies
-from dagster_peaka.sandbox.app import Call, Row, answer, routes_of
-from dagster_peaka.sandbox.behaviour import Behaviour
-from dagster_peaka.sandbox.errors import bad_request, not_found
+from dagster_peaka.sandbox.app import Row, answer, routes_of
+from dagster_peaka.sandbox.errors import bad_request, no_query
 from dagster_peaka.sandbox.saved_queries import Query, SavedQueries
 from dagster_peaka.sandbox.wire import Json
 
 _TYPES = ("PLAIN", "MATERIALIZED")
-_SCHEDULE_TYPES = ("interval", "cron", "none")
+_SCHEDULES = {"interval": ["repeatDuration"], "cron": ["cronExpression"], "none": []}
 
 
 class QueryOperations:
     """Peaka's operations on saved queries. Each returns its 200, or raises `ApiError`."""
 
-    def __init__(self, queries: SavedQueries, behaviour: Behaviour) -> None:
+    def __init__(self, queries: SavedQueries) -> None:
         self._queries = queries
-        self._behaviour = behaviour
 
     def routes(self) -> list[Route]:
-        """One route an operation."""
         query, of_all = "/queries/{queryId}", "/materialized-queries"
         operations: list[Row] = [
             ("GET", "/queries", "listQueries", self.list_queries),
@@ -37,64 +35,56 @@ class QueryOperations:
         ]
         return routes_of(operations)
 
-    async def list_queries(self, _: Call) -> Response:
-        """All saved queries of the project."""
+    async def list_queries(self, _: Request) -> Response:
         return answer([_shown(query) for query in self._queries.by_id.values()])
 
-    async def create(self, call: Call) -> Response:
+    async def create(self, request: Request) -> Response:
         """A new query. It holds no snapshot before its first refresh."""
-        name, sql, materialized, schedule = self._request(bodies.as_object(await call.json()))
+        name, sql, materialized, schedule = self._request(await bodies.object_of(request))
         try:
             query = self._queries.create(name, sql, materialized=materialized, schedule=schedule)
         except ValueError as error:
             raise bad_request(str(error)) from None
         return answer(_shown(query))
 
-    async def read(self, call: Call) -> Response:
-        """One saved query."""
-        return answer(_shown(self._query(call)))
+    async def read(self, request: Request) -> Response:
+        return answer(_shown(self._query(request)))
 
-    async def update(self, call: Call) -> Response:
-        """Another SQL, another schedule."""
-        body = bodies.as_object(await call.json())
-        query = self._query(call)
+    async def update(self, request: Request) -> Response:
+        body = await bodies.object_of(request)
+        query = self._query(request)
         _, sql, materialized, schedule = self._request(body)
         self._queries.change(query, sql, materialized=materialized, schedule=schedule)
         return answer(_shown(query))
 
-    async def delete(self, call: Call) -> Response:
-        """A query gone for good."""
-        self._queries.delete(self._query(call))
+    async def delete(self, request: Request) -> Response:
+        self._queries.delete(self._query(request))
         return Response()
 
-    async def statuses(self, _: Call) -> Response:
-        """How the newest refresh of every materialized query stands."""
+    async def statuses(self, _: Request) -> Response:
         queries = self._queries.by_id.values()
         return answer([self._queries.status(query) for query in queries if query.materialized])
 
-    async def status(self, call: Call) -> Response:
-        """How the newest refresh of one stands."""
-        return answer(self._queries.status(self._materialized(call)))
+    async def status(self, request: Request) -> Response:
+        return answer(self._queries.status(self._materialized(request)))
 
-    async def refresh(self, call: Call) -> Response:
-        """A refresh asked for."""
-        self._queries.refresh(self._materialized(call), "api")
+    async def refresh(self, request: Request) -> Response:
+        self._queries.refresh(self._materialized(request), "api")
         return Response()
 
-    async def cancel(self, call: Call) -> Response:
+    async def cancel(self, request: Request) -> Response:
         """What waits or runs asked to stop; nothing to stop is no error."""
-        self._queries.cancel(self._materialized(call))
+        self._queries.cancel(self._materialized(request))
         return Response()
 
-    def _query(self, call: Call) -> Query:
-        query = self._queries.by_id.get(call.parameters["queryId"])
-        if query is None:
-            missing = f"There is no query {ascii(call.parameters['queryId'])[:100]} in this project."
-            raise not_found(missing) if self._behaviour.missing_query == "404" else bad_request(missing)
-        return query
+    def _query(self, request: Request) -> Query:
+        query_id = request.path_params["queryId"]
+        if query_id not in self._queries.by_id:
+            raise no_query(query_id, self._queries.behaviour.missing_query)
+        return self._queries.by_id[query_id]
 
-    def _materialized(self, call: Call) -> Query:
-        query = self._query(call)
+    def _materialized(self, request: Request) -> Query:
+        query = self._query(request)
         if not query.materialized:
             raise bad_request(f"Query {query.id} is not materialized.")
         return query
@@ -116,29 +106,25 @@ class QueryOperations:
 
 
 def _schedule(body: Json) -> Json | None:
-    """The schedule that a body names. Raises `ApiError`."""
     if body.get("schedule") is None:
         return None
     schedule = bodies.as_object(body["schedule"], "schedule")
     kind = bodies.text(schedule, "type")
-    if kind not in _SCHEDULE_TYPES:
-        raise bad_request(f"schedule.type must be one of {', '.join(_SCHEDULE_TYPES)}.")
-    wanted = {"interval": ["repeatDuration"], "cron": ["cronExpression"], "none": []}[kind]
-    found = {name: bodies.text(schedule, name) for name in wanted}
+    if kind not in _SCHEDULES:
+        raise bad_request(f"schedule.type must be one of {', '.join(_SCHEDULES)}.")
+    found = {name: bodies.text(schedule, name) for name in _SCHEDULES[kind]}
     if kind == "cron" and schedule.get("timezone") is not None:
         found["timezone"] = bodies.text(schedule, "timezone")
     return {"type": kind, **found}
 
 
 def _shown(query: Query) -> Json:
-    """A query as Peaka shows it."""
-    shown: Json = {
+    schedule = {} if query.schedule is None else {"schedule": query.schedule}
+    return {
         "id": query.id,
         "displayName": query.display_name,
         "name": query.name,
         "inputQuery": query.sql,
         "queryType": "MATERIALIZED" if query.materialized else "PLAIN",
+        **schedule,
     }
-    if query.schedule is not None:
-        shown["schedule"] = query.schedule
-    return shown

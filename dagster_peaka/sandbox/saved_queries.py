@@ -14,17 +14,15 @@ import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from dagster_peaka.sandbox import queries
-from dagster_peaka.sandbox.behaviour import Behaviour
-from dagster_peaka.sandbox.caches import recorded
+from dagster_peaka.sandbox.behaviour import Plan
+from dagster_peaka.sandbox.caches import Stoppable, recorded, set_within
 from dagster_peaka.sandbox.errors import ApiError
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.sources import TableName, quoted
 from dagster_peaka.sandbox.sql import Place
-from dagster_peaka.sandbox.waiting import first_of, set_within
 from dagster_peaka.sandbox.wire import Json, written_time
 
 RefreshOrigin = Literal["api", "stranger"]
@@ -33,14 +31,10 @@ _FIRST_ID = 709_922_802_836_177_297
 """The id of a project's first query: as large as Peaka's are, beyond what a double holds."""
 _PATIENCE = 60.0
 """Seconds that a query may take."""
+_TABLE = "CREATE TABLE IF NOT EXISTS peaka_query (id TEXT PRIMARY KEY, body TEXT, columns TEXT)"
 _KEPT_TYPES = ("boolean", "bigint", "double", "varchar", "date", "timestamp(3)")
-_KEPT_AS = {
-    "tinyint": "bigint",
-    "smallint": "bigint",
-    "integer": "bigint",
-    "real": "double",
-    "decimal": "double",
-}
+_KEPT_AS: dict[str, str] = {"real": "double", "decimal": "double"}
+_KEPT_AS.update(dict.fromkeys(("tinyint", "smallint", "integer"), "bigint"))
 
 
 @dataclass
@@ -57,35 +51,13 @@ class RefreshRecord:
     error: str | None
 
 
-@dataclass
-class RefreshPlan:
-    """How a refresh is to go."""
-
-    duration: float | None = None
-    hold: bool = False
-    fail: str | None = None
-
-
 @dataclass(eq=False)
-class Refresh:
+class Refresh(RefreshRecord, Stoppable):
     """One refresh of a materialized query. `status` is QUEUED, RUNNING, COMPLETED, FAILED or CANCELED."""
 
-    query_id: str
-    origin: RefreshOrigin
-    asked_at: float
-    plan: RefreshPlan
-    status: str = "QUEUED"
-    started_at: float | None = None
-    finished_at: float | None = None
-    rows: int | None = None
-    error: str | None = None
-
-    def __post_init__(self) -> None:
-        self.leave = asyncio.Event()
-        self.released = asyncio.Event()
+    plan: Plan = field(default_factory=Plan)
 
     def record(self) -> RefreshRecord:
-        """A copy of the truth about it."""
         return recorded(RefreshRecord, self)
 
 
@@ -99,92 +71,69 @@ class Query:
     sql: str
     materialized: bool = False
     schedule: Json | None = None
-    path: str | None = None
     refreshes: list[Refresh] = field(default_factory=list[Refresh])
-    plans: list[RefreshPlan] = field(default_factory=list[RefreshPlan])
+    plans: list[Plan] = field(default_factory=list[Plan])
 
     def __post_init__(self) -> None:
         self.lane = asyncio.Lock()
 
     @property
     def table(self) -> TableName:
-        """What its snapshot is called in SQL."""
         return TableName("peaka", "mtquery", self.name)
 
     @property
     def started(self) -> list[Refresh]:
-        """The refreshes that have started, oldest first."""
         return [refresh for refresh in self.refreshes if refresh.started_at is not None]
 
     @property
     def unfinished(self) -> list[Refresh]:
-        """The refreshes that wait or run, oldest first."""
         return [refresh for refresh in self.refreshes if refresh.finished_at is None]
 
     def saved(self) -> Json:
         """What the file keeps of it: with the last refresh that ended, by which it is known afterwards."""
         ended = [refresh for refresh in self.started if refresh.finished_at is not None][-1:]
-        kept = {
-            name: value for name, value in vars(self).items() if name not in ("refreshes", "plans", "lane")
-        }
-        return {**kept, "last": [vars(refresh.record()) for refresh in ended]}
+        kept = ("id", "name", "display_name", "sql", "materialized", "schedule")
+        return {**{name: getattr(self, name) for name in kept}, "last": [vars(r.record()) for r in ended]}
 
 
 class SavedQueries:
     """All saved queries of the project. Lives in the engine's loop."""
 
-    def __init__(self, engine: Engine, store: Path, behaviour: Behaviour) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.by_id: dict[str, Query] = {}
+        self.behaviour = engine.behaviour
         self._engine = engine
-        self._behaviour = behaviour
-        self._file = store.with_name(f"{store.name}-queries.db")
+        self._file = engine.store.path.with_name(f"{engine.store.path.name}-queries.db")
         self._tasks: set[asyncio.Task[None]] = set()
         self._next_id = _FIRST_ID
 
     def open(self) -> None:
-        """Take up what the file holds."""
         with self._connected() as connection:
-            connection.execute(
-                "CREATE TABLE IF NOT EXISTS peaka_query (id TEXT PRIMARY KEY, body TEXT, columns TEXT)"
-            )
+            connection.execute(_TABLE)
             found = connection.execute("SELECT body, columns FROM peaka_query ORDER BY id").fetchall()
         for body, columns in found:
             known: Json = json.loads(body)
             last: list[Json] = known.pop("last")
-            query = Query(**known)
-            for each in last:
-                fields = {name: value for name, value in each.items() if name != "query_id"}
-                query.refreshes.append(Refresh(query.id, plan=RefreshPlan(), **fields))
+            known.pop("path", None)  # earlier releases kept one
+            query = Query(**known, refreshes=[Refresh(**each) for each in last])
             self._admit(query)
             if columns is not None:
                 self._show(query, [tuple(column) for column in json.loads(columns)])
 
     async def close(self) -> None:
-        """Let go of what waits or runs."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def named(self, query: str) -> Query | None:
-        """The query of an id or a name."""
-        return self.by_id.get(query) or next(
-            (each for each in self.by_id.values() if each.name == query), None
-        )
+        return self.by_id.get(query) or next((q for q in self.by_id.values() if q.name == query), None)
 
-    def create(
-        self,
-        display_name: str,
-        sql: str,
-        *,
-        materialized: bool,
-        schedule: Json | None = None,
-        path: str | None = None,
-    ) -> Query:
+    def create(self, display_name: str, sql: str, *, materialized: bool, schedule: Json | None) -> Query:
         """A new query. Nothing is refreshed by it. Raises `ValueError` for a name that is taken."""
         name = re.sub(r"\W", "_", display_name.lower())
         if self.named(name) is not None:
             raise ValueError(f"There is a query {ascii(name)[:100]} already.")
-        query = Query(str(self._next_id), name, display_name, sql, materialized, schedule, path)
+        query = Query(str(self._next_id), name, display_name, sql, materialized, schedule)
         self._admit(query)
         self._save(query)
         return query
@@ -206,10 +155,10 @@ class SavedQueries:
 
     def refresh(self, query: Query, origin: RefreshOrigin) -> Refresh:
         """Start a refresh; behind one that runs it waits, or is taken for that (`coalesce`)."""
-        if self._behaviour.coalesce and origin == "api" and query.unfinished:
+        if self.behaviour.coalesce and origin == "api" and query.unfinished:
             return query.unfinished[-1]
-        plan = query.plans.pop(0) if query.plans else RefreshPlan()
-        refresh = Refresh(query.id, origin, time.time(), plan)
+        plan = query.plans.pop(0) if query.plans else Plan()
+        refresh = Refresh(query.id, origin, "QUEUED", time.time(), None, None, None, None, plan)
         query.refreshes.append(refresh)
         task = asyncio.create_task(self._live(query, refresh))
         self._tasks.add(task)
@@ -217,88 +166,74 @@ class SavedQueries:
         return refresh
 
     def cancel(self, query: Query) -> None:
-        """Ask whatever waits or runs to stop."""
         for refresh in query.unfinished:
-            refresh.leave.set()
+            refresh.stop()
 
     async def idle(self) -> None:
-        """Returns when no refresh waits or runs."""
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
     def status(self, query: Query) -> Json:
         """What the API shows: the newest refresh that has started, and while its word lags, that of the one before."""
-        started = query.started
-        shown: Refresh | None = started[-1] if started else None
-        word, updated = "COMPLETED", None
-        if shown is not None:
-            lags = time.time() < (shown.started_at or 0.0) + self._behaviour.query_word_lag
-            told = (started[-2] if len(started) > 1 else None) if lags else shown
-            if told is not None:
-                begun = told.started_at if self._behaviour.query_updates == "moves" else None
-                word, updated = told.status, told.finished_at or begun
-        if self._behaviour.query_updates == "absent":
-            updated = None
+        started, updates = query.started, self.behaviour.query_updates
+        begun = started[-1].started_at if started else None
+        if begun is not None and time.time() < begun + self.behaviour.query_word_lag:
+            started = started[:-1]
+        told = started[-1] if started else None
+        updated = None
+        if told is not None and updates != "absent":
+            updated = told.finished_at or (told.started_at if updates == "moves" else None)
         return {
             "queryId": query.id,
             "queryName": query.name,
             "scheduleSettings": query.schedule or {"type": "none"},
             "nextExecutionStartTime": None,
-            "status": word,
-            "lastExecutionStartTime": self._time(shown.started_at if shown else None),
+            "status": told.status if told is not None else "COMPLETED",
+            "lastExecutionStartTime": self._time(begun),
             "lastUpdateTime": self._time(updated),
         }
 
     def _time(self, moment: float | None) -> str | None:
-        return None if moment is None else written_time(moment + self._behaviour.clock_offset, "z")
+        return None if moment is None else written_time(moment + self.behaviour.clock_offset, "z")
 
     def _admit(self, query: Query) -> None:
         self.by_id[query.id] = query
         self._engine.saved_sql[query.id] = query.sql
         self._next_id = max(self._next_id, int(query.id) + 1)
 
-    # The life of a refresh
-
     async def _live(self, query: Query, refresh: Refresh) -> None:
         async with query.lane:
-            gap = self._behaviour.query_start_gap
+            gap = self.behaviour.query_start_gap
             if refresh.leave.is_set() or (gap and await set_within(refresh.leave, gap)):
                 return self._finish(query, refresh, "CANCELED")
             refresh.started_at, refresh.status = _later(query), "RUNNING"
             try:
-                done = await self._done(query, refresh)
+                status = await self._run(query, refresh)
             except ApiError as error:
-                return self._finish(query, refresh, "FAILED", str(error))
-            self._finish(
-                query, refresh, "COMPLETED" if done else "CANCELED", refresh.plan.fail if done else None
-            )
+                status, refresh.error = "FAILED", str(error)
+            self._finish(query, refresh, status)
 
-    async def _done(self, query: Query, refresh: Refresh) -> bool:
-        """Read, last as long as it shall, and keep what was read. False where it has to stop. Raises `ApiError`."""
+    async def _run(self, query: Query, refresh: Refresh) -> str:
+        """Read, last as long as it shall, and keep what was read. How it ends. Raises `ApiError`."""
         plan, result = refresh.plan, None
         if plan.fail is None:
             result = await self._engine.in_thread(queries.run, self._engine, query.sql, [], _PATIENCE, False)
-        duration = self._behaviour.execution_seconds if plan.duration is None else plan.duration
-        if duration and await set_within(refresh.leave, duration):
-            return False
-        if plan.hold:
-            await first_of(refresh.released, refresh.leave)
-        if refresh.leave.is_set():
-            return False
-        if result is not None:
-            columns = [(column.name, _kept_type(column.data_type)) for column in result.columns]
-            refresh.rows = len(result.rows)
-            await self._engine.in_thread(self._keep, query, columns, result.rows)
-            self._show(query, columns)
-        return True
+        seconds = self.behaviour.execution_seconds if plan.duration is None else plan.duration
+        if not await refresh.lasted(seconds):
+            return "CANCELED"
+        if result is None:
+            refresh.error = str(plan.fail)
+            return "FAILED"
+        columns = [(column.name, _kept_type(column.data_type)) for column in result.columns]
+        refresh.rows = len(result.rows)
+        await self._engine.in_thread(self._keep, query, columns, result.rows)
+        self._show(query, columns)
+        return "COMPLETED"
 
-    def _finish(self, query: Query, refresh: Refresh, status: str, error: str | None = None) -> None:
-        refresh.status, refresh.error = ("FAILED" if error is not None else status), error
-        refresh.finished_at = time.time()
+    def _finish(self, query: Query, refresh: Refresh, status: str) -> None:
+        refresh.status, refresh.finished_at = status, time.time()
         if query.id in self.by_id:
             self._save(query)
-
-    # The file
 
     def _show(self, query: Query, columns: Sequence[tuple[str, str]]) -> None:
         self._engine.snapshots[query.table] = Place(str(self._file), f"snapshot_{query.id}", tuple(columns))
@@ -312,9 +247,8 @@ class SavedQueries:
             connection.execute(f"CREATE TABLE {table} ({names})")
             kept = ([_kept(cell) for cell in row] for row in rows)
             connection.executemany(f"INSERT INTO {table} VALUES ({marks})", kept)
-            connection.execute(
-                "UPDATE peaka_query SET columns = ? WHERE id = ?", (json.dumps(columns), query.id)
-            )
+            shape = json.dumps(columns)
+            connection.execute("UPDATE peaka_query SET columns = ? WHERE id = ?", (shape, query.id))
 
     def _save(self, query: Query) -> None:
         with self._connected() as connection:
@@ -325,7 +259,6 @@ class SavedQueries:
 
     @contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        """A connection to the file, for one transaction."""
         with closing(sqlite3.connect(self._file, timeout=10)) as connection, connection:
             yield connection
 

@@ -84,12 +84,11 @@ class PeakaScript:
     def _cache(self, name: TableName, wanted: str | None) -> str:
         """The id of the table's cache, which is made and synced once where there is none."""
         known = self._sandbox.caches.get(str(name))
-        if known is not None and wanted not in (None, known):
+        if known is None:
+            database = self._sandbox.database(f"{name.catalog}.{name.schema}")
+            database.execute(f"CREATE TABLE IF NOT EXISTS {quoted(name.table)} (id INTEGER PRIMARY KEY)")
+            known = self._sandbox.create_cache(str(name), cache_id=wanted)
+            self._sandbox.wait_idle(cache=known)
+        if wanted not in (None, known):
             raise SandboxError(f"cache_id {wanted}: {name} is cached already, under the id {known}.")
-        if known is not None:
-            return known
-        database = self._sandbox.database(f"{name.catalog}.{name.schema}")
-        database.execute(f"CREATE TABLE IF NOT EXISTS {quoted(name.table)} (id INTEGER PRIMARY KEY)")
-        made = self._sandbox.create_cache(str(name), cache_id=wanted)
-        self._sandbox.wait_idle(cache=made)
-        return made
+        return known

@@ -6,33 +6,23 @@ for the result, so they may be called from any thread, and what they return is e
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, TypeVar
 
-from dagster_peaka.sandbox.app import PREFIX, Front, Operations
-from dagster_peaka.sandbox.behaviour import (
-    DEFAULT_PROFILE,
-    Behaviour,
-    Fault,
-    Mode,
-    Plan,
-    Profile,
-)
-from dagster_peaka.sandbox.caches import Cache, ExecutionRecord
+from dagster_peaka.sandbox.app import PREFIX, Front, Operations, RequestLog, RequestRecord, Sink
+from dagster_peaka.sandbox.behaviour import DEFAULT_PROFILE, MODES, Behaviour, Fault, Mode, Plan, Profile
+from dagster_peaka.sandbox.caches import Cache, ExecutionRecord, release
 from dagster_peaka.sandbox.errors import ApiError
 from dagster_peaka.sandbox.executions import Engine
 from dagster_peaka.sandbox.profiles import read_profile
-from dagster_peaka.sandbox.query_control import SandboxQueries
 from dagster_peaka.sandbox.query_operations import QueryOperations
-from dagster_peaka.sandbox.requests import RequestLog, RequestRecord, Sink
-from dagster_peaka.sandbox.saved_queries import SavedQueries
+from dagster_peaka.sandbox.saved_queries import Query, RefreshRecord, SavedQueries
 from dagster_peaka.sandbox.serving import Loop, Server
 from dagster_peaka.sandbox.sources import SandboxError, Sources, TableName
 from dagster_peaka.sandbox.store import Store, StoreFailed
-from dagster_peaka.sandbox.wire import Wire
+from dagster_peaka.sandbox.wire import Json, Wire
 
 T = TypeVar("T")
 ModeName = Literal["incremental", "full_refresh", "INCREMENTAL", "FULL_REFRESH"]
@@ -104,15 +94,11 @@ class PeakaSandbox:
         self.queries = SandboxQueries(lambda: self._saved_queries, self._loop)
         """Saved queries: what a test may see of them, and do to them."""
 
-    # Life
-
     def __enter__(self) -> "PeakaSandbox":
         self.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def start(self) -> None:
@@ -135,7 +121,6 @@ class PeakaSandbox:
         self._loop.wait(self._server.stop(keeps_port=False))
         self._loop.wait(self._saved_queries.close())
         self._loop.wait(self._engine.close())
-        self._operations.close()
         self._loop.close()
         while self._databases:
             self._databases.pop().close()
@@ -151,19 +136,16 @@ class PeakaSandbox:
             raise
         self._engine = Engine(self._sources, self._store, self.behaviour)
         for table, reason in self._failing.items():
-            self._engine.plans.add(table, Plan(times=None, fail=reason))
-        wire = Wire(self.project_id, self.project_name, self._sources, self.behaviour)
-        self._operations = Operations(self._engine, wire, self.behaviour)
-        self._saved_queries = SavedQueries(self._engine, self._store.path, self.behaviour)
-        query_operations = QueryOperations(self._saved_queries, self.behaviour)
+            self._engine.plans[table].append(Plan(times=None, fail=reason))
+        wire = Wire(self.project_id, self.project_name, self.behaviour)
+        operations = Operations(self._engine, wire)
+        self._saved_queries = SavedQueries(self._engine)
         self._front = Front(
-            [*self._operations.routes(), *query_operations.routes()],
-            self._engine.written,
+            self._engine,
+            [*operations.routes(), *QueryOperations(self._saved_queries).routes()],
             self._log,
-            self.behaviour,
             project_id=self.project_id,
             api_key=self.api_key,
-            cache_named=self._id_of,
             drop=self._server.drop,
         )
         self._loop.start()
@@ -172,15 +154,13 @@ class PeakaSandbox:
             self._loop.wait(self._engine.open())
             self._loop.call(self._saved_queries.open)
             for pattern in self._wanted:
-                self._loop.call(lambda pattern=pattern: _create_matching(self._engine, pattern))
+                self._loop.wait(_create_matching(self._engine, pattern))
             self._loop.wait(self._engine.written())
         except BaseException as error:
             self.close()
             if isinstance(error, StoreFailed):
                 raise SandboxError(f"store {self._store_path}: {error}") from None
             raise
-
-    # What can be seen
 
     @property
     def behaviour(self) -> Behaviour:
@@ -233,13 +213,11 @@ class PeakaSandbox:
         """
         waited_for = None if cache is None else self._loop.call(lambda: self._cache(cache))
         try:
-            self._loop.wait(asyncio.wait_for(self._engine.idle(waited_for), timeout))
+            self._loop.wait(self._engine.idle(waited_for), timeout)
         except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
             left = [e for e in self.executions(cache) if e.finished_at is None]
             said = ", ".join(f"{e.mode} {e.id} of cache {e.cache_id} ({e.status})" for e in left[:5])
             raise TimeoutError(f"{len(left)} executions are not finished after {timeout} s: {said}") from None
-
-    # What can be done to it
 
     def database(self, schema: str) -> sqlite3.Connection:
         """The database behind a schema, `catalog.schema`, to write to as its owner does: what a statement does counts
@@ -308,7 +286,7 @@ class PeakaSandbox:
 
     def release(self, cache: str) -> None:
         """Let the held executions of a cache go on."""
-        self._loop.call(lambda: self._cache(cache).release())
+        self._loop.call(lambda: release(self._cache(cache).active))
 
     def plan(
         self,
@@ -349,10 +327,8 @@ class PeakaSandbox:
             known = self._engine.caches.get(cache)
             name = known.name if known else TableName.parse(cache)
             if self._sources.file(name) is None:
-                raise KeyError(
-                    f"The sandbox has no cache {cache!r}, and no source that could have its table."
-                )
-            self._engine.plans.add(name, plan)
+                raise KeyError(f"The sandbox has no cache {cache!r}, and no source that could have it.")
+            self._engine.plans[name].append(plan)
 
         self._loop.call(add)
 
@@ -382,37 +358,93 @@ class PeakaSandbox:
         return fault
 
     def _cache(self, named: str) -> Cache:
-        found = self._engine.caches.get(self._id_of(named) or "")
+        found = self._engine.named(named)
         if found is None:
-            raise KeyError(
-                f"The sandbox has no cache {named!r}; it has {', '.join(map(str, self._engine.by_table))}."
-            )
+            known = ", ".join(map(str, self._engine.by_table))
+            raise KeyError(f"The sandbox has no cache {named!r}; it has {known}.")
         return found
 
-    def _id_of(self, named: str) -> str | None:
-        if named in self._engine.caches:
-            return named
-        return next((cache.id for name, cache in self._engine.by_table.items() if str(name) == named), None)
+
+class SandboxQueries:
+    """The saved queries of a sandbox, each by its name or its id. Safe to call from any thread.
+
+    Raises `KeyError` for a query that is not there.
+
+    Example: `sandbox.queries.create("report", 'SELECT count(*) AS n FROM "shop"."public"."orders"')`
+    """
+
+    def __init__(self, queries: Callable[[], SavedQueries], loop: Loop) -> None:
+        self._queries = queries
+        self._loop = loop
+
+    def create(self, name: str, sql: str, *, materialized: bool = True, schedule: Json | None = None) -> str:
+        """A new query, of which nothing is refreshed yet. `schedule` is Peaka's object. Returns its id.
+
+        Raises `ValueError` for a name that is taken.
+        """
+        made = self._loop.call(
+            lambda: self._queries().create(name, sql, materialized=materialized, schedule=schedule)
+        )
+        return made.id
+
+    def delete(self, query: str) -> None:
+        """Delete a query beside the API."""
+        self._loop.call(lambda: self._queries().delete(self._named(query)))
+
+    def refresh(self, query: str) -> None:
+        """Start a refresh beside the API, as others and schedules do."""
+        self._loop.call(lambda: self._queries().refresh(self._named(query), "stranger"))
+
+    def cancel(self, query: str) -> None:
+        """Cancel what waits or runs, beside the API."""
+        self._loop.call(lambda: self._queries().cancel(self._named(query)))
+
+    def plan(
+        self, query: str, *, duration: float | None = None, hold: bool = False, fail: str | None = None
+    ) -> None:
+        """Decide how the next refresh goes: its seconds, whether it waits for `release`, whether it fails."""
+        plan = Plan(duration=duration, hold=hold, fail=fail)
+        self._loop.call(lambda: self._named(query).plans.append(plan))
+
+    def release(self, query: str) -> None:
+        """Let the held refreshes of a query go on."""
+        self._loop.call(lambda: release(self._named(query).unfinished))
+
+    def refreshes(self, query: str) -> list[RefreshRecord]:
+        """The truth about all refreshes of a query, oldest first."""
+        return self._loop.call(lambda: [refresh.record() for refresh in self._named(query).refreshes])
+
+    def wait_idle(self, timeout: float = 30) -> None:
+        """Wait until no refresh waits or runs. Raises `TimeoutError` after `timeout` seconds."""
+        try:
+            self._loop.wait(self._queries().idle(), timeout)
+        except asyncio.TimeoutError:  # on Python 3.10 not yet the built-in one
+            raise TimeoutError(f"Refreshes of queries are not finished after {timeout} s.") from None
+
+    def _named(self, query: str) -> Query:
+        found = self._queries().named(query)
+        if found is None:
+            raise KeyError(f"The sandbox has no query {query!r}.")
+        return found
 
 
-def _create_matching(engine: Engine, pattern: str) -> None:
+async def _create_matching(engine: Engine, pattern: str) -> None:
     """The caches that a pattern names, but for those that there are. Raises `SandboxError`."""
     try:
         found = engine.sources.matching(pattern)
-    except sqlite3.Error as error:
-        raise SandboxError(f"cache {pattern}: the source cannot be read ({error}).") from None
-    if not found:
-        raise SandboxError(f"cache {pattern}: no table of the sources fits it.")
-    try:
         for name, table in found:
             if name not in engine.by_table:
-                engine.create_of(name, table, {})
+                await engine.create(name, {}, table=table)
+    except sqlite3.Error as error:
+        raise SandboxError(f"cache {pattern}: the source cannot be read ({error}).") from None
     except ApiError as error:
         raise SandboxError(f"cache {pattern}: {error}") from None
+    if not found:
+        raise SandboxError(f"cache {pattern}: no table of the sources fits it.")
 
 
 def _mode(name: ModeName) -> Mode:
-    mode: dict[str, Mode] = {"INCREMENTAL": "INCREMENTAL", "FULL_REFRESH": "FULL_REFRESH"}
-    if name.upper() not in mode:
-        raise ValueError(f"{name!r} is no mode: incremental or full_refresh.")
-    return mode[name.upper()]
+    for mode in MODES:
+        if name.upper() == mode:
+            return mode
+    raise ValueError(f"{name!r} is no mode: incremental or full_refresh.")

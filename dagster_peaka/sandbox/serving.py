@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from dagster_peaka.sandbox.app import Front
 from dagster_peaka.sandbox.sources import SandboxError
@@ -24,31 +23,25 @@ class Loop:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not closed."""
         return self._loop is not None
 
     def start(self) -> None:
-        """Begin to run."""
         self._loop = asyncio.new_event_loop()
         # A script that fails before its close() is to end all the same.
-        self._thread = threading.Thread(target=_run, args=(self._loop,), name="peaka-sandbox", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name="peaka-sandbox", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Returns when nothing runs any more."""
         assert self._loop is not None, "started before"
         loop, self._loop = self._loop, None
         loop.call_soon_threadsafe(loop.stop)
         self._thread.join()
+        loop.close()
 
-    def wait(self, doing: Awaitable[T]) -> T:
-        """The result of something that is done in the loop."""
+    def wait(self, doing: Awaitable[T], timeout: float | None = None) -> T:
+        """The result of something that is done in the loop. Raises `asyncio.TimeoutError` after `timeout` seconds."""
         assert self._loop is not None, "started before"
-
-        async def done() -> T:
-            return await doing
-
-        return asyncio.run_coroutine_threadsafe(done(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(doing, timeout), self._loop).result()
 
     def call(self, function: Callable[[], T]) -> T:
         """The result of a function called in the loop; at once where there is none any more."""
@@ -59,13 +52,6 @@ class Loop:
             return function()
 
         return self.wait(done())
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    loop.run_forever()
-    loop.run_until_complete(loop.shutdown_asyncgens())
-    loop.close()
 
 
 class Server:
@@ -81,12 +67,9 @@ class Server:
         self._host, self._port = host, port
         self._socket: socket.socket | None = None
         self._serving: tuple[Front, uvicorn.Server, asyncio.Task[None]] | None = None
-        self._open: dict[tuple[str, int], asyncio.Transport] = {}
-        """The connections by their client's address."""
 
     @property
     def address(self) -> str:
-        """Where it is, such as `http://127.0.0.1:8765`."""
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
     def bind(self) -> None:
@@ -107,7 +90,6 @@ class Server:
         self._socket, self._port = bound, bound.getsockname()[1]
 
     def close(self) -> None:
-        """Give the port back."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -120,10 +102,9 @@ class Server:
         front.away.clear()
         config = uvicorn.Config(
             front,
-            http=self._protocol(),
+            http="h11",
             ws="none",
             lifespan="off",
-            interface="asgi3",
             log_config=None,
             access_log=False,
             proxy_headers=False,
@@ -144,8 +125,8 @@ class Server:
         front.away.set()
         for listening in server.servers:
             listening.close()
-        for transport in list(self._open.values()):
-            transport.abort()
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
         server.should_exit = True
         await serving
         if keeps_port:
@@ -153,21 +134,8 @@ class Server:
 
     def drop(self, client: tuple[str, int]) -> None:
         """Break one connection, whatever is under way on it."""
-        if transport := self._open.get((client[0], client[1])):
-            transport.abort()
-
-    def _protocol(self) -> type[asyncio.Protocol]:
-        """Uvicorn's HTTP protocol, which notes its connections here."""
-        connections = self._open
-
-        class Noted(H11Protocol):
-            def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-                self.peer: tuple[str, int] = transport.get_extra_info("peername")[:2]
-                connections[self.peer] = transport
-                super().connection_made(transport)
-
-            def connection_lost(self, exc: Exception | None) -> None:
-                connections.pop(self.peer, None)
-                super().connection_lost(exc)
-
-        return Noted
+        if self._serving is None:
+            return
+        for connection in list(self._serving[1].server_state.connections):
+            if connection.transport.get_extra_info("peername")[:2] == tuple(client):
+                connection.transport.abort()

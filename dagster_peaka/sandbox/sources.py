@@ -83,6 +83,7 @@ class Table:
 
 _LOCK_PATIENCE = 5
 """Seconds for which a description waits for a source that its writer locks."""
+_INDEXES = 'SELECT name, "unique", origin, partial FROM pragma_index_list(?, ?)'
 _EXACT = {
     "boolean": "boolean",
     "bool": "boolean",
@@ -118,12 +119,10 @@ def affinity(declared: str) -> str:
 
 
 def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def read_only(path: Path) -> str:
-    """The URI that opens a database file for reading only."""
     return f"{path.resolve().as_uri()}?mode=ro"
 
 
@@ -131,8 +130,7 @@ def _rows(connection: sqlite3.Connection, sql: str, *values: str) -> list[tuple[
     return connection.execute(sql, values).fetchall()
 
 
-def is_locked(error: sqlite3.OperationalError) -> bool:
-    """Whether a statement failed only because another connection writes."""
+def is_locked(error: Exception) -> bool:
     return "locked" in str(error)
 
 
@@ -157,12 +155,9 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         if kind != "view" or is_locked(error):
             raise
         return Table(name, kind, ())  # a view of a table that is gone
-    indexes = _rows(
-        connection, 'SELECT name, "unique", origin, partial FROM pragma_index_list(?, ?)', name, schema
-    )
     unique: set[str] = set()
     key: tuple[tuple[str, str], ...] = ()
-    for index, is_unique, origin, partial in indexes:
+    for index, is_unique, origin, partial in _rows(connection, _INDEXES, name, schema):
         parts = _rows(connection, "SELECT name, coll FROM pragma_index_xinfo(?, ?) WHERE key", index, schema)
         if origin == "pk":
             key = tuple((part, collation) for part, collation in parts)
@@ -177,9 +172,7 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         for row in info
     )
     taken = {column.name.lower() for column in columns}
-    rowids = (
-        [] if kind == "view" or without_rowid else [n for n in ("rowid", "_rowid_", "oid") if n not in taken]
-    )
+    free = [word for word in ("rowid", "_rowid_", "oid") if word not in taken]
     required = {column.name for column in columns if column.not_null}
     return Table(
         name=name,
@@ -187,12 +180,10 @@ def describe(connection: sqlite3.Connection, name: str, schema: str = "main") ->
         columns=columns,
         key=key,
         key_is_rowid=key_is_rowid,
-        key_may_be_null=not (
-            key_is_rowid or without_rowid or strict or required >= {part for part, _ in key}
-        ),
+        key_may_be_null=not (key_is_rowid or without_rowid or strict or required.issuperset(dict(key))),
         collates="collate" in (sql or "").lower(),
         strict=bool(strict),
-        rowid=rowids[0] if rowids else None,
+        rowid=free[0] if free and kind == "table" and not without_rowid else None,
     )
 
 
@@ -203,15 +194,19 @@ class Sources:
     """
 
     def __init__(self, sources: Mapping[str, Mapping[str, str | Path] | str | Path]) -> None:
-        self._files: dict[str, dict[str, Path]] = {}
-        self.ids: dict[str, str] = {}
-        """Each catalog's id: the same in every sandbox, and as large as Peaka's."""
-        self.names: dict[str, str] = {}
+        self._files: dict[str, dict[str, Path]] = {catalog: {} for catalog in sources}
         for catalog, schemas in sources.items():
             given = {"main": schemas} if isinstance(schemas, (str, Path)) else schemas
-            self._name(catalog, {})
             for schema, file in given.items():
                 self._add(catalog, schema, Path(file))
+
+    @property
+    def catalogs(self) -> list[str]:
+        return list(self._files)
+
+    def named(self, number: str) -> str | None:
+        """The catalog that has an id."""
+        return next((catalog for catalog in self._files if catalog_id(catalog) == number), None)
 
     def make(self, folder: Path, catalog: str, schema: str) -> Path:
         """A schema's file; an empty one in `folder` where there is no such schema yet. Raises `SandboxError`."""
@@ -234,20 +229,13 @@ class Sources:
 
     def _add(self, catalog: str, schema: str, file: Path) -> None:
         _check(catalog, schema, file)
-        self._name(catalog, {**self._files.get(catalog, {}), schema: file})
-
-    def _name(self, catalog: str, files: dict[str, Path]) -> None:
-        # New dictionaries, because threads may be walking through the old ones.
-        number = catalog_id(catalog)
-        self._files = {**self._files, catalog: files}
-        self.ids, self.names = {**self.ids, catalog: number}, {**self.names, number: catalog}
+        # A new dictionary, because threads may be walking through the old one.
+        self._files = {**self._files, catalog: {**self._files.get(catalog, {}), schema: file}}
 
     def schemas(self, catalog: str) -> list[str]:
-        """The schemas of a catalog, or none where it is unknown."""
         return list(self._files.get(catalog, ()))
 
     def file(self, name: TableName) -> Path | None:
-        """The file that holds a table, should it exist."""
         return self._files.get(name.catalog, {}).get(name.schema)
 
     def table(self, name: TableName) -> Table | None:
@@ -261,9 +249,8 @@ class Sources:
     def tables(self, catalog: str, schema: str) -> list[Table]:
         """All tables and views of a schema, by name. Raises `sqlite3.Error` where its file cannot be read."""
         with closing(_open(self._files[catalog][schema])) as connection:
-            names = _rows(
-                connection, "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
-            )
+            listed = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name"
+            names = _rows(connection, listed)
             return [table for (name,) in names if (table := describe(connection, name)) is not None]
 
     def matching(self, pattern: str) -> list[tuple[TableName, Table]]:
@@ -284,9 +271,8 @@ class Sources:
 
 def catalog_id(catalog: str) -> str:
     """An id made from the name: 18 digits, above 2^53 like Peaka's, so that no float can carry it."""
-    return str(
-        5 * 10**17 + int.from_bytes(hashlib.sha256(catalog.encode()).digest()[:8], "big") % (4 * 10**17)
-    )
+    digest = int.from_bytes(hashlib.sha256(catalog.encode()).digest()[:8], "big")
+    return str(5 * 10**17 + digest % (4 * 10**17))
 
 
 def _open(file: Path) -> sqlite3.Connection:
@@ -296,9 +282,7 @@ def _open(file: Path) -> sqlite3.Connection:
 def _check_names(where: str, catalog: str, schema: str) -> None:
     for name in (catalog, schema):
         if not name or "." in name or not name.isprintable():
-            raise SandboxError(
-                f"{where}: {name!a} cannot be a catalog or schema, it must be a word without dots."
-            )
+            raise SandboxError(f"{where}: {name!a} cannot be a catalog or schema: a word without dots.")
     if catalog == "peaka":
         raise SandboxError(f"{where}: every project has catalogs named peaka already, choose another name.")
 

@@ -6,17 +6,15 @@ out about another by waiting for SQLite's lock. Readers (queries) need nothing: 
 
 import json
 import re
-import shutil
 import sqlite3
-import tempfile
 import threading
 import uuid
-import weakref
 from collections import Counter
 from collections.abc import Generator, Iterable
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dagster_peaka.sandbox.sources import SandboxError, is_locked, quoted
@@ -54,25 +52,18 @@ class Counts:
     cached: int = 0
 
 
-@dataclass(frozen=True)
-class SavedExecution:
-    """An execution as the store keeps it: `body` is the owner's JSON object."""
+Row = tuple[Any, ...]
 
-    id: str
-    cache_id: str
-    sequence: int
-    body: dict[str, Any]
-    finished: bool
-    counts: Counts
+
+def remember_shape(connection: sqlite3.Connection, cache_id: str, shape: Any) -> None:
+    connection.execute("INSERT OR REPLACE INTO peaka_copy VALUES (?, ?)", (cache_id, json.dumps(shape)))
 
 
 def copy_name(cache_id: str) -> str:
-    """The table that holds a cache's copy."""
     return f"copy_{_part_of_name(cache_id)}"
 
 
 def aside_name(cache_id: str) -> str:
-    """The table in which a full refresh builds the copy's successor."""
     return f"aside_{_part_of_name(cache_id)}"
 
 
@@ -96,10 +87,10 @@ class Store:
 
     def __init__(self, path: str | Path | None) -> None:
         self.kept = path is not None
-        self._folder = None if path is not None else tempfile.mkdtemp(prefix="peaka-sandbox-")
-        if self._folder is not None:  # at the end of a process that does not close it, too
-            self._remove = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-        self.path = Path(path) if path is not None else Path(self._folder or "", "store.db")
+        if path is None:
+            self._folder = TemporaryDirectory(prefix="peaka-sandbox-", ignore_cleanup_errors=True)
+            path = Path(self._folder.name, "store.db")
+        self.path = Path(path)
         self.sources = self.path.with_name(f"{self.path.name}-sources")
         """The folder of the databases that the sandbox has made itself."""
         self.writing = threading.Lock()
@@ -112,14 +103,12 @@ class Store:
             self._keep = self.connect()
             self._open.append(self._keep)
             self._prepare()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, SandboxError) as error:
             self.close()
-            raise SandboxError(
-                f"store {self.path}: it cannot be used as the sandbox's store ({error})."
-            ) from None
-        except SandboxError:
-            self.close()
-            raise
+            if isinstance(error, SandboxError):
+                raise
+            said = f"store {self.path}: it cannot be used as the sandbox's store ({error})."
+            raise SandboxError(said) from None
 
     def _claim(self) -> None:
         """Hold a lock beside the store for as long as it is open; it goes with the process, however that ends."""
@@ -137,9 +126,7 @@ class Store:
         (layout,) = self._keep.execute("PRAGMA user_version").fetchone()
         (tables,) = self._keep.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if layout not in (0, _LAYOUT) or (layout == 0 and tables):
-            raise SandboxError(
-                f"store {self.path}: this file is something else, name another one or remove it."
-            )
+            raise SandboxError(f"store {self.path}: this is something else, name another or remove it.")
         self._keep.executescript(f"PRAGMA journal_mode = WAL; {_TABLES} PRAGMA user_version = {_LAYOUT};")
         self._sweep()
 
@@ -169,61 +156,58 @@ class Store:
                     ) from None
                 raise
 
+    @contextmanager
+    def writes(self) -> Generator[sqlite3.Connection]:
+        with closing(self.connect()) as connection, self.transaction(connection):
+            yield connection
+
     def changed(self, cache_id: str) -> None:
-        """Note that a copy's rows have changed, once that is committed."""
         self._changes[cache_id] += 1
 
     def version(self, cache_id: str) -> str:
         """What tells a copy's rows, as they are now, from all that any copy has ever held."""
         return f"{self._token} {cache_id} {self._changes[cache_id]}"
 
-    def load(self) -> tuple[list[dict[str, Any]], list[SavedExecution], dict[str, dict[str, Any]]]:
-        """Caches and executions, each in the order of their creation, and the shapes of the copies."""
-        caches = [
-            json.loads(body) for (body,) in self._keep.execute("SELECT body FROM peaka_cache ORDER BY number")
-        ]
-        executions = [
-            SavedExecution(
-                execution_id, cache_id, sequence, json.loads(body), bool(finished), Counts(*counts)
-            )
-            for execution_id, cache_id, sequence, body, finished, *counts in self._keep.execute(
-                "SELECT * FROM peaka_execution ORDER BY sequence"
-            )
-        ]
-        shapes = {
-            cache_id: json.loads(shape) for cache_id, shape in self._keep.execute("SELECT * FROM peaka_copy")
-        }
-        return caches, executions, shapes
+    def load(self) -> tuple[list[str], list[Row], dict[str, str]]:
+        """The bodies of caches and the rows of executions, each in the order of their creation, and the shapes of the
+        copies by their caches.
+        """
+        select = self._keep.execute
+        caches = [body for (body,) in select("SELECT body FROM peaka_cache ORDER BY number")]
+        executions = select("SELECT * FROM peaka_execution ORDER BY sequence").fetchall()
+        return caches, executions, dict(select("SELECT * FROM peaka_copy"))
 
-    def save(
-        self, caches: dict[str, dict[str, Any]], executions: Iterable[SavedExecution], removed: Iterable[str]
-    ) -> None:
-        """Write caches and executions down, and forget executions by id. Does nothing for a temporary store."""
-        if not self.kept:
-            return
-        with closing(self.connect()) as connection, self.transaction(connection):
+    def save(self, caches: Iterable[Row], executions: Iterable[Row], removed: Iterable[str]) -> None:
+        with self.writes() as connection:
             connection.executemany(
                 "INSERT INTO peaka_cache (id, body) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
-                [(cache_id, json.dumps(body)) for cache_id, body in caches.items()],
+                caches,
             )
-            connection.executemany(
-                _SAVE_EXECUTION,
-                [
-                    (e.id, e.cache_id, e.sequence, json.dumps(e.body), e.finished, *vars(e.counts).values())
-                    for e in executions
-                ],
-            )
+            connection.executemany(_SAVE_EXECUTION, executions)
             connection.executemany("DELETE FROM peaka_execution WHERE id = ?", [(gone,) for gone in removed])
+
+    def swap(self, cache_id: str, shape: Any) -> None:
+        """Put what was built aside in the copy's place, at once."""
+        copy = quoted(copy_name(cache_id))
+        with self.writes() as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {copy}")
+            connection.execute(f"ALTER TABLE {quoted(aside_name(cache_id))} RENAME TO {copy}")
+            remember_shape(connection, cache_id, shape)
+        self.changed(cache_id)
+
+    def discard(self, cache_id: str) -> None:
+        with self.writes() as connection:
+            connection.execute(f"DROP TABLE IF EXISTS {quoted(aside_name(cache_id))}")
 
     def forget(self, cache_id: str) -> None:
         """Forget a cache and its executions, so that they do not come back."""
-        with closing(self.connect()) as connection, self.transaction(connection):
+        with self.writes() as connection:
             for table, column in (("cache", "id"), ("copy", "cache_id"), ("execution", "cache_id")):
                 connection.execute(f"DELETE FROM peaka_{table} WHERE {column} = ?", (cache_id,))
 
     def drop(self, cache_id: str) -> None:
         """Drop the copy of a cache that is forgotten, and what was built to become it."""
-        with closing(self.connect()) as connection, self.transaction(connection):
+        with self.writes() as connection:
             for name in (copy_name(cache_id), aside_name(cache_id)):
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(name)}")
             connection.execute("DELETE FROM peaka_copy WHERE cache_id = ?", (cache_id,))
@@ -244,8 +228,7 @@ class Store:
         self._keep.execute("DELETE FROM peaka_copy WHERE cache_id NOT IN (SELECT id FROM peaka_cache)")
 
     def close(self) -> None:
-        """Close the file; a temporary one is removed."""
         while self._open:
             self._open.pop().close()
-        if self._folder is not None:
-            self._remove()
+        if not self.kept:
+            self._folder.cleanup()

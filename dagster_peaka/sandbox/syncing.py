@@ -1,111 +1,141 @@
-"""Copying on behalf of executions: a few at a time, each with a copier of its own, step by step in threads."""
+"""What executions want of the store: their copying, a few at a time and step by step in threads, and to be remembered.
+
+Changes are noted at once, and written together by whoever has to be sure of one of them.
+"""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from dagster_peaka.sandbox.behaviour import Behaviour
 from dagster_peaka.sandbox.caches import Cache, Execution
-from dagster_peaka.sandbox.copying import Copier, CopyError, Job, Steps
-from dagster_peaka.sandbox.saving import Saver
+from dagster_peaka.sandbox.copying import Connection, Copier, CopyError, Delta, Rebuild, shape_of
 from dagster_peaka.sandbox.sources import Sources, Table
-from dagster_peaka.sandbox.store import Counts, Store
+from dagster_peaka.sandbox.store import Store, StoreFailed
 
 _AT_ONCE = 8
 
 
-class Copying:
-    """The copying of all executions. `in_thread` runs what blocks."""
+class Saver:
+    """What the store has yet to be told of caches and executions. `caches` are those that there are now: whatever
+    belongs to another is forgotten. `in_thread` runs what blocks.
+    """
 
     def __init__(
-        self,
-        sources: Sources,
-        store: Store,
-        behaviour: Behaviour,
-        saver: Saver,
-        in_thread: Callable[..., Awaitable[Any]],
+        self, store: Store, caches: Mapping[str, Cache], in_thread: Callable[..., Awaitable[Any]]
     ) -> None:
-        self._sources, self._store, self._behaviour = sources, store, behaviour
-        self._saver, self._in_thread = saver, in_thread
-        self._copiers: list[Copier] = []
+        self.lock = asyncio.Lock()
+        """Held while the store is told."""
+        self.store, self._known, self.in_thread = store, caches, in_thread
+        self._noted: dict[Cache | Execution, None] = {}  # in their order
+        self._expired: set[str] = set()
+
+    def note(self, changed: Cache | Execution) -> None:
+        self._noted[changed] = None
+
+    def note_expired(self, execution: Execution) -> None:
+        self._noted.pop(execution, None)
+        self._expired.add(execution.id)
+
+    async def written(self) -> None:
+        """Returns once the store holds all that was noted so far. Raises `StoreFailed`; the next call tries again."""
+        async with self.lock:
+            noted, self._noted = self._noted, {}
+            expired, self._expired = self._expired, set()
+            caches = [each for each in noted if isinstance(each, Cache) and each.id in self._known]
+            executions = [e for e in noted if isinstance(e, Execution) and e.cache_id in self._known]
+            if not (self.store.kept and (caches or executions or expired)):
+                return
+            try:
+                rows = [each.saved() for each in caches], [each.saved() for each in executions]
+                await self.in_thread(self.store.save, *rows, expired)
+            except StoreFailed:
+                self._noted = noted | self._noted
+                self._expired |= expired
+                raise
+
+
+class Copying:
+    """The copying of all executions."""
+
+    def __init__(self, sources: Sources, behaviour: Behaviour, saver: Saver) -> None:
+        self._sources, self._behaviour, self._saver = sources, behaviour, saver
+        self._store, self._in_thread = saver.store, saver.in_thread
+        self._connections: list[Connection] = []
         self._seats = asyncio.Semaphore(_AT_ONCE)
 
     def close(self) -> None:
-        """Give all connections back."""
-        for copier in self._copiers:
-            copier.close()
+        for connection in self._connections:
+            connection.db.close()
 
     async def sync(self, cache: Cache, execution: Execution) -> bool:
         """Copy. False where it has to stop before its end: then an incremental keeps what it has applied."""
-        file = self._sources.file(cache.name)
-        if file is None:
-            raise CopyError(
-                f"The sandbox was started without the source {cache.name.catalog}.{cache.name.schema}."
-            )
-        job = Job(file, cache.name.table, cache.id, execution.id)
+        source = self._sources.file(cache.name)
+        if source is None:
+            catalog, schema, _ = cache.name
+            raise CopyError(f"The sandbox was started without the source {catalog}.{schema}.")
         if execution.mode == "INCREMENTAL":
             async with cache.copying:
-                await self._copy(
-                    cache, execution, job, lambda copier: copier.incremental(job, execution.counts)
-                )
+                await self._copy(Delta, source, cache, execution)
                 cache.deltas += 1
             return await execution.last(self._behaviour)
         deltas = cache.deltas
         async with cache.copying:
-            await self._copy(cache, execution, job, lambda copier: copier.full_refresh(job))
+            table = await self._copy(Rebuild, source, cache, execution)
         done = await execution.last(self._behaviour)
-        async with cache.copying, self._seats:
-            copier = self._take_copier()
-            try:
-                await self._in_thread(copier.swap if done else copier.discard, job)
-                if done and deltas != cache.deltas:  # an incremental beside it has read what this one has not
-                    await self._in_thread(_exhaust, copier.incremental(job, Counts()))
-            finally:
-                self._copiers.append(copier)
-        if done:
-            self._note_columns(cache, job.found)
-        return done
+        async with cache.copying:
+            if not done or table is None:
+                await self._in_thread(self._store.discard, cache.id)
+                return False
+            await self._in_thread(self._store.swap, cache.id, shape_of(table))
+            self._note_columns(cache, table)
+            if deltas != cache.deltas:  # an incremental beside it has read what this one has not
+                async with self._connection() as connection:
+                    delta = Delta(self._store, connection, source, cache, execution)
+                    await self._in_thread(_to_its_end, delta)
+        return True
 
     async def _copy(
-        self, cache: Cache, execution: Execution, job: Job, begin: Callable[[Copier], Steps[None]]
-    ) -> None:
-        async with self._seats:
-            if execution.leave.is_set():
-                return
-            copier = execution.copier = self._take_copier()
-            steps = begin(copier)
+        self, kind: type[Copier], source: Path, cache: Cache, execution: Execution
+    ) -> Table | None:
+        """The table as it was copied. None where the execution had to stop before."""
+        async with self._connection() as connection:
+            copier = kind(self._store, connection, source, cache, execution)
+            execution.interrupt = connection.db.interrupt
             try:
-                while not execution.leave.is_set():
-                    counts = await self._in_thread(_step, steps)
-                    if execution.mode == "INCREMENTAL" and job.found is not None:
-                        self._note_columns(cache, job.found)
-                    if counts is None:
-                        return
-                    execution.counts, execution.updated_at = counts, time.time()
+                more = True
+                while more and not execution.leave.is_set():
+                    more = await self._in_thread(copier.step)
+                    if kind is Delta and copier.table is not None:
+                        self._note_columns(cache, copier.table)
+                    execution.counts, execution.updated_at = copier.counts, time.time()
+                return None if more else copier.table
             except CopyError:
                 if not execution.leave.is_set():  # interrupted, because it has to stop
                     raise
+                return None
             finally:
-                execution.copier = None
-                await self._in_thread(steps.close)
-                self._copiers.append(copier)
+                execution.interrupt = None
 
-    def _note_columns(self, cache: Cache, table: Table | None) -> None:
-        if table is not None:
-            cache.copied = tuple((column.name, column.trino_type) for column in table.columns)
-            if cache.modes != table.modes:
-                cache.modes = table.modes
-                self._saver.note(cache)
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[Connection]:
+        async with self._seats:
+            connection = self._connections.pop() if self._connections else Connection(self._store)
+            try:
+                yield connection
+            finally:
+                self._connections.append(connection)
 
-    def _take_copier(self) -> Copier:
-        return self._copiers.pop() if self._copiers else Copier(self._store)
+    def _note_columns(self, cache: Cache, table: Table) -> None:
+        cache.copied = tuple((column.name, column.trino_type) for column in table.columns)
+        if cache.modes != table.modes:
+            cache.modes = table.modes
+            self._saver.note(cache)
 
 
-def _step(steps: Steps[None]) -> Counts | None:
-    return next(steps, None)
-
-
-def _exhaust(steps: Steps[None]) -> None:
-    for _ in steps:
+def _to_its_end(copier: Copier) -> None:
+    while copier.step():
         pass

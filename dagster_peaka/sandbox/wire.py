@@ -7,7 +7,7 @@ from typing import Any
 
 from dagster_peaka.sandbox.behaviour import Behaviour, Mode
 from dagster_peaka.sandbox.caches import RETENTION, Cache, Execution
-from dagster_peaka.sandbox.sources import Column, Sources, Table, TableName, catalog_id
+from dagster_peaka.sandbox.sources import Column, Table, TableName, catalog_id
 
 Json = dict[str, Any]
 
@@ -29,81 +29,51 @@ _ELSEWHERE = timezone(timedelta(hours=2))
 class Wire:
     """Turns what the engine knows into answers, for one project."""
 
-    def __init__(self, project_id: str, project_name: str, sources: Sources, behaviour: Behaviour) -> None:
+    def __init__(self, project_id: str, project_name: str, behaviour: Behaviour) -> None:
         self._project_id, self._project_name = project_id, project_name
-        self._sources = sources
         self._behaviour = behaviour
 
     def catalog_id(self, catalog: str) -> str | int:
-        """A catalog's id."""
-        number = self._sources.ids.get(catalog) or catalog_id(catalog)
-        return int(number) if self._behaviour.ids_as_numbers else number
+        return int(catalog_id(catalog)) if self._behaviour.ids_as_numbers else catalog_id(catalog)
 
     def info(self) -> Json:
-        """The project that a key belongs to."""
-        return self._extended({"projectId": self._project_id, "projectName": self._project_name})
+        return self._shown(projectId=self._project_id, projectName=self._project_name)
 
     def catalog(self, name: str, kind: str, number: str, connection: str | None) -> Json:
-        """An entry of List Catalogs."""
-        answer: Json = {
-            "id": int(number) if self._behaviour.ids_as_numbers else number,
-            "name": name,
-            "displayName": name,
-            "catalogType": kind,
-        }
-        if connection is not None:
-            answer["connectionId"] = connection
-        return self._extended(answer)
+        shown_id = int(number) if self._behaviour.ids_as_numbers else number
+        connected = {} if connection is None else {"connectionId": connection}
+        return self._shown(id=shown_id, name=name, displayName=name, catalogType=kind, **connected)
 
     def schema(self, catalog: str, schema: str) -> Json:
-        """An entry of List Schemas."""
-        return self._extended(
-            {"catalogId": self.catalog_id(catalog), "catalogName": catalog, "schemaName": schema}
-        )
+        return self._shown(catalogId=self.catalog_id(catalog), catalogName=catalog, schemaName=schema)
 
     def table(self, name: TableName, table: Table, is_cached: bool) -> Json:
-        """An entry of List Tables."""
-        answer = {
-            **self.schema(name.catalog, name.schema),
-            "tableName": table.name,
-            "isDynamicTable": False,
-            **self.caching(table, is_cached),
-        }
-        return self._extended(answer)
+        within, caching = self.schema(name.catalog, name.schema), self.caching(table, is_cached)
+        return {**within, "tableName": table.name, "isDynamicTable": False, **caching}
 
     def caching(self, table: Table, is_cached: bool) -> Json:
-        """The answer of `isCached`."""
-        answer: Json = {
-            "isCached": is_cached,
-            "isCacheable": bool(table.modes),
-            "supportedCacheTypes": list(table.modes),
-        }
-        return self._extended(answer)
+        modes = list(table.modes)
+        return self._shown(isCached=is_cached, isCacheable=bool(modes), supportedCacheTypes=modes)
 
     def column(self, column: Column) -> Json:
-        """An entry of List Columns."""
-        answer: Json = {
-            "name": column.name,
-            "dataType": column.trino_type,
-            "displayName": column.name,
-            "isNotNull": column.not_null,
-            "isUnique": column.unique,
-        }
-        if column.default is not None:
-            answer["defaultValue"] = column.default
-        return self._extended(answer)
+        default = {} if column.default is None else {"defaultValue": column.default}
+        return self._shown(
+            name=column.name,
+            dataType=column.trino_type,
+            displayName=column.name,
+            isNotNull=column.not_null,
+            isUnique=column.unique,
+            **default,
+        )
 
     def cache(self, cache: Cache) -> Json:
-        """A cache's settings."""
-        answer: Json = {"id": cache.id, **self._table_of(cache)}
-        for mode, schedule in cache.schedules.items():
-            answer[SCHEDULE_FIELDS[mode]] = self._extended(
-                {"type": "BASIC", "expression": schedule.expression}
-            )
-        return self._extended(answer)
+        schedules = {
+            SCHEDULE_FIELDS[mode]: self._shown(type="BASIC", expression=schedule.expression)
+            for mode, schedule in cache.schedules.items()
+        }
+        return self._shown(id=cache.id, **self._table_of(cache), **schedules)
 
     def visible(self, cache: Cache) -> list[Execution]:
-        """What may be seen of a cache's executions now, oldest first."""
         now, hide_queued = time.time(), self._behaviour.hide_queued
         return [
             e
@@ -120,7 +90,6 @@ class Wire:
         return [self.execution(execution) for execution in lately[offset : offset + limit]]
 
     def status(self, cache: Cache, logs: bool = True) -> Json:
-        """A cache's status, from the executions that may be seen of it."""
         visible = self.visible(cache)
         overall = "RUNNING" if self._behaviour.status_ahead and cache.active else _overall(visible)
         answer: Json = {"id": cache.id, "status": self._status(overall), **self._table_of(cache)}
@@ -130,10 +99,9 @@ class Wire:
         if logs:
             entries = [entry for execution in visible[-_LOGGED:] for entry in self._log(execution)]
             answer["cacheActionLogs"] = entries[-_LOGGED:]
-        return self._extended(answer)
+        return self._shown(**answer)
 
     def execution(self, execution: Execution) -> Json:
-        """One execution, as status and history show it."""
         behaviour = self._behaviour
         answer: Json = {"id": execution.id, "status": self._status(shown_status(execution, behaviour))}
         if behaviour.mode_spelling != "absent":
@@ -152,11 +120,11 @@ class Wire:
                 answer[name] = None
             elif moment is not None and behaviour.timestamps != "absent":
                 answer[name] = self._time(moment)
-        return self._extended(answer)
+        return self._shown(**answer)
 
     def triggered(self, mode: Mode) -> Json:
         """The opaque answer to a trigger. Peaka's document wants an object of objects."""
-        return self._extended({"result": {"status": "STARTED", "message": f"{mode} sync requested."}})
+        return self._shown(result={"status": "STARTED", "message": f"{mode} sync requested."})
 
     def _progress(self, execution: Execution) -> Json:
         counts = execution.counts
@@ -166,13 +134,11 @@ class Wire:
             cached = counts.inserted + counts.updated + counts.deleted
         elif self._behaviour.cached_records == "reported" and execution.plan.total is None:
             cached = inserted + updated
-        return self._extended(
-            {
-                "numberOfCachedRecords": min(cached, _INT32),
-                "numberOfInsertedRecords": min(inserted, _INT32),
-                "numberOfUpdatedRecords": min(updated, _INT32),
-                "numberOfDeletedRecords": min(deleted, _INT32),
-            }
+        return self._shown(
+            numberOfCachedRecords=min(cached, _INT32),
+            numberOfInsertedRecords=min(inserted, _INT32),
+            numberOfUpdatedRecords=min(updated, _INT32),
+            numberOfDeletedRecords=min(deleted, _INT32),
         )
 
     def _reported(self, execution: Execution) -> tuple[int, int, int]:
@@ -216,9 +182,8 @@ class Wire:
         }
 
     def _status(self, status: str) -> str:
-        return {"upper": status.upper(), "lower": status.lower(), "title": status.title()}[
-            self._behaviour.status_case
-        ]
+        case = {"upper": str.upper, "lower": str.lower, "title": str.title}[self._behaviour.status_case]
+        return case(status)
 
     def _mode(self, mode: Mode) -> str:
         return {"upper": mode, "lower": mode.lower(), "kebab": mode.lower().replace("_", "-")}[
@@ -228,25 +193,22 @@ class Wire:
     def _time(self, moment: float) -> str:
         return written_time(moment + self._behaviour.clock_offset, self._behaviour.timestamps)
 
-    def _extended(self, answer: Json) -> Json:
+    def _shown(self, **answer: Any) -> Json:
         if self._behaviour.extra_fields:
             answer["somethingNew"] = {"reason": "fields may be added at any time", "values": [1, None, "two"]}
         return answer
 
 
-@lru_cache(
-    maxsize=50_000
-)  # a listing of 1,000 caches writes 10,000 times, nearly all of them again and again
+# A listing of 1,000 caches writes 10,000 times, nearly all of them again and again.
+@lru_cache(maxsize=50_000)
 def written_time(moment: float, style: str) -> str:
     """A moment in epoch seconds as `Behaviour.timestamps` wants it: `2013-01-01T00:00:00.000Z`."""
     when = datetime.fromtimestamp(moment, _ELSEWHERE if style == "offset" else timezone.utc)
-    return when.isoformat(timespec="seconds" if style == "no_fraction" else "milliseconds").replace(
-        "+00:00", "Z"
-    )
+    written = when.isoformat(timespec="seconds" if style == "no_fraction" else "milliseconds")
+    return written.replace("+00:00", "Z")
 
 
 def shown_status(execution: Execution, behaviour: Behaviour) -> str:
-    """The status that an execution shows, before its letter case."""
     plan = execution.plan
     if execution.status == "QUEUED":
         return behaviour.queued_status

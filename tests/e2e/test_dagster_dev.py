@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from dagster_peaka.sandbox.requests import RequestRecord
+from dagster_peaka.sandbox import RequestRecord
 from flights.database import TABLES
 from tests.e2e.serving import THRICE, Served
 from tests.graphql import GraphQL, Materialization, Tick, until
