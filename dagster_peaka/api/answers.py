@@ -233,7 +233,7 @@ def _advice(status: int) -> tuple[type[PeakaApiError], str]:
         )
     if status == 404:
         return PeakaNotFoundError, (
-            "Peaka knows no such thing in project {project}: {subject}. Check the id or name, and project_id."
+            "Peaka could not find {subject} (project {project}). Check the id or name, and project_id."
         )
     if status == 429:
         return PeakaRateLimitError, (

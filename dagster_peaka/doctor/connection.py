@@ -52,7 +52,8 @@ class Settings:
         """A client of these settings; a ``PeakaConfigError`` for those that cannot work."""
         if not self.api_key.strip():
             raise PeakaConfigError(
-                "PEAKA_API_KEY is not set, nor what --api-key-variable names: set it to a Partner or Project key."
+                "PEAKA_API_KEY is not set. Set it to a Partner or Project key, or name the variable that holds the key "
+                "with --api-key-variable."
             )
         if not self.project_id.strip():
             raise PeakaConfigError("PEAKA_PROJECT_ID is not set: set it to the id in the project's address.")

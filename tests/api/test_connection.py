@@ -642,7 +642,7 @@ class TestWhatErrorsSay:
     def test_an_unknown_cache_names_cache_and_project(self, peaka):
         """404: which cache, and in which project it was looked for."""
         with pytest.raises(
-            PeakaNotFoundError, match=r"no such thing in project sandbox: cache 77-88\. Check the id"
+            PeakaNotFoundError, match=r"could not find cache 77-88 \(project sandbox\)\. Check the id"
         ):
             peaka.get_cache_status("77-88")
 
@@ -652,7 +652,7 @@ class TestWhatErrorsSay:
             PeakaClient(sandbox.api_key, "elsewhere", sandbox.base_url) as client,
             pytest.raises(
                 PeakaNotFoundError,
-                match=r"no such thing in project elsewhere: the project's catalogs\..*project_id",
+                match=r"could not find the project's catalogs \(project elsewhere\)\..*project_id",
             ),
         ):
             client.list_catalogs()
