@@ -1,6 +1,7 @@
 """Guarantee 4: after a crash, nothing starts twice."""
 
 import time
+from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -174,10 +175,9 @@ def test_an_attempt_whose_trigger_was_refused_leaves_nothing_to_adopt(steps: Ste
     assert [each.id for each in steps.sandbox.executions(CACHE) if each.origin == "api"] == [named]
 
 
-def test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that stays STARTED: others are recorded at once, its own when it cannot be alive, with the run's id."""
+@pytest.fixture
+def beside_a_dead_run(steps: Steps) -> Iterator[tuple[Watch, dg.AssetKey, str, str]]:
+    """A sensor beside a run that stays STARTED; the asset, the run's id, and that of its execution, which is over."""
     asset = build_peaka_cache_asset(table=CACHE)
     with dg.DagsterInstance.from_config(str(steps.home)) as instance:
         watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(steps.sandbox), instance)
@@ -190,48 +190,51 @@ def test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever(
         steps.kill(process)
         steps.sandbox.release(CACHE)
         steps.sandbox.wait_idle()
-        strangers: list[str] = []
-        for _ in range(41):
-            strangers.append(steps.sandbox.start_execution(CACHE))
-            steps.sandbox.wait_idle()
-        watch.tick()
-        assert recorded(instance, asset.key) == strangers
+        yield watch, asset.key, run_id, ours
 
-        moment = time.time
-        monkeypatch.setattr(time, "time", lambda: moment() + 120.0)
-        (event,) = watch.tick()
-        assert recorded(instance, asset.key) == [*strangers, ours]
-        assert (event.metadata["peaka/run_id"].value, event.metadata["peaka/origin"].value) == (
-            run_id,
-            "triggered",
-        )
+
+def test_a_sensor_waits_for_a_dead_run_s_own_execution_only_and_not_for_ever(
+    steps: Steps,
+    beside_a_dead_run: tuple[Watch, dg.AssetKey, str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Others are recorded at once, its own when the run cannot be alive, with the run's id."""
+    watch, key, run_id, ours = beside_a_dead_run
+    strangers: list[str] = []
+    for _ in range(41):
+        strangers.append(steps.sandbox.start_execution(CACHE))
+        steps.sandbox.wait_idle()
+    watch.tick()
+    assert recorded(watch.instance, key) == strangers
+
+    moment = time.time
+    monkeypatch.setattr(time, "time", lambda: moment() + 120.0)
+    (event,) = watch.tick()
+    assert recorded(watch.instance, key) == [*strangers, ours]
+    assert (event.metadata["peaka/run_id"].value, event.metadata["peaka/origin"].value) == (
+        run_id,
+        "triggered",
+    )
 
 
 @pytest.mark.parametrize("operation", [None, "getCacheExecutionHistory"])
 def test_an_outage_is_no_time_in_which_a_run_would_have_recorded(
-    steps: Steps, monkeypatch: pytest.MonkeyPatch, operation: str | None
+    steps: Steps,
+    beside_a_dead_run: tuple[Watch, dg.AssetKey, str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    operation: str | None,
 ) -> None:
     """A run that may be alive is as blind as the sensor: after an outage its execution is left to it as long again."""
-    asset = build_peaka_cache_asset(table=CACHE)
-    with dg.DagsterInstance.from_config(str(steps.home)) as instance:
-        watch = Watch(build_peaka_polling_sensor([asset]), peaka_for(steps.sandbox), instance)
-        watch.tick()
-        steps.sandbox.plan(CACHE, times=1, hold=True)
-        process = steps.start(EXECUTOR="in_process")
-        process.wait_until_said("following execution")
-        ours = steps.sandbox.executions(CACHE)[-1].id
-        steps.kill(process)
-        steps.sandbox.release(CACHE)
-        steps.sandbox.wait_idle()
-        assert watch.tick() == []
+    watch, key, _, ours = beside_a_dead_run
+    assert watch.tick() == []
 
-        moment = time.time
-        monkeypatch.setattr(time, "time", lambda: moment() + 60.0)
-        fault = steps.sandbox.fault(operation, times=None, status=503)
-        assert watch.tick() == []
-        fault.remove()
-        monkeypatch.setattr(time, "time", lambda: moment() + 120.0)
-        assert watch.tick() == []
-        monkeypatch.setattr(time, "time", lambda: moment() + 240.0)
-        assert len(watch.tick()) == 1
-        assert recorded(instance, asset.key) == [ours]
+    moment = time.time
+    monkeypatch.setattr(time, "time", lambda: moment() + 60.0)
+    fault = steps.sandbox.fault(operation, times=None, status=503)
+    assert watch.tick() == []
+    fault.remove()
+    monkeypatch.setattr(time, "time", lambda: moment() + 120.0)
+    assert watch.tick() == []
+    monkeypatch.setattr(time, "time", lambda: moment() + 240.0)
+    assert len(watch.tick()) == 1
+    assert recorded(watch.instance, key) == [ours]
