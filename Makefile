@@ -55,9 +55,9 @@ mutations: $(VENV)/.dev ## take each rule of the engine away, one at a time: a t
 	@$(VENV)/bin/python -m tests.mutations
 
 nightly: $(VENV)/.dev ## the generated tests at length, and the large ones: a hundred thousand worlds, a million rows, fifty kills
-	@PEAKA_WORLDS=100000 PEAKA_CAMPAIGNS=40 $(VENV)/bin/python -m pytest -n 2 -s --timeout 3600 \
+	@PEAKA_WORLDS=100000 PEAKA_CAMPAIGNS=40 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -s --timeout 3600 \
 		tests/sync/test_worlds.py tests/worlds/test_whole_worlds.py tests/sync/test_campaign.py
-	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 PEAKA_KILLS=50 PEAKA_EXAMPLES=400 $(VENV)/bin/python -m pytest -n 2 --timeout 3600 \
+	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 PEAKA_KILLS=50 PEAKA_EXAMPLES=400 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --timeout 3600 \
 		tests/sensors/test_polling_soak.py tests/test_factory_names.py tests/steps/test_reexecution.py \
 		tests/sandbox/test_command.py tests/sandbox/test_durability.py tests/sandbox/test_sql_properties.py \
 		tests/sandbox/test_contract.py tests/sandbox/test_copying.py

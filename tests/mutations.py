@@ -492,7 +492,7 @@ MUTATIONS = [
         "queries/refreshes.py",
         "if updated is not None and updated < start:",
         "if False:",
-        (QUERIES,),
+        (QUERIES, REFRESHES),
     ),
     Mutation(
         "query: without a time of update one reading suffices",
