@@ -226,7 +226,7 @@ class Delta(Copier):
     def _step(self) -> bool:
         before = self.counts
         more = super()._step()
-        if self.counts != before:
+        if self.counts != replace(before, cached=self.counts.cached):  # the first step finds how many there are
             self._store.changed(self._cache_id)
         return more
 
