@@ -226,7 +226,8 @@ class Delta(Copier):
     def _step(self) -> bool:
         before = self.counts
         more = super()._step()
-        if self.counts != replace(before, cached=self.counts.cached):  # the first step finds how many there are
+        # How many rows there are already is found by the first step, and changes none.
+        if self.counts != replace(before, cached=self.counts.cached):
             self._store.changed(self._cache_id)
         return more
 
