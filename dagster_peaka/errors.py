@@ -38,6 +38,11 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
+def with_article(words: str) -> str:
+    """``words`` with ``a`` or ``an`` in front."""
+    return f"{'an' if words[:1] in 'aeiou' else 'a'} {words}"
+
+
 class PeakaError(Exception):
     """Whatever this package raises about Peaka.
 

@@ -404,7 +404,7 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 raise
         if not result.ok or result.execution is None:
             url = client.cache_url(target.cache_id)
-            raise sync_error(result, cache=str(target), mode=sync_mode, rules=rules, url=url)
+            raise sync_error(result, target=target, mode=sync_mode, rules=rules, url=url)
         return result.execution
 
     def _own_run(self) -> tuple[dg.DagsterInstance, str] | None:

@@ -207,7 +207,7 @@ def declared_query(spec: dg.AssetSpec) -> DeclaredCache:
 
 def query_target(query_id: str, name: str) -> SyncTarget:
     """A materialized query as the engine follows it: by its id, under the name of its snapshot in SQL."""
-    return SyncTarget(query_id, str(TableName("peaka", "mtquery", name)))
+    return SyncTarget(query_id, str(TableName("peaka", "mtquery", name)), noun="query")
 
 
 @contextmanager

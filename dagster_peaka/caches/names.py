@@ -9,10 +9,11 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import dagster as dg
 
+from dagster_peaka.api.models import SyncMode
 from dagster_peaka.api.settings import bare
 from dagster_peaka.errors import PeakaConfigError
 
@@ -73,6 +74,7 @@ class SyncTarget:
     """The cache that a sync is for.
 
     ``name`` is ``catalog.schema.table`` where it is known, ``shown_as`` what messages call the cache otherwise.
+    ``noun`` is ``query`` for a materialized query, whose only mode is its refresh, which has no id but its start.
     """
 
     cache_id: str
@@ -80,6 +82,15 @@ class SyncTarget:
     catalog_id: str | None = None
     schema_name: str | None = None
     shown_as: str | None = None
+    noun: Literal["cache", "query"] = "cache"
+
+    def execution(self, execution_id: str) -> str:
+        """What messages call an execution of it."""
+        return f"execution {execution_id}" if self.noun == "cache" else f"the refresh of {execution_id}"
+
+    def update(self, mode: SyncMode) -> str:
+        """What messages call an execution that is to come."""
+        return mode.words if self.noun == "cache" else "refresh"
 
     def __str__(self) -> str:
         shown = self.name or self.shown_as

@@ -169,7 +169,7 @@ class _Step:
             disabled = schedules.disabled.get(target.cache_id)
             yield self._materialization(client, replace(declared, target=target), result, disabled)
         else:
-            raise sync_error(result, cache=str(target), mode=MODE, rules=rules, url=url, noun="query")
+            raise sync_error(result, target=target, mode=MODE, rules=rules, url=url)
 
     def _followed(
         self, client: PeakaClient, job: SyncJob, deps: Sequence[dg.AssetKey], seen: dict[dg.AssetKey, Seen]

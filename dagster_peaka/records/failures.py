@@ -10,7 +10,8 @@ import dagster as dg
 
 from dagster_peaka.api.models import SyncMode
 from dagster_peaka.caches.declared import link
-from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened
+from dagster_peaka.caches.names import SyncTarget
+from dagster_peaka.errors import PeakaError, PeakaSyncError, sentence, shortened, with_article
 from dagster_peaka.sync.outcome import Origin, Result, Trouble
 from dagster_peaka.sync.timers import HANGING
 from dagster_peaka.sync.timing import SyncRules
@@ -99,30 +100,28 @@ _WORDS = {
 def sync_error(
     result: Result,
     *,
-    cache: str,
+    target: SyncTarget,
     mode: SyncMode,
     rules: SyncRules,
     url: str | None = None,
-    noun: str = "cache",
 ) -> PeakaSyncError:
     """The exception for a sync that failed.
 
     Args:
-        cache: how the cache is shown: its name and id.
+        target: the cache, or the query.
         url: where a person finds it, where that is known.
-        noun: what it is; a ``query`` is refreshed, and an execution of it has no id but its start.
     """
     assert result.trouble is not None
-    words, fields = _WORDS[result.trouble], _fields(result, mode, rules, noun)
+    words, fields = _WORDS[result.trouble], _fields(result, target, mode, rules)
     parts = [
-        f"Peaka {noun} {cache}{f' <{url}>' if url else ''}: {words.headline.format(**fields)}",
+        f"Peaka {target.noun} {target}{f' <{url}>' if url else ''}: {words.headline.format(**fields)}",
         f"{words.source}: {shortened(result.reason)}" if result.reason else "",
     ]
     execution = result.execution
     return PeakaSyncError(
         " ".join(sentence(part) for part in parts if part),
         advice=sentence(words.advice.format(**fields)) if words.advice else "",
-        cache=cache,
+        cache=str(target),
         execution_id=execution.id if execution else None,
         state=execution.status if execution else None,
         permanent=result.trouble in PERMANENT or result.lasting,
@@ -188,11 +187,12 @@ def error_metadata(error: PeakaError) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value}
 
 
-def _fields(result: Result, mode: SyncMode, rules: SyncRules, noun: str) -> dict[str, str | float]:
+def _fields(result: Result, target: SyncTarget, mode: SyncMode, rules: SyncRules) -> dict[str, str | float]:
     execution, triggers = result.execution, result.triggers
     triggered = triggers > 0 or result.origin is Origin.ADOPTED
+    noun, update = target.noun, target.update(mode)
     of_query = noun == "query"
-    name = f"{'the refresh of' if of_query else 'execution'} {execution.id}" if execution else "an execution"
+    name = target.execution(execution.id) if execution else "an execution"
     state = (execution.status or "without a status") if execution else ""
     incremental = mode is SyncMode.INCREMENTAL
     mend = "Create it again in Peaka, if it is still wanted."
@@ -214,8 +214,8 @@ def _fields(result: Result, mode: SyncMode, rules: SyncRules, noun: str) -> dict
     return {
         "noun": noun,
         "refused": "query" if of_query else "table",
-        "mode": "refresh" if of_query else mode.words,
-        "a_mode": "a refresh" if of_query else f"{'an' if incremental else 'a'} {mode.words}",
+        "mode": update,
+        "a_mode": with_article(update),
         "run": name if of_query else f"{mode.words} {name}",
         "state": state,
         "kept": "keeps the rows that were synced before" if incremental else "keeps its old data",

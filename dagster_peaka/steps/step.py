@@ -165,8 +165,8 @@ class _Step:
                     self.deferred.triggered(key, job, result, written=written)
                 else:
                     url = client.cache_url(job.target.cache_id)
-                    cache = str(job.target)
-                    self._fail(key, sync_error(result, cache=cache, mode=job.mode, rules=self.rules, url=url))
+                    error = sync_error(result, target=job.target, mode=job.mode, rules=self.rules, url=url)
+                    self._fail(key, error)
                     yield from self._checks_of_failures()
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
             runner.stop(cancel=self.cancel, terminated=self._is_terminated())
@@ -520,7 +520,7 @@ def patient_find_caches(
         time.sleep(min(rules.wait(elapsed), rules.outage_tolerance - elapsed))
     named = few([str(reference) for reference in references], NAMED_AT_MOST)
     raise PeakaSyncError(
-        f"Peaka cache {named} could not be looked up; nothing was triggered. {problem}",
+        f"Peaka cache {named}: Peaka could not be asked for it, and nothing was triggered. {problem}",
         cache=named,
         permanent=problem.permanent,
     )

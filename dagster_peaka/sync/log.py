@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dagster_peaka.api.fields import TERMINAL_STATUSES
-from dagster_peaka.api.models import CacheExecution, SyncMode
-from dagster_peaka.caches.names import few
-from dagster_peaka.errors import sentence
+from dagster_peaka.api.models import CacheExecution
+from dagster_peaka.caches.names import SyncTarget, few
+from dagster_peaka.errors import sentence, with_article
 from dagster_peaka.sync.machine import Reading, State, Sync
 from dagster_peaka.sync.outcome import Origin, Posted
 from dagster_peaka.sync.timers import HANGING
@@ -67,7 +67,7 @@ class Progress:
         self._hanging: set[str] = set()
         self._repeated: set[object] = set()
 
-    def polled(self, target: object, sync: Sync, reading: Reading | None = None) -> None:
+    def polled(self, target: SyncTarget, sync: Sync, reading: Reading | None = None) -> None:
         """Something new may be known about ``target``; ``reading`` is the last reading of its status."""
         if target in self._ended:
             return
@@ -76,10 +76,10 @@ class Progress:
             if sync.result.unproven:
                 self._log.warning(
                     "%s: the history could not be read for %g s (outage_tolerance): only the status tells that "
-                    "execution %s is ours.",
+                    "%s is ours.",
                     target,
                     sync.rules.outage_tolerance,
-                    sync.execution.id if sync.execution else "",
+                    target.execution(sync.execution.id) if sync.execution else "",
                 )
         self._tell_readable(target, sync)
         self._tell_hanging(target, sync)
@@ -88,7 +88,7 @@ class Progress:
             return
         if sync.triggers > 1 and target not in self._repeated:
             self._repeated.add(target)
-            self._log.info("%s: %s", target, _triggering(sync, reading))
+            self._log.info("%s: %s", target, _triggering(target, sync, reading))
         if self._all_ended or self._clock() - self._counted_at >= PROGRESS_INTERVAL:
             self._count()
 
@@ -97,7 +97,7 @@ class Progress:
         if not self._each and not self._all_ended:
             self._count()
 
-    def not_accepted(self, target: object, sync: Sync, answer: Posted, problem: str) -> None:
+    def not_accepted(self, target: SyncTarget, sync: Sync, answer: Posted, problem: str) -> None:
         """A trigger was refused, may have been lost, or was surely not taken; ``problem`` says which and why."""
         if sync.result is not None:
             return
@@ -121,7 +121,7 @@ class Progress:
         self._counted_at = self._clock()
         self._log.info("%d caches after %.0f s: %s", len(self._syncs), self._counted_at - self._began, text)
 
-    def _tell(self, target: object, sync: Sync, reading: Reading | None) -> None:
+    def _tell(self, target: SyncTarget, sync: Sync, reading: Reading | None) -> None:
         logged = self._logged.setdefault(target, _Logged(at=self._began))
         self._warn_of_odd_status(target, logged, sync)
         moment = _moment(sync)
@@ -129,12 +129,12 @@ class Progress:
             line = (
                 ""
                 if sync.state is State.POSTED and target in self._not_taken
-                else _line(sync, reading, logged)
+                else _line(target, sync, reading, logged)
             )
             logged.moment, logged.baseline = moment, sync.record.baseline
             logged.execution = sync.execution.id if sync.execution and sync.state is State.FOLLOW else None
         elif self._clock() - logged.at >= PROGRESS_INTERVAL:
-            line = _standing(sync, reading, self._clock() - self._began)
+            line = _standing(target, sync, reading, self._clock() - self._began)
         else:
             return
         if sync.state is State.IDENTIFY:
@@ -147,7 +147,7 @@ class Progress:
             logged.at = self._clock()
             self._log.info("%s: %s", target, line)
 
-    def _tell_readable(self, target: object, sync: Sync) -> None:
+    def _tell_readable(self, target: SyncTarget, sync: Sync) -> None:
         problem = sync.unreadable_reason
         if problem and sync.result is None and target not in self._unreadable:
             self._unreadable.add(target)
@@ -163,7 +163,7 @@ class Progress:
             if self._each or not self._unreadable:
                 self._log.info("%s: Peaka answers again.", target)
 
-    def _tell_hanging(self, target: object, sync: Sync) -> None:
+    def _tell_hanging(self, target: SyncTarget, sync: Sync) -> None:
         """One warning for an execution that shows no sign of life; as a job does that nobody picks up."""
         execution = sync.execution
         seconds = sync.unchanged.surely
@@ -171,34 +171,34 @@ class Progress:
             return
         self._hanging.add(execution.id)
         self._log.warning(
-            "%s: execution %s is %s, and neither its progress nor its time of update has changed for %.0f s: perhaps "
+            "%s: %s is %s, and neither its progress nor its time of update has changed for %.0f s: perhaps "
             "nobody picks it up. Look at it in Peaka; stuck_timeout fails a step after a time of your choice.",
             target,
-            execution.id,
+            target.execution(execution.id),
             _status(execution),
             seconds,
         )
 
-    def _warn_of_odd_status(self, target: object, logged: _Logged, sync: Sync) -> None:
+    def _warn_of_odd_status(self, target: SyncTarget, logged: _Logged, sync: Sync) -> None:
         execution = sync.execution
         status = execution.status if execution else ""
         if execution is None or status in _EXPECTED_STATUSES or status == logged.odd_status:
             return
         logged.odd_status = status
         self._log.warning(
-            "%s: execution %s shows status %r, which this package does not know; waiting for one that it knows.",
+            "%s: %s shows status %r, which this package does not know; waiting for one that it knows.",
             target,
-            execution.id,
+            target.execution(execution.id),
             status,
         )
 
-    def cancelled(self, syncs: Sequence[tuple[object, Sync]]) -> None:
+    def cancelled(self, syncs: Sequence[tuple[SyncTarget, Sync]]) -> None:
         """These executions were asked to stop."""
         if syncs:
             named = _named([(target, sync, "") for target, sync in syncs])
             self._log.info("Run terminated: Peaka was asked to cancel %s.", named)
 
-    def left(self, syncs: Sequence[tuple[object, Sync, str]]) -> None:
+    def left(self, syncs: Sequence[tuple[SyncTarget, Sync, str]]) -> None:
         """These were left alone, each for the reason given."""
         if syncs:
             self._log.warning(
@@ -229,29 +229,32 @@ def _moment(sync: Sync) -> tuple[object, ...]:
     )
 
 
-def _line(sync: Sync, reading: Reading | None, logged: _Logged) -> str:
+def _line(target: SyncTarget, sync: Sync, reading: Reading | None, logged: _Logged) -> str:
     """What is said about a sync that has come to another moment; empty where that needs no words."""
     execution = sync.execution
     if sync.result is not None:
         if not sync.result.ok or execution is None:
             return ""  # whoever asked for the sync says why it failed
-        took = execution.duration_seconds
-        return f"execution {execution.id} COMPLETED{'' if took is None else f' in {took:.1f} s'}{_rows(execution)}"
+        seconds = execution.duration_seconds
+        took = "" if seconds is None else f" in {seconds:.1f} s"
+        return f"{target.execution(execution.id)} COMPLETED{took}{_rows(execution)}"
     if sync.state is State.POSTED:
-        return _triggering(sync, reading)
+        return _triggering(target, sync, reading)
     if sync.state is State.IDENTIFY:
         if not sync.triggers:
             return "an earlier attempt triggered it already; looking for that execution"
         if logged.baseline not in (None, sync.record.baseline):
-            return f"execution {sync.record.baseline} began before the trigger; waiting for the next one"
+            return f"{target.execution(sync.record.baseline or '')} began before the trigger; waiting for the next one"
         return "triggered; waiting for its execution to appear"
     if sync.state is State.POLL and sync.origin is Origin.ADOPTED:
         return "the earlier attempt has left nothing to adopt; beginning anew"
     if sync.state is not State.FOLLOW or execution is None:
         return ""
     if execution.id == logged.execution:
-        return f"execution {execution.id} is {_status(execution)} now{_rows(execution)}"
-    return f"{_FOLLOWING[sync.origin]} execution {execution.id} ({_status(execution)}){_rows(execution)}"
+        return f"{target.execution(execution.id)} is {_status(execution)} now{_rows(execution)}"
+    return (
+        f"{_FOLLOWING[sync.origin]} {target.execution(execution.id)} ({_status(execution)}){_rows(execution)}"
+    )
 
 
 _FOLLOWING = {
@@ -261,19 +264,21 @@ _FOLLOWING = {
 }
 
 
-def _triggering(sync: Sync, reading: Reading | None) -> str:
-    words = "an incremental update" if sync.mode is SyncMode.INCREMENTAL else "a full refresh"
+def _triggering(target: SyncTarget, sync: Sync, reading: Reading | None) -> str:
+    words = with_article(target.update(sync.mode))
     if sync.triggers > 1:
         quiet = f"{sync.rules.start_timeout:g} s"
         return f"no new execution has appeared for {quiet}; triggering {words} once more"
     running = _running(reading)
     if running is not None:
-        return f"execution {running.id} is {_status(running)} already; triggering {words} to follow it"
-    newest = f"execution {sync.record.baseline}" if sync.record.baseline else "none"
+        return (
+            f"{target.execution(running.id)} is {_status(running)} already; triggering {words} to follow it"
+        )
+    newest = target.execution(sync.record.baseline) if sync.record.baseline else "none"
     return f"triggering {words} (the newest so far: {newest})"
 
 
-def _standing(sync: Sync, reading: Reading | None, elapsed: float) -> str:
+def _standing(target: SyncTarget, sync: Sync, reading: Reading | None, elapsed: float) -> str:
     """What is said about a sync that has come no further for a while."""
     if sync.unreadable_reason:
         tolerance = f"{sync.rules.outage_tolerance:g} s (outage_tolerance)"
@@ -282,13 +287,14 @@ def _standing(sync: Sync, reading: Reading | None, elapsed: float) -> str:
         execution = sync.execution
         unchanged = sync.unchanged.surely
         hangs = f", unchanged for {unchanged:.0f} s" if unchanged >= HANGING else ""
-        return (
-            f"execution {execution.id} is {_status(execution)} after {elapsed:.0f} s{hangs}{_rows(execution)}"
-        )
+        named = target.execution(execution.id)
+        return f"{named} is {_status(execution)} after {elapsed:.0f} s{hangs}{_rows(execution)}"
     if sync.state is State.IDENTIFY:
         running = _running(reading)
         meanwhile = (
-            f"execution {running.id} is {_status(running)}{_rows(running)}" if running else "nothing runs"
+            f"{target.execution(running.id)} is {_status(running)}{_rows(running)}"
+            if running
+            else "nothing runs"
         )
         return f"no new execution after {elapsed:.0f} s; {meanwhile}"
     return ""
@@ -321,9 +327,11 @@ def _rows(execution: CacheExecution) -> str:
     return f": {', '.join(parts)}" if parts else ""
 
 
-def _named(syncs: Sequence[tuple[object, Sync, str]]) -> str:
+def _named(syncs: Sequence[tuple[SyncTarget, Sync, str]]) -> str:
     parts: list[str] = []
     for target, sync, why in syncs:
-        execution = f"execution {sync.execution.id}" if sync.execution else "an execution not yet identified"
+        execution = (
+            target.execution(sync.execution.id) if sync.execution else "an execution not yet identified"
+        )
         parts.append(f"{target}: {execution}" + (f" ({why})" if why else ""))
     return few(parts, NAMED_AT_MOST, "; ")

@@ -1,5 +1,6 @@
 """Runs of query assets against a sandbox: order, checks, what is recorded, what is followed and what is left alone."""
 
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from dagster_peaka import PeakaConfigError, build_peaka_cache_asset, build_peaka_query_asset
 from dagster_peaka.sandbox import PeakaSandbox
-from tests.materializing import acting_when, failure_of, peaka_for, run_of
+from tests.materializing import acting_when, failure_of, log_of, peaka_for, run_of
 
 ORDERS = "shop.public.orders"
 ROWS = 150
@@ -51,6 +52,19 @@ def metadata_of(result: dg.ExecuteInProcessResult, key: str = "report") -> dict[
 def posted(sandbox: PeakaSandbox, operation: str = "refreshMaterializedQuery") -> int:
     """How many of these requests came."""
     return sum(request.operation == operation for request in sandbox.requests)
+
+
+# Log
+
+
+def test_a_refresh_is_called_a_refresh(shop: PeakaSandbox) -> None:
+    """A query has no full refresh and no execution with an id: its log speaks of a refresh, and of when it began."""
+    lines = [line for _, line in log_of(report(), peaka_for(shop))]
+
+    said = [line.partition("): ")[2] for line in lines if line.startswith("peaka.mtquery.report (")]
+    assert said[0].startswith("triggering a refresh (the newest so far: ")
+    assert [line for line in said if re.match(r"the refresh of 20\S+ COMPLETED in \S+ s$", line)] == said[-1:]
+    assert not [line for line in said if "execution 2" in line or "full refresh" in line]
 
 
 # Order

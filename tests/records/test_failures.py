@@ -9,6 +9,7 @@ import pytest
 
 from dagster_peaka import PeakaResource, PeakaSyncError, build_peaka_cache_asset
 from dagster_peaka.api.models import CacheExecution, SyncMode
+from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.records.failures import sync_error
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.outcome import Origin, Result, Trouble
@@ -440,7 +441,9 @@ def test_an_execution_that_showed_late_is_not_said_to_have_stopped_the_trigger()
     running = CacheExecution(id="e1", status="RUNNING")
     result = Result(running, Origin.TRIGGERED, 1, Trouble.ALREADY_RUNNING)
 
-    error = sync_error(result, cache="c", mode=SyncMode.INCREMENTAL, rules=SyncRules(on_running="fail"))
+    error = sync_error(
+        result, target=SyncTarget("c"), mode=SyncMode.INCREMENTAL, rules=SyncRules(on_running="fail")
+    )
 
     assert "nothing was triggered" not in str(error)
     assert "a trigger had been sent before it showed, and may start another" in str(error)

@@ -14,6 +14,7 @@ import pytest
 
 from dagster_peaka import PeakaResource, build_peaka_cache_asset
 from dagster_peaka.api import CacheExecution, SyncMode
+from dagster_peaka.caches.names import SyncTarget
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sync.log import PROGRESS_INTERVAL, Progress
 from dagster_peaka.sync.machine import Reading, Sync, Task
@@ -270,15 +271,15 @@ class Scene:
         self.sync.polled(look, self.now)
         if self.sync.task is Task.HISTORY and look.newest is not None:
             self.sync.history_read([look.newest], self.now)
-        self.progress.polled("t", self.sync, look)
+        self.progress.polled(SyncTarget("t"), self.sync, look)
 
     def trigger(self, look: Reading) -> None:
         """A poll, and a trigger that is accepted."""
         self.tell(look)
         self.sync.posting(self.now)
-        self.progress.polled("t", self.sync, look)
+        self.progress.polled(SyncTarget("t"), self.sync, look)
         self.sync.posted(Posted.ACCEPTED, self.now, server_time=look.server_time)
-        self.progress.polled("t", self.sync, look)
+        self.progress.polled(SyncTarget("t"), self.sync, look)
         self.lines.clear()
 
     def every_second(self, look: Callable[[], Reading], seconds: int) -> None:
@@ -359,7 +360,7 @@ def test_an_outage_says_when_it_will_be_given_up() -> None:
     for _ in range(65):
         scene.now += 1
         scene.sync.unreadable("Nobody answers.", scene.now)
-        scene.progress.polled("t", scene.sync, None)
+        scene.progress.polled(SyncTarget("t"), scene.sync, None)
 
     assert scene.lines == [
         "t: Nobody answers. That may last 300 s (outage_tolerance). Trying again.",
@@ -376,8 +377,8 @@ def test_a_second_trigger_has_a_line_of_its_own_also_among_many() -> None:
 
     scene.every_second(lambda: quiet, 125)
     scene.sync.posting(scene.now)
-    scene.progress.polled("t", scene.sync, quiet)
-    scene.progress.polled("t", scene.sync, quiet)
+    scene.progress.polled(SyncTarget("t"), scene.sync, quiet)
+    scene.progress.polled(SyncTarget("t"), scene.sync, quiet)
 
     assert [line for line in scene.lines if line.startswith("t: ")] == [
         "t: no new execution has appeared for 120 s; triggering an incremental update once more"
