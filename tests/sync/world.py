@@ -97,6 +97,10 @@ class World:
     posts: list[float] = field(default_factory=list[float])
     post_answers: list[float] = field(default_factory=list[float])
     last_answers: list[Posted] = field(default_factory=list[Posted])
+    _answers: dict[tuple[object, ...], CacheExecution] = field(
+        default_factory=dict[tuple[object, ...], CacheExecution]
+    )
+    """Executions as they were shown before: most polls show what the one before has shown."""
     first_look: float | None = None
     cancelled: Truth | None = None
     would_cancel: bool = False
@@ -178,15 +182,13 @@ class World:
         """What a reading shows that is as old as ``at``, newest first."""
         shown = [
             execution
-            for execution in self.executions
+            for execution in reversed(self.executions)
             if execution.created <= at
             and execution.visible_at <= at
             and (mode is None or execution.mode is mode)
             and not (self.open.visible_when_started and (execution.started is None or execution.started > at))
         ]
-        return sorted(
-            shown, key=lambda execution: (self._created(execution), int(execution.id[1:])), reverse=True
-        )
+        return sorted(shown, key=self._created, reverse=True)
 
     def _created(self, execution: Truth) -> float:
         if self.open.created_when_started and execution.started is not None:
@@ -199,18 +201,21 @@ class World:
         status = execution.outcome if finished else "RUNNING" if running else self.open.queued_status
         times = self.open.shows_times
         rows = execution.rows if finished and self.open.counts else None
-        return CacheExecution(
-            id=execution.id,
-            status=status,
-            mode=execution.mode if with_mode else None,
-            progress=ExecutionProgress(inserted=0, updated=rows, deleted=0)
-            if rows is not None
-            else ExecutionProgress(),
-            created_at=self._clock(self._created(execution)) if times else None,
-            finished_at=self._clock(execution.finished)
-            if finished and times and execution.finished
-            else None,
-        )
+        known = (execution.id, status, with_mode, self._created(execution), finished)
+        if known not in self._answers:
+            self._answers[known] = CacheExecution(
+                id=execution.id,
+                status=status,
+                mode=execution.mode if with_mode else None,
+                progress=ExecutionProgress(inserted=0, updated=rows, deleted=0)
+                if rows is not None
+                else ExecutionProgress(),
+                created_at=self._clock(self._created(execution)) if times else None,
+                finished_at=self._clock(execution.finished)
+                if finished and times and execution.finished
+                else None,
+            )
+        return self._answers[known]
 
     def _clock(self, moment: float) -> datetime:
         return EPOCH + timedelta(seconds=round(moment + self.open.clock_skew, 3))
@@ -222,6 +227,8 @@ class World:
         return (EPOCH + timedelta(seconds=self.now)).replace(microsecond=0)
 
     def _as_old_as(self) -> float:
+        if not self.open.stale_by:
+            return self.now
         random_now = random.Random(self.seed * 1_000_003 + len(self.looks) + self.histories)
         return self.now - (self.open.stale_by if random_now.random() < 0.3 else 0.0)
 
