@@ -1,5 +1,6 @@
 """What the package's tests share: a small operational database, and a local Peaka that copies it."""
 
+import gc
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -7,8 +8,29 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from dagster_peaka.sandbox import PeakaSandbox
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector what lasts as long as the tests: Dagster's modules, and the tests themselves."""
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_read_once() -> Iterator[None]:
+    """Dagster reads its sixty migrations for each instance, in memory too, which is most of what that takes."""
+    read, known = ScriptDirectory.from_config, dict[str | None, ScriptDirectory]()
+
+    def from_config(config: Config) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        return known.get(place) or known.setdefault(place, read(config))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", from_config)
+        yield
 
 
 @pytest.fixture

@@ -370,6 +370,7 @@ def test_whatever_peaka_answers_the_doctor_ends(peaka: PeakaSandbox, doctor: Doc
         assert ran.readings
 
 
+@pytest.mark.parametrize("peaka", ["observed"], indirect=True)
 def test_the_command_from_a_shell(peaka: PeakaSandbox) -> None:
     """It needs no project of Dagster's, prints JSON and nothing else where it is asked for, and ends by its code."""
     command = [sys.executable, "-m", "dagster_peaka", "doctor", "--json", "--base-url", peaka.base_url]

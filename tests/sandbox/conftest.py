@@ -12,7 +12,7 @@ import pytest
 from dagster_peaka.sandbox import PeakaSandbox, Profile
 
 FLIGHTS = "ops.public.flights"
-EXAMPLES = int(os.environ.get("PEAKA_EXAMPLES", "12"))
+EXAMPLES = int(os.environ.get("PEAKA_EXAMPLES", "6"))
 """How many of each kind the generated tests try; far more at night."""
 
 

@@ -1,6 +1,6 @@
 """Generated expressions against a model in Python, and generated text against the promise that it only fails.
 
-`PEAKA_EXAMPLES` sets how many of each (default 12).
+`PEAKA_EXAMPLES` sets how many of each (default 6).
 """
 
 from __future__ import annotations
