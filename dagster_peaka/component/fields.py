@@ -105,7 +105,8 @@ class Section(Own):
         return described
 
 
-def _said_of_fields(section: type) -> dict[str, str]:
+@cache
+def _said_of_fields(section: type) -> Mapping[str, str]:
     """What stands below the fields of a class and its bases. Pydantic would read that with every import, which takes
     half a second.
     """
