@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 import httpx
@@ -59,9 +60,9 @@ SENSOR_ID = """
 query SensorId($sensor: SensorSelector!) { sensorOrError(sensorSelector: $sensor) { ... on Sensor { id } } }
 """
 TICKS = """
-query Ticks($sensor: SensorSelector!) {
+query Ticks($sensor: SensorSelector!, $limit: Int!) {
   sensorOrError(sensorSelector: $sensor) {
-    ... on Sensor { sensorState { ticks(limit: 500) { tickId status skipReason runIds error { message } } } }
+    ... on Sensor { sensorState { ticks(limit: $limit) { tickId status skipReason runIds error { message } } } }
   }
 }
 """
@@ -120,7 +121,7 @@ def until(found: Callable[[], T | None], *, what: str, seconds: float = 240.0) -
     deadline = time.monotonic() + seconds
     while not (value := found()):
         assert time.monotonic() < deadline, f"after {seconds:.0f} s there is still no {what}"
-        time.sleep(0.2)
+        time.sleep(0.5)  # an answer costs the webserver more than it costs the test
     return value
 
 
@@ -133,11 +134,12 @@ class GraphQL:
     def __init__(self, port: int, location: str | None = None) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._location = location
+        self._http = httpx.Client(base_url=self.url, timeout=300)
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The data of a query's answer."""
         body = {"query": query, "variables": variables}
-        answer = httpx.post(f"{self.url}/graphql", json=body, timeout=300).json()
+        answer = self._http.post("/graphql", json=body).json()
         assert "errors" not in answer, answer
         return answer["data"]
 
@@ -150,7 +152,7 @@ class GraphQL:
             },
             "runConfigData": "{}",
             "selector": {
-                **self._repository(),
+                **self._repository,
                 "pipelineName": "__ASSET_JOB",
                 "assetSelection": [{"path": list(key)} for key in keys],
                 "assetCheckSelection": [],
@@ -206,7 +208,7 @@ class GraphQL:
         """Switch a sensor on, and wait for its first tick."""
         answer = self.ask(START_SENSOR, sensor=self._sensor(sensor))["startSensor"]
         assert answer["__typename"] == "Sensor", answer
-        until(lambda: self.ticks(sensor), what=f"tick of {sensor}")
+        until(lambda: self.ticks(sensor, 2), what=f"tick of {sensor}")
 
     def switch_off(self, sensor: str) -> None:
         """Switch a sensor off."""
@@ -214,20 +216,21 @@ class GraphQL:
         answer = self.ask(STOP_SENSOR, id=found)["stopSensor"]
         assert answer["__typename"] == "StopSensorMutationResult", answer
 
-    def ticks(self, sensor: str) -> list[Tick]:
+    def ticks(self, sensor: str, limit: int = 500) -> list[Tick]:
         """The ticks that have ended of a sensor, the newest first. None may have failed."""
-        return [tick for tick in self._ticks(sensor) if tick.status != "STARTED"]
+        return [tick for tick in self._ticks(sensor, limit) if tick.status != "STARTED"]
 
     def wait_for_ticks(self, sensor: str, count: int = 2) -> None:
         """Wait until as many ticks as that have ended which had not begun yet: they know all that has happened."""
-        begun = {tick.id for tick in self._ticks(sensor)}
+        limit = count + 2  # what has begun and not ended is among them
+        begun = {tick.id for tick in self._ticks(sensor, limit)}
         until(
-            lambda: len({tick.id for tick in self.ticks(sensor)} - begun) >= count,
+            lambda: len({tick.id for tick in self.ticks(sensor, limit)} - begun) >= count,
             what=f"{count} more ticks of {sensor}",
         )
 
-    def _ticks(self, sensor: str) -> list[Tick]:
-        state = self.ask(TICKS, sensor=self._sensor(sensor))["sensorOrError"]["sensorState"]
+    def _ticks(self, sensor: str, limit: int) -> list[Tick]:
+        state = self.ask(TICKS, sensor=self._sensor(sensor), limit=limit)["sensorOrError"]["sensorState"]
         assert [tick["error"] for tick in state["ticks"] if tick["error"]] == []
         return [
             Tick(tick["tickId"], tick["status"], tick["skipReason"], tick["runIds"])
@@ -235,8 +238,9 @@ class GraphQL:
         ]
 
     def _sensor(self, name: str) -> dict[str, str]:
-        return {**self._repository(), "sensorName": name}
+        return {**self._repository, "sensorName": name}
 
+    @cached_property
     def _repository(self) -> dict[str, str]:
         nodes = self.ask(REPOSITORIES)["repositoriesOrError"]["nodes"]
         (repository,) = [node for node in nodes if self._location in (None, node["location"]["name"])]
