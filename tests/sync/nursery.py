@@ -11,6 +11,9 @@ import random
 import signal
 import sys
 
+import dagster as dg
+
+from tests.migrations import read_once
 from tests.sync.steps_to_kill import main
 
 
@@ -20,6 +23,7 @@ def serve() -> None:
     signal.signal(
         signal.SIGCHLD, signal.SIG_IGN
     )  # nobody waits for the children, so the kernel collects them
+    dg.DagsterInstance.ephemeral()  # what an instance needs is loaded before the first fork
     gc.freeze()
     for line in sys.stdin:
         order = json.loads(line)
@@ -50,4 +54,5 @@ def _run(environment: dict[str, str], output: str) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    with read_once():
+        serve()
