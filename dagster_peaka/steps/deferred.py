@@ -78,7 +78,7 @@ class Deferred:
     def triggered(self, key: dg.AssetKey, job: SyncJob, result: Result, *, written: bool) -> None:
         """Note a sync that the step leaves here; ``written`` where an earlier attempt has written it down as such."""
         name = str(job.target)
-        execution = f" (execution {result.execution.id})" if result.execution else ""
+        execution = f" ({job.target.execution(result.execution.id)})" if result.execution else ""
         if result.origin is Origin.ATTACHED:
             self._running.append(f"{name}{execution}")
         elif result.origin is Origin.ADOPTED:

@@ -520,7 +520,7 @@ def patient_find_caches(
         time.sleep(min(rules.wait(elapsed), rules.outage_tolerance - elapsed))
     named = few([str(reference) for reference in references], NAMED_AT_MOST)
     raise PeakaSyncError(
-        f"Peaka cache {named}: Peaka could not be asked for it, and nothing was triggered. {problem}",
+        f"Peaka cache {named}: nothing was triggered. {problem}",
         cache=named,
         permanent=problem.permanent,
     )

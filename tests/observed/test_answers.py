@@ -127,7 +127,7 @@ def test_a_key_tells_its_project(client: PeakaClient, peaka: PeakaSandbox) -> No
 
 
 FLOOD = """
-import gzip, itertools, resource, socket, sys, threading
+import itertools, resource, socket, sys, threading, zlib
 
 kind, *wanted = sys.argv[1:]
 HEAD = b"HTTP/1.1 200 OK\\r\\nContent-Type: application/json\\r\\nConnection: close\\r\\n"
@@ -142,7 +142,8 @@ def pieces():
         yield HEAD + b"Transfer-Encoding: chunked\\r\\n\\r\\n"
         yield from itertools.repeat(b"10000\\r\\n" + PIECE + b"\\r\\n")
     else:
-        bomb = gzip.compress(b"[" * 500_000_000, 9)
+        packer = zlib.compressobj(9, wbits=31)  # piece by piece: what it takes would hide what the client takes
+        bomb = b"".join(packer.compress(PIECE) for _ in range(500_000_000 // len(PIECE))) + packer.flush()
         yield HEAD + b"Content-Encoding: gzip\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(bomb) + bomb
 
 

@@ -1,5 +1,6 @@
 """`wait=False` for queries: the step ends with the trigger's answer, and a polling sensor records the refresh."""
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -10,8 +11,9 @@ import pytest
 
 from dagster_peaka import build_peaka_polling_sensor, build_peaka_query_asset
 from dagster_peaka.sandbox import PeakaSandbox
-from tests.materializing import peaka_for, run_of
+from tests.materializing import log_of, peaka_for, run_of
 from tests.sensors.polling import Watch, values
+from tests.sync.steps import wait_until
 
 REPORT = dg.AssetKey(["peaka", "mtquery", "report"])
 CHECK = dg.AssetCheckKey(REPORT, "last_sync_succeeded")
@@ -54,6 +56,19 @@ def latest(watch: Watch) -> dg.AssetCheckEvaluation:
     assert record.event is not None
     assert record.event.dagster_event is not None
     return record.event.dagster_event.asset_check_evaluation_data
+
+
+def test_a_refresh_that_runs_already_is_called_a_refresh(shop: PeakaSandbox) -> None:
+    """With on_running="attach" nothing is triggered, and the log names what runs as it names any refresh."""
+    shop.queries.plan("report", hold=True)
+    run_of(deferred(), peaka_for(shop))
+    wait_until(lambda: shop.queries.refreshes("report")[-1].started_at is not None, "the refresh")
+
+    lines = [line for _, line in log_of(deferred(), peaka_for(shop, on_running="attach"))]
+
+    (said,) = [line for line in lines if line.startswith("Nothing was triggered")]
+    assert re.search(r"peaka\.mtquery\.report \(\d+\) \(the refresh of 20\S+\)", said), said
+    assert refreshes_asked_for(shop) == 1
 
 
 def test_the_step_ends_and_the_sensor_records_the_refresh_with_its_run(
