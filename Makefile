@@ -39,6 +39,7 @@ lint: $(VENV)/.dev ## check format, lint, types and the direction of imports
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+	@$(VENV)/bin/ty check --quiet --python $(VENV)
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 
 docs: $(VENV)/.dev ## build the pages and the reference as a site in build/docs; a link that leads nowhere fails it
@@ -57,8 +58,9 @@ mutations: $(VENV)/.dev ## take each rule of the engine away, one at a time: a t
 nightly: $(VENV)/.dev ## the generated tests at length, and the large ones: a hundred thousand worlds, a million rows, fifty kills
 	@PEAKA_WORLDS=100000 PEAKA_CAMPAIGNS=40 $(VENV)/bin/python -m pytest -n 2 --dist worksteal -s --timeout 3600 \
 		tests/sync/test_worlds.py tests/worlds/test_whole_worlds.py tests/sync/test_campaign.py
-	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 PEAKA_KILLS=50 PEAKA_EXAMPLES=400 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --timeout 3600 \
-		tests/sensors/test_polling_soak.py tests/test_factory_names.py tests/steps/test_reexecution.py \
+	@PEAKA_TICKS=200 PEAKA_NAMES=10000 PEAKA_TABLES=84 PEAKA_ROWS=1000000 PEAKA_KILLS=50 PEAKA_CACHES=1000 PEAKA_EXAMPLES=400 $(VENV)/bin/python -m pytest -n 2 --dist worksteal --timeout 3600 \
+		tests/sensors/test_polling_soak.py tests/sensors/test_polling_fleet.py tests/sensors/test_upstream_histories.py \
+		tests/queries/test_query_worlds.py tests/test_factory_names.py tests/steps/test_reexecution.py \
 		tests/sandbox/test_command.py tests/sandbox/test_durability.py tests/sandbox/test_sql_properties.py \
 		tests/sandbox/test_contract.py tests/sandbox/test_copying.py
 

@@ -7,7 +7,6 @@ as far as the times could have shown it.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from math import floor
@@ -19,6 +18,7 @@ from dagster_peaka.api.query_models import UNCHANGED_WORD, QueryStatus
 from dagster_peaka.queries.refreshes import MODE, Refreshes
 from dagster_peaka.sync.machine import Reading, Sync, SyncRules, Task
 from dagster_peaka.sync.outcome import Posted, Trouble
+from tests.examples import EXAMPLES
 
 EPOCH = datetime(2026, 7, 1, 12, tzinfo=timezone.utc)
 RULES = SyncRules(start_timeout=20.0, poll_timeout=900.0, outage_tolerance=60.0)
@@ -190,10 +190,8 @@ QUIET = st.builds(
     coalesces=st.booleans(),
     lost=st.booleans(),
 )
-EXAMPLES = int(os.environ.get("PEAKA_QUERY_WORLDS", "1500"))
-"""How many worlds each test goes through."""
 MANY = settings(
-    max_examples=EXAMPLES,
+    max_examples=100 * EXAMPLES,
     phases=[Phase.generate],
     database=None,
     deadline=None,

@@ -1,6 +1,5 @@
 """What the sandbox's tests share: a source that can be written to, a sandbox that serves it, a client for its API."""
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +11,6 @@ import pytest
 from dagster_peaka.sandbox import PeakaSandbox, Profile
 
 FLIGHTS = "ops.public.flights"
-EXAMPLES = int(os.environ.get("PEAKA_EXAMPLES", "6"))
-"""How many of each kind the generated tests try; far more at night."""
 
 
 class Api:
@@ -24,7 +21,7 @@ class Api:
         self.client = httpx.Client(
             base_url=f"{sandbox.base_url}/data/projects/{sandbox.project_id}/",
             headers={"Authorization": f"Bearer {sandbox.api_key}", **headers},
-            timeout=20,
+            timeout=300,
         )
 
     def __call__(self, method: str, path: str, **kwargs: Any) -> httpx.Response:

@@ -84,12 +84,14 @@ def test_it_serves_until_a_signal_ends_it(
         assert "export PEAKA_API_KEY=sandbox-key" in said
         assert url.startswith("http://127.0.0.1:")
         statuses = httpx.get(
-            f"{url}/data/projects/mine/cache/status", headers={"Authorization": "Bearer sandbox-key"}
+            f"{url}/data/projects/mine/cache/status",
+            headers={"Authorization": "Bearer sandbox-key"},
+            timeout=300,
         ).json()
         assert {status["tableName"] for status in statuses} == {"flights", "airlines", "notes", "late"}
         assert {status["status"] for status in statuses} <= {"completed", "running"}
         process.send_signal(number)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=300) == 0
         assert process.stdout is not None
         assert process.stdout.read() == ""
     (request,) = [json.loads(line) for line in log.read_text().splitlines()]
@@ -105,8 +107,10 @@ def test_a_key_that_was_given_is_never_printed(
     with running(*options, PEAKA_SANDBOX_API_KEY="" if by_option else KEY) as (process, url, greeting):
         assert "PEAKA_API_KEY" in "".join(greeting)
         path = f"{url}/data/projects/sandbox/catalogs"
-        assert httpx.get(path, headers={"Authorization": "Bearer sandbox-key"}).status_code == 401
-        assert httpx.get(path, headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+        assert (
+            httpx.get(path, headers={"Authorization": "Bearer sandbox-key"}, timeout=300).status_code == 401
+        )
+        assert httpx.get(path, headers={"Authorization": f"Bearer {KEY}"}, timeout=300).status_code == 200
         process.terminate()
         assert process.stdout is not None
         assert KEY not in "".join(greeting) + process.stdout.read()
@@ -124,7 +128,9 @@ def test_a_profile_and_its_switches_are_options(source: sqlite3.Connection, tmp_
     ]
     with running(*options, "--no-status-ahead") as (process, url, _):
         with httpx.Client(
-            base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"}
+            base_url=f"{url}/data/projects/sandbox/",
+            headers={"Authorization": "Bearer sandbox-key"},
+            timeout=300,
         ) as client:
             assert client.post("cache/none/incrementalUpdate").json()["error"] == "WrongRequestException"
             body = {"statement": "SELECT 1 AS one"}
@@ -276,7 +282,9 @@ def test_a_table_fails_with_the_reason_that_is_given(source: sqlite3.Connection,
     ]
     with running(*options) as (_, url, _):
         client = httpx.Client(
-            base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"}
+            base_url=f"{url}/data/projects/sandbox/",
+            headers={"Authorization": "Bearer sandbox-key"},
+            timeout=300,
         )
         found: dict[str, Any] = {}
         while len(found) < 2:
@@ -296,7 +304,7 @@ def test_a_query_is_saved_once(source: sqlite3.Connection, tmp_path: Path) -> No
     for _ in range(2):
         with running(*options) as (_, url, _):
             address = f"{url}/data/projects/sandbox/queries"
-            (query,) = httpx.get(address, headers={"Authorization": "Bearer sandbox-key"}).json()
+            (query,) = httpx.get(address, headers={"Authorization": "Bearer sandbox-key"}, timeout=300).json()
         assert (query["name"], query["queryType"]) == ("late", "MATERIALIZED")
         assert query["inputQuery"] == "SELECT id FROM ops.public.flights WHERE delay >= 1"
 
@@ -320,7 +328,9 @@ def test_many_rows_fit_into_300_megabytes(tmp_path: Path) -> None:
         _,
     ):
         client = httpx.Client(
-            base_url=f"{url}/data/projects/sandbox/cache/", headers={"Authorization": "Bearer sandbox-key"}
+            base_url=f"{url}/data/projects/sandbox/cache/",
+            headers={"Authorization": "Bearer sandbox-key"},
+            timeout=300,
         )
         (status,) = client.get("status").json()
         for trigger, field, expected in (

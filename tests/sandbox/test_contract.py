@@ -29,7 +29,8 @@ from schemathesis.core.failures import FailureGroup
 
 from dagster_peaka.sandbox import Behaviour, PeakaSandbox, Profile
 from dagster_peaka.sandbox.behaviour import PROFILES
-from tests.sandbox.conftest import EXAMPLES, Api
+from tests.examples import EXAMPLES
+from tests.sandbox.conftest import Api
 
 DOCUMENT = Path(__file__).parents[3] / "shared" / "peaka-openapi.json"
 pytestmark = pytest.mark.skipif(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from dagster_peaka.sandbox import PeakaSandbox, copying
 from dagster_peaka.sandbox.sources import describe
 from dagster_peaka.sandbox.store import copy_name
-from tests.sandbox.conftest import EXAMPLES, FLIGHTS, Api
+from tests.examples import EXAMPLES
+from tests.sandbox.conftest import FLIGHTS, Api
 
 Row = tuple[Any, ...]
 Key = Callable[[Row], Row]

@@ -38,7 +38,9 @@ def served(folder: Path, store: Path) -> Generator[tuple[subprocess.Popen[str], 
         assert process.stdout is not None
         url = next(line.split("=", 1)[1].strip() for line in process.stdout if "PEAKA_BASE_URL=" in line)
         with httpx.Client(
-            base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"}
+            base_url=f"{url}/data/projects/sandbox/",
+            headers={"Authorization": "Bearer sandbox-key"},
+            timeout=300,
         ) as client:
             yield process, client
         process.kill()

@@ -23,7 +23,7 @@ def catalog(api: Api) -> str:
 def test_a_missing_or_wrong_key_is_a_401(sandbox: PeakaSandbox, header: dict[str, str]) -> None:
     """Without the key nothing is answered but 401 with Peaka's error body."""
     response = httpx.get(
-        f"{sandbox.base_url}/data/projects/{sandbox.project_id}/cache/status", headers=header
+        f"{sandbox.base_url}/data/projects/{sandbox.project_id}/cache/status", headers=header, timeout=300
     )
     assert response.status_code == 401
     assert response.json().keys() == ERROR

@@ -105,13 +105,15 @@ def test_nothing_that_was_acknowledged_is_lost_on_sigterm(ops: Any, store: Path,
         assert process.stdout is not None
         url = next(line.split("=", 1)[1].strip() for line in process.stdout if "PEAKA_BASE_URL=" in line)
         client = httpx.Client(
-            base_url=f"{url}/data/projects/sandbox/", headers={"Authorization": "Bearer sandbox-key"}
+            base_url=f"{url}/data/projects/sandbox/",
+            headers={"Authorization": "Bearer sandbox-key"},
+            timeout=300,
         )
         (status,) = client.get("cache/status").json()
         for _ in range(20):
             assert client.post(f"cache/{status['id']}/incrementalUpdate").status_code == 200
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=300) == 0
     with PeakaSandbox(ops, store=store) as sandbox:
         found = sandbox.executions(FLIGHTS)
         assert [execution.origin for execution in found] == ["creation", *["api"] * 20]

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dagster_peaka.sandbox.sql import QueryResult, SqlError, run
-from tests.sandbox.conftest import EXAMPLES
+from tests.examples import EXAMPLES
 
 MANY = settings(max_examples=EXAMPLES, deadline=None)
 INTEGERS = st.integers(-(1 << 31) + 1, (1 << 31) - 1)
@@ -22,7 +22,7 @@ INTEGERS = st.integers(-(1 << 31) + 1, (1 << 31) - 1)
 
 def _outcome(statement: str) -> QueryResult | str:
     try:
-        return run(statement, lambda _: None, timeout=5)
+        return run(statement, lambda _: None, timeout=60)
     except SqlError as error:
         return str(error)
 

@@ -27,7 +27,7 @@ from tests.sensors.polling import Watch
 
 SOAKS = int(os.environ.get("PEAKA_CAMPAIGNS", "1"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
-TICKS = int(os.environ.get("PEAKA_TICKS", "30"))
+TICKS = int(os.environ.get("PEAKA_TICKS", "20"))
 POSTGRES = os.environ.get("PEAKA_POSTGRES")
 STORAGE = {"storage": {"postgres": {"postgres_url": POSTGRES}}} if POSTGRES else None
 CACHES = [f"ops.public.t{number}" for number in range(5)]

@@ -40,11 +40,11 @@ defs = dg.Definitions(
     ],
     sensors=[
         build_peaka_upstream_sensor(
-            by_sensor, minimum_interval_seconds=1, default_status=dg.DefaultSensorStatus.RUNNING
+            by_sensor, minimum_interval_seconds=2, default_status=dg.DefaultSensorStatus.RUNNING
         ),
         *(
             build_peaka_upstream_sensor(
-                by_two_sensors, name=name, minimum_interval_seconds=1, default_status=status
+                by_two_sensors, name=name, minimum_interval_seconds=2, default_status=status
             )
             for name, status in [
                 ("a_stopped_one", dg.DefaultSensorStatus.STOPPED),
@@ -55,7 +55,7 @@ defs = dg.Definitions(
         dg.AutomationConditionSensorDefinition(
             "conditions",
             target=[by_condition, of_some_partitions, of_all_partitions],
-            minimum_interval_seconds=1,
+            minimum_interval_seconds=2,
             default_status=dg.DefaultSensorStatus.RUNNING,
         ),
     ],

@@ -28,4 +28,5 @@ defs = dg.Definitions(
             base_url=os.environ.get("PEAKA_BASE_URL", "http://127.0.0.1:1/api/v1"),
         )
     },
+    executor=dg.in_process_executor,
 )

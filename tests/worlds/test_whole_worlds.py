@@ -14,7 +14,7 @@ from dagster_peaka.sync.outcome import Origin, Posted
 from tests.sync.world import Open, Truth, World
 from tests.worlds.world import ASSET, Attempt, Materialized, Story, generated
 
-WORLDS = int(os.environ.get("PEAKA_WORLDS", "2000"))
+WORLDS = int(os.environ.get("PEAKA_WORLDS", "1000"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
 PARTS = 4
 
