@@ -22,6 +22,7 @@ from dagster_peaka.resource import PeakaResource
 from dagster_peaka.sensors.events import PolledAsset
 from dagster_peaka.sensors.reading import CatalogNames
 from dagster_peaka.sensors.refreshes import PolledQuery, refresh_events
+from dagster_peaka.sensors.summary import counted
 from dagster_peaka.sensors.tick import Tick
 
 
@@ -76,6 +77,8 @@ def build_peaka_polling_sensor(
             )
     """
     polled, queries = _polled(given_assets_or_specs(assets, "build_peaka_polling_sensor"))
+    kinds = {"cache": len(polled), "materialized query": len(queries)}
+    watched = " and ".join(counted(number, noun) for noun, number in kinds.items() if number) or "no cache"
     catalogs = CatalogNames()
 
     def peaka_polling_sensor(context: dg.SensorEvaluationContext, **_: object) -> dg.SensorResult:
@@ -93,7 +96,7 @@ def build_peaka_polling_sensor(
         evaluation_fn=peaka_polling_sensor,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
-        description=description or f"Records what Peaka and others have synced of {len(polled)} caches.",
+        description=description or f"Records what Peaka and others have synced of {watched}.",
         required_resource_keys={resource_key},
         tags=tags,
         metadata=polling_sensor_metadata(asset.key for asset in (*polled, *queries)),

@@ -6,7 +6,7 @@ import dagster as dg
 
 from dagster_peaka.sensors.events import Event
 
-PLURALS = {"history": "histories"}
+PLURALS = {"history": "histories", "materialized query": "materialized queries"}
 
 
 def summary(
@@ -30,26 +30,25 @@ def summary(
     """
     materializations = sum(isinstance(event, dg.AssetMaterialization) for event in events)
     recorded = [
-        _counted(materializations, "materialization") if materializations else "",
-        _counted(len(events) - materializations, "check evaluation")
-        if len(events) > materializations
-        else "",
+        counted(materializations, "materialization") if materializations else "",
+        counted(len(events) - materializations, "check evaluation") if len(events) > materializations else "",
     ]
     if events:
         assets = {event.asset_key for event in events}
-        first = f"Recorded {' and '.join(filter(None, recorded))} of {_counted(len(assets), 'cache')}."
+        first = f"Recorded {' and '.join(filter(None, recorded))} of {counted(len(assets), 'cache')}."
     elif is_first:
         first = "The first tick records nothing, but what ends from now on is recorded."
     else:
         first = "Recorded nothing."
     parts = [
-        f"Polled {_counted(caches, 'cache')}, read {_counted(histories, 'history')}",
-        f"{_counted(unfinished, 'execution')} unfinished" if unfinished else "",
-        f"{_counted(left, 'cache')} left to the next tick" if left else "",
-        f"{_counted(failed, 'failure')} in the log only" if failed else "",
+        f"Polled {counted(caches, 'cache')}, read {counted(histories, 'history')}",
+        f"{counted(unfinished, 'execution')} unfinished" if unfinished else "",
+        f"{counted(left, 'cache')} left to the next tick" if left else "",
+        f"{counted(failed, 'failure')} in the log only" if failed else "",
     ]
     return f"{first} {'; '.join(filter(None, parts))}."
 
 
-def _counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as ``1 cache`` and ``2 histories``."""
     return f"{number} {noun if number == 1 else PLURALS.get(noun, f'{noun}s')}"

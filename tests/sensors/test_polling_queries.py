@@ -55,6 +55,26 @@ def refreshed(shop: PeakaSandbox) -> None:
     shop.queries.wait_idle()
 
 
+def test_its_description_counts_what_it_watches() -> None:
+    """One cache, several, or none; and the materialized queries beside them."""
+    query = build_peaka_query_asset(query="report")
+    tables = [build_peaka_cache_asset(table=f"ops.public.{name}") for name in "tu"]
+
+    said = [
+        str(build_peaka_polling_sensor(assets).description).removeprefix(
+            "Records what Peaka and others have "
+        )
+        for assets in (tables[:1], tables, [query], [*tables, query])
+    ]
+
+    assert said == [
+        "synced of 1 cache.",
+        "synced of 2 caches.",
+        "synced of 1 materialized query.",
+        "synced of 2 caches and 1 materialized query.",
+    ]
+
+
 def test_a_refresh_by_somebody_else_is_recorded_once(shop: PeakaSandbox, watch: Watch) -> None:
     """With its times, as external, and by the version that a run of ours would have given it."""
     refreshed(shop)
