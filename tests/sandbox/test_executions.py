@@ -22,10 +22,12 @@ def wait_for(condition: Any, seconds: float = 20) -> None:
 
 def test_executions_of_a_mode_run_one_after_the_other(sandbox: PeakaSandbox, api: Api) -> None:
     """A trigger while one runs is queued; each starts when the one before it has ended, in the order of triggers."""
+    sandbox.plan(FLIGHTS, hold=True)
     sandbox.plan(FLIGHTS, duration=0.1, times=None)
     for _ in range(3):
         assert api.trigger().status_code == 200
     assert [e.status for e in sandbox.executions(FLIGHTS)[1:]] == ["RUNNING", "QUEUED", "QUEUED"]
+    sandbox.release(FLIGHTS)
     sandbox.wait_idle()
     _, first, second, third = sandbox.executions(FLIGHTS)
     assert [e.status for e in (first, second, third)] == ["COMPLETED"] * 3

@@ -24,7 +24,7 @@ def ended(sandbox: PeakaSandbox, api: Api) -> Any:
 def test_an_execution_becomes_visible_late(sandbox: PeakaSandbox, api: Api) -> None:
     """Until then neither status nor history know it, though it runs and ends."""
     before = api.status()
-    sandbox.behaviour.visible_after = 0.4
+    sandbox.behaviour.visible_after = 4
     api.trigger()
     sandbox.wait_idle()
     assert (api.status(), len(api.history())) == (before, 1)
