@@ -105,15 +105,14 @@ def count(requests: Path) -> int:
 
 def rows(caches: int) -> None:
     """Print the rows of so many caches."""
-    from benchmarks.fleet import API_KEY, EXECUTION_SECONDS, make_source, start_sandbox, wait_until_idle
+    from benchmarks.fleet import API_KEY, make_source, start_sandbox, wait_until_idle
 
-    assert EXECUTION_SECONDS == SECONDS
     with tempfile.TemporaryDirectory() as folder:
         source, requests, snapshot = (
             Path(folder) / name for name in ("source.db", "requests.jsonl", "snapshot.json")
         )
         make_source(source, caches)
-        sandbox, base_url = start_sandbox(source, requests)
+        sandbox, base_url = start_sandbox(source, requests, SECONDS)
         os.environ.update({CACHES: str(caches), SNAPSHOT: str(snapshot), ADDRESS: base_url})
         try:
             wait_until_idle(base_url, caches)
