@@ -540,7 +540,7 @@ def survives(mutation: Mutation) -> bool:
             )
         path.write_text(text.replace(mutation.old, mutation.new))
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutation.tests]
-        environment = {**os.environ, "PYTHONPATH": folder}
+        environment = {"PEAKA_WORLDS": "4000", **os.environ, "PYTHONPATH": folder}
         result = subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, text=True, check=False
         )

@@ -358,13 +358,13 @@ def test_a_job_of_what_an_asset_needs_syncs_part_of_a_shared_step(sandbox: Peaka
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PeakaSandbox]:
-    """A local Peaka with 500 caches in six catalogs."""
+    """A local Peaka with six catalogs, five of 12 caches and one of 60."""
     folder = tmp_path_factory.mktemp("fleet")
     sources: dict[str, dict[str, Path]] = {}
     for number in range(6):
         path = folder / f"source{number}.db"
         with closing(sqlite3.connect(path)) as database, database:
-            for table in range(84 if number < 2 else 83):
+            for table in range(60 if number == 3 else 12):
                 database.execute(f"CREATE TABLE t{table} (id INTEGER PRIMARY KEY, v TEXT)")
                 database.execute(f"INSERT INTO t{table} VALUES (1, 'one')")
         sources[f"cat{number}"] = {"public": path}
@@ -373,7 +373,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PeakaSandbox]:
         yield sandbox
 
 
-def test_a_fleet_of_500(fleet: PeakaSandbox, tmp_path: Path) -> None:
+def test_a_fleet(fleet: PeakaSandbox, tmp_path: Path) -> None:
     """From a saved snapshot nothing is asked; 40 selected caches are 40 triggers; 3 failures harm no other."""
     peaka = peaka_for(fleet)
     peaka.fetch_project().save(tmp_path / "project.json")
@@ -383,7 +383,7 @@ def test_a_fleet_of_500(fleet: PeakaSandbox, tmp_path: Path) -> None:
     load(assets)
 
     assert len(assets) == 6
-    assert sum(len(list(asset.keys)) for asset in assets) == 500
+    assert sum(len(list(asset.keys)) for asset in assets) == 120
     assert fleet.requests == []
 
     chosen = [f"t{number}" for number in range(20, 60)]

@@ -48,10 +48,12 @@ def test_rows_that_land_reach_the_report_by_themselves(
     dialog.get_by_role("textbox").fill("2013-01-01")
     dialog.get_by_role("textbox").press("Enter")
     dialog.get_by_role("button", name="Launch 1 run").click()
-    landed = launched(page)
+    landed = launched(page, ui)
     page.goto(f"{ui.url}/runs/{landed}")
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
 
+    leave(page)
+    until(lambda: requested(ui.ticks("after_landing")), what="request of a sync")
     page.goto(f"{ui.url}/locations/flights/sensors/after_landing")
     page.get_by_role("button", name="All ticks").click()
     page.get_by_role("menuitem", name="Requested").click()
@@ -65,6 +67,7 @@ def test_rows_that_land_reach_the_report_by_themselves(
     expect(tick.filter(has_text="0 runs requested").nth(1)).to_be_visible()
     take(page, pictures / "upstream-sensor.png", height=1140)
     page.set_viewport_size({"width": 1320, "height": 900})
+    leave(page)
 
     # The page stays on the event that it has found when it was opened.
     (requested_run,) = requested(ui.ticks("after_landing"))
@@ -90,6 +93,7 @@ def test_rows_that_land_reach_the_report_by_themselves(
     run = ui.run(synced)
     assert (run.status, run.assets) == ("SUCCESS", [["ops", "public", "flights"]])
 
+    leave(page)
     report_run, query_run = until(lambda: query_and_report(ui), what="request of the query and the report")
     assert ui.ended(report_run).status == "SUCCESS"
     page.goto(f"{ui.url}/assets/punctuality?view=events")
@@ -98,6 +102,7 @@ def test_rows_that_land_reach_the_report_by_themselves(
     row(page, "report").get_by_text("[Show Markdown]").click()
     expect(page.get_by_role("dialog").get_by_role("row", name="United Air Lines")).to_be_visible()
 
+    leave(page)
     for sensor, requests in {"after_landing": [synced], "new_report": [reported, query_run]}.items():
         ui.wait_for_ticks(sensor)
         assert requested(ui.ticks(sensor)) == requests
@@ -223,7 +228,7 @@ def test_a_cache_materialized_by_the_button_shows_what_its_execution_did(
     assert (updated, deleted) == (192, 9)  # which Peaka was seen to report as one more, and as none
     page.goto(dagster_dev.example.url + "/assets/ops/public/planes")
     page.get_by_role("button", name="Materialize").click()
-    run = launched(page)
+    run = launched(page, dagster_dev.example)
     page.goto(f"{dagster_dev.example.url}/runs/{run}")
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
 
@@ -309,7 +314,7 @@ def test_a_query_shows_its_columns_and_stands_behind_its_caches(
     page.goto(url)
     page.get_by_role("button", name="Materialize").click()
     page.get_by_role("button", name="Confirm").click()  # one of its caches was not synced yet
-    run = launched(page)
+    run = launched(page, dagster_dev.fleet)
     page.goto(f"{dagster_dev.fleet.url}/runs/{run}")
     expect(page.get_by_text("Success", exact=True)).to_be_visible()
 
@@ -332,8 +337,7 @@ def test_a_failed_run_says_which_caches_failed_and_why(
         dagster_dev.sandbox.plan(cache, fail="the disk is full")
     page.goto(dagster_dev.example.url + graph_of('key:"shop_berlin/public/orders_2010_*"'))
     page.get_by_role("button", name="Materialize all").click()
-    run = launched(page)
-
+    run = launched(page, dagster_dev.fleet)
     page.goto(f"{dagster_dev.example.url}/runs/{run}")
     expect(page.get_by_text("Failure", exact=True)).to_be_visible()
     error = page.get_by_text("2 caches failed").last
@@ -370,12 +374,20 @@ def materialized_in(page: Page) -> str:
     return path.removeprefix("/runs/").partition("?")[0]
 
 
-def launched(page: Page) -> str:
-    """The id of the run that the UI says it has launched."""
+def leave(page: Page) -> None:
+    """Show nothing while something else is waited for: a page of Dagster's that shows what goes on takes much CPU."""
+    page.goto("about:blank")
+
+
+def launched(page: Page, ui: GraphQL) -> str:
+    """The id of the run that the UI says it has launched, when that has ended."""
     link = page.get_by_role("listitem").filter(has_text="Launched run").get_by_role("link", name="View")
     path = link.get_attribute("href")
     assert path
-    return path.removeprefix("/runs/")
+    leave(page)
+    run = path.removeprefix("/runs/")
+    ui.ended(run)
+    return run
 
 
 def row(page: Page, first: str) -> Locator:

@@ -14,9 +14,15 @@ DAY = {"year": 2013, "month": 1, "day": 1}
 
 
 @pytest.fixture(scope="module")
-def first_day() -> list[dict[str, str | None]]:
+def year() -> list[dict[str, str | None]]:
+    """All flights of the data set."""
+    return list(read_rows("flights"))
+
+
+@pytest.fixture(scope="module")
+def first_day(year: list[dict[str, str | None]]) -> list[dict[str, str | None]]:
     """The 842 flights of the data set's first day."""
-    return [row for row in read_rows("flights") if (row["month"], row["day"]) == ("1", "1")]
+    return [row for row in year if (row["month"], row["day"]) == ("1", "1")]
 
 
 @pytest.fixture
@@ -33,20 +39,19 @@ def query(database: Path, statement: str) -> list[tuple]:
         return connection.execute(statement).fetchall()
 
 
-def test_the_data_set_has_the_rows_that_its_authors_name() -> None:
+def test_the_data_set_has_the_rows_that_its_authors_name(year: list[dict[str, str | None]]) -> None:
     """Each file is read whole: 336,776 flights on 365 days, and four small tables."""
-    days = Counter((row["month"], row["day"]) for row in read_rows("flights"))
+    days = Counter((row["month"], row["day"]) for row in year)
     assert (days.total(), len(days), days["1", "1"], days["1", "2"]) == (336_776, 365, 842, 943)
     small = {table: sum(1 for _ in read_rows(table)) for table in TABLES if table != "flights"}
     assert small == {"airlines": 16, "airports": 1_458, "planes": 3_322, "weather": 26_115}
     assert FIRST_DAY.isoformat() == "2013-01-01"
 
 
-def test_the_primary_key_of_flights_is_unique_in_the_whole_year() -> None:
+def test_the_primary_key_of_flights_is_unique_in_the_whole_year(year: list[dict[str, str | None]]) -> None:
     """No two flights of the data set share day, carrier, number and airport, so landing never merges two."""
     key = ("year", "month", "day", "carrier", "flight", "origin")
-    seen = Counter(tuple(row[name] for name in key) for row in read_rows("flights"))
-    assert max(seen.values()) == 1
+    assert len({tuple(row[name] for name in key) for row in year}) == len(year)
 
 
 @pytest.mark.parametrize("table", [table for table in TABLES if table != "flights"])

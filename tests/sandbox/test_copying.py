@@ -429,9 +429,9 @@ def test_a_full_refresh_of_rows_that_are_being_replaced(
     assert copy_of(store, cache) == rows(source, "big")
 
 
-def test_a_table_may_have_two_thousand_columns(ops: Any, source: sqlite3.Connection) -> None:
-    """As many as SQLite lets one have: copied, changed, queried and told apart by their fingerprint."""
-    names = [f"c{number}" for number in range(2_000)]
+def test_a_table_may_have_many_columns(ops: Any, source: sqlite3.Connection) -> None:
+    """At night as many as SQLite lets one have: copied, changed, queried and told apart by their fingerprint."""
+    names = [f"c{number}" for number in range(min(2_000, 50 * EXAMPLES))]
     source.execute(
         f"CREATE TABLE wide (c0 INTEGER PRIMARY KEY, {', '.join(f'{name} INTEGER' for name in names[1:])})"
     )
@@ -443,12 +443,12 @@ def test_a_table_may_have_two_thousand_columns(ops: Any, source: sqlite3.Connect
         api = Api(sandbox)
         fingerprint = f"SELECT to_hex(checksum(ROW({', '.join(names)}))) FROM ops.public.wide"
         before = api.query(fingerprint)
-        source.execute("UPDATE wide SET c1999 = 7 WHERE c0 = 2")
+        source.execute(f"UPDATE wide SET {names[-1]} = 7 WHERE c0 = 2")
         sandbox.start_execution("ops.public.wide")
         sandbox.wait_idle()
         last = sandbox.executions()[-1]
         assert (last.status, last.inserted, last.updated, last.deleted) == ("COMPLETED", 0, 1, 0), last.error
-        assert api.query("SELECT sum(c1999), count(*) FROM ops.public.wide") == [[8, 2]]
+        assert api.query(f"SELECT sum({names[-1]}), count(*) FROM ops.public.wide") == [[8, 2]]
         assert api.query(fingerprint) != before
         sandbox.start_execution("ops.public.wide", "full_refresh")
         sandbox.wait_idle()

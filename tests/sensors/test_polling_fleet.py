@@ -14,7 +14,7 @@ from dagster_peaka.sensors.polling import build_peaka_polling_sensor
 from tests.materializing import peaka_for, sqlite_tables
 from tests.sensors.polling import Watch, completed, queries, recorded, requests_of, sync_by_others
 
-CACHES = [f"ops.public.t{number}" for number in range(int(os.environ.get("PEAKA_CACHES", "300")))]
+CACHES = [f"ops.public.t{number}" for number in range(int(os.environ.get("PEAKA_CACHES", "160")))]
 
 
 @pytest.fixture(scope="module")

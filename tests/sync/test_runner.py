@@ -27,7 +27,7 @@ from dagster_peaka.sync.runner import Runner
 from dagster_peaka.sync.timing import SyncRules
 from tests.sync.scripted import NOON, Script, Scripted, execution, status
 
-WORLDS = int(os.environ.get("PEAKA_WORLDS", "4000")) // 4
+WORLDS = int(os.environ.get("PEAKA_WORLDS", "4000")) // 10
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
 SILENT = logging.getLogger("tests.silent")
 SILENT.setLevel(logging.CRITICAL + 1)

@@ -1,6 +1,6 @@
 """What Dagster is told of every sync, in thousands of generated worlds. A violation names its seed.
 
-`PEAKA_WORLDS` sets how many (default 2,000) and `PEAKA_FIRST_SEED` where to begin.
+`PEAKA_WORLDS` sets how many (default 400) and `PEAKA_FIRST_SEED` where to begin.
 """
 
 import os
@@ -14,7 +14,7 @@ from dagster_peaka.sync.outcome import Origin, Posted
 from tests.sync.world import Open, Truth, World
 from tests.worlds.world import ASSET, Attempt, Materialized, Story, generated
 
-WORLDS = int(os.environ.get("PEAKA_WORLDS", "1000"))
+WORLDS = int(os.environ.get("PEAKA_WORLDS", "400"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
 PARTS = 4
 
