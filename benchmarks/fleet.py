@@ -27,7 +27,7 @@ from typing import Any
 
 import dagster as dg
 
-from dagster_peaka import PeakaResource
+from dagster_peaka import PeakaProject, PeakaResource, peaka_cache_assets
 
 EXECUTION_SECONDS = (4.8, 4.9, 5.0, 5.1, 5.2)
 API_KEY = "sandbox-key"
@@ -62,18 +62,15 @@ def start_sandbox(
     raise SystemExit("the sandbox did not start")
 
 
-def specs(caches: int) -> list[dg.AssetSpec]:
-    """The assets of so many caches."""
-    return [
-        dg.AssetSpec(["bench", f"t{n}"], metadata={"peaka/table": f"bench.public.t{n}"})
-        for n in range(caches)
-    ]
+def resource_of(base_url: str) -> PeakaResource:
+    """What reaches the sandbox."""
+    return PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url)
 
 
-def bare(results: Sequence[dg.AssetMaterialization]) -> float:
+def bare(specs: Sequence[dg.AssetSpec], results: Sequence[dg.AssetMaterialization]) -> float:
     """Seconds that Dagster takes for a step of these results, when all of them are there at once."""
 
-    @dg.multi_asset(specs=specs(len(results)))
+    @dg.multi_asset(specs=specs)
     def bare_results() -> Iterator[Any]:
         for result in results:
             version = (result.tags or {}).get("dagster/data_version")
@@ -88,14 +85,14 @@ def bare(results: Sequence[dg.AssetMaterialization]) -> float:
     return time.perf_counter() - began
 
 
-def step(base_url: str, caches: int) -> dict[str, float]:
-    """Materialize so many caches in one step, and so many bare results; returns what was measured."""
+def step(base_url: str, snapshot: str) -> dict[str, float]:
+    """Materialize all caches in one step, and as many bare results; returns what was measured."""
     spent = 0.0
 
-    @dg.multi_asset(specs=specs(caches), required_resource_keys={"peaka"})
-    def fleet(context: dg.AssetExecutionContext) -> Iterator[Any]:
+    @peaka_cache_assets(PeakaProject.load(snapshot))
+    def fleet(context: dg.AssetExecutionContext, peaka: PeakaResource) -> Iterator[Any]:
         nonlocal spent
-        results = context.resources.peaka.sync_and_poll(context)
+        results = peaka.sync_and_poll(context)
         while True:
             began = time.perf_counter()
             result = next(results, None)
@@ -104,10 +101,11 @@ def step(base_url: str, caches: int) -> dict[str, float]:
                 return
             yield result
 
-    peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url)
-    bare([dg.AssetMaterialization(["bench", "t0"])])  # a process's first run pays for Dagster's imports
+    bare(
+        [dg.AssetSpec("warm")], [dg.AssetMaterialization("warm")]
+    )  # a process's first run pays for Dagster's imports
     began = time.perf_counter()
-    result = dg.materialize([fleet], resources={"peaka": peaka})
+    result = dg.materialize([fleet], resources={"peaka": resource_of(base_url)})
     seconds = time.perf_counter() - began
     assert result.success
     status = Path("/proc/self/status").read_text()
@@ -115,7 +113,7 @@ def step(base_url: str, caches: int) -> dict[str, float]:
     assert peak is not None
     results = [event.materialization for event in result.get_asset_materialization_events()]
     longest = max(float(str(each.metadata["peaka/duration_seconds"].value)) for each in results)
-    bare_seconds = statistics.mean(bare(results) for _ in range(2))
+    bare_seconds = statistics.mean(bare(list(fleet.specs), results) for _ in range(2))
     return {
         "body_seconds": spent,
         "seconds": seconds,
@@ -136,13 +134,16 @@ def measure(caches: int) -> dict[str, float]:
 def one_run(caches: int, execution_seconds: float) -> dict[str, float]:
     """What :func:`step` measures, in fresh processes, and the requests that the sandbox served meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
-        source, requests = Path(folder) / "source.db", Path(folder) / "requests.jsonl"
+        source, requests, snapshot = (
+            Path(folder) / name for name in ("source.db", "requests.jsonl", "snapshot.json")
+        )
         make_source(source, caches)
         sandbox, base_url = start_sandbox(source, requests, execution_seconds)
         try:
             wait_until_idle(base_url, caches)
+            resource_of(base_url).fetch_project().save(snapshot)
             before = len(requests.read_text().splitlines())
-            run = in_a_process(base_url, caches)
+            run = in_a_process(base_url, snapshot)
             served = [json.loads(line) for line in requests.read_text().splitlines()[before:]]
         finally:
             sandbox.terminate()
@@ -152,10 +153,10 @@ def one_run(caches: int, execution_seconds: float) -> dict[str, float]:
     return {**run, "late_seconds": late, "requests": len(served), "triggers": triggers}
 
 
-def in_a_process(base_url: str, caches: int) -> dict[str, float]:
+def in_a_process(base_url: str, snapshot: Path) -> dict[str, float]:
     """What :func:`step` measures, in a process of its own."""
     output = subprocess.run(
-        [sys.executable, "-m", "benchmarks.fleet", "--step", base_url, str(caches)],
+        [sys.executable, "-m", "benchmarks.fleet", "--step", base_url, str(snapshot)],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -166,7 +167,7 @@ def in_a_process(base_url: str, caches: int) -> dict[str, float]:
 
 def wait_until_idle(base_url: str, caches: int) -> None:
     """Wait for the caches' first syncs to be over."""
-    with PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url).get_client() as client:
+    with resource_of(base_url).get_client() as client:
         while True:
             statuses = client.list_cache_statuses()
             if len(statuses) == caches and all(status.status == "COMPLETED" for status in statuses):
@@ -196,6 +197,6 @@ def main(numbers: list[int]) -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--step"]:
-        print(json.dumps(step(sys.argv[2], int(sys.argv[3]))))
+        print(json.dumps(step(*sys.argv[2:])))
     else:
         main([int(argument) for argument in sys.argv[1:]] or [1, 10, 100, 300, 1000])

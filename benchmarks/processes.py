@@ -105,7 +105,7 @@ def count(requests: Path) -> int:
 
 def rows(caches: int) -> None:
     """Print the rows of so many caches."""
-    from benchmarks.fleet import API_KEY, make_source, start_sandbox, wait_until_idle
+    from benchmarks.fleet import make_source, resource_of, start_sandbox, wait_until_idle
 
     with tempfile.TemporaryDirectory() as folder:
         source, requests, snapshot = (
@@ -116,8 +116,7 @@ def rows(caches: int) -> None:
         os.environ.update({CACHES: str(caches), SNAPSHOT: str(snapshot), ADDRESS: base_url})
         try:
             wait_until_idle(base_url, caches)
-            peaka = PeakaResource(api_key=API_KEY, project_id="sandbox", base_url=base_url)
-            peaka.fetch_project().save(snapshot)
+            resource_of(base_url).fetch_project().save(snapshot)
             pairs = max(1, STEPS_OF_A_ROW // caches)
             for name, executor in EXECUTORS.items():
                 before = count(requests)
