@@ -294,6 +294,11 @@ class Runner:
                 elif run.sync.task is Task.POLL and not run.busy:
                     # Not listed is no proof of anything: the cache itself is asked.
                     self._poll_one(run)
+            if any(run.sync.result is not None for run in runs):
+                # What was triggered together ends together: the step should not wait while ends are to be had.
+                soon = self._clock() + min(run.sync.rules.poll_interval for run in runs) / 2
+                for run in filter(_polls, runs):
+                    run.sync.due = min(run.sync.due, soon)
             self._progress.polled_many()
 
         self._send(calls.list_cache_statuses(scope), handle)

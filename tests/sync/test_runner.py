@@ -168,6 +168,19 @@ def test_polls_depend_on_time_and_not_on_the_number_of_caches() -> None:
     assert sorted(path for path in asked[200] if path != "cache/status") == histories
 
 
+def test_a_listing_that_shows_an_end_is_followed_by_another_soon() -> None:
+    """What was triggered together ends together: once one has ended, the others' ends are noticed in half the time."""
+    caches = [f"c{number}" for number in range(200)]
+    script, triggered = quiet(caches)
+    scripted = Scripted(script)
+    noticed = {job.target.cache_id: scripted.clock() for job, _ in runner(scripted, jobs_for(caches)).run()}
+    ended = {cache: began + 5.0 for cache, began in triggered.items()}
+    after_the_first = [cache for cache in caches if ended[cache] > min(noticed.values())]
+    assert after_the_first
+    # A quarter of `poll_interval`, the listing under way meanwhile, and this one's answer.
+    assert max(noticed[cache] - ended[cache] for cache in after_the_first) < 0.25 + 2 * 0.05 + 0.01
+
+
 def test_many_triggers_are_written_down_at_once() -> None:
     """However few go out side by side, a step of two hundred leaves one record before them, and no more."""
     caches = [f"c{number}" for number in range(200)]
