@@ -233,7 +233,8 @@ def _advice(status: int) -> tuple[type[PeakaApiError], str]:
         )
     if status == 404:
         return PeakaNotFoundError, (
-            "Peaka could not find {subject} (project {project}). Check the id or name, and project_id."
+            "Peaka could not find {subject} (project {project}). Check the id or name, project_id, "
+            "and base_url ({base_url})."
         )
     if status == 429:
         return PeakaRateLimitError, (

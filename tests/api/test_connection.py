@@ -652,7 +652,7 @@ class TestWhatErrorsSay:
             PeakaClient(sandbox.api_key, "elsewhere", sandbox.base_url) as client,
             pytest.raises(
                 PeakaNotFoundError,
-                match=r"could not find the project's catalogs \(project elsewhere\)\..*project_id",
+                match=r"could not find the project's catalogs \(project elsewhere\)\..*project_id, and base_url \(http",
             ),
         ):
             client.list_catalogs()
