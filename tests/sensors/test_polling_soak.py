@@ -29,7 +29,14 @@ SOAKS = int(os.environ.get("PEAKA_CAMPAIGNS", "1"))
 FIRST = int(os.environ.get("PEAKA_FIRST_SEED", "0"))
 TICKS = int(os.environ.get("PEAKA_TICKS", "20"))
 POSTGRES = os.environ.get("PEAKA_POSTGRES")
-STORAGE = {"storage": {"postgres": {"postgres_url": POSTGRES}}} if POSTGRES else None
+SETTINGS = {
+    # Runs that are killed would leave behind the processes that copy their output.
+    "compute_logs": {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    },
+    **({"storage": {"postgres": {"postgres_url": POSTGRES}}} if POSTGRES else {}),
+}
 CACHES = [f"ops.public.t{number}" for number in range(5)]
 SCHEDULED = "ops.public.scheduled"
 
@@ -122,7 +129,7 @@ def test_every_sync_is_recorded_once_whatever_happens(tmp_path: Path, seed: int)
     (tmp_path / "dagster").mkdir()
     with (
         PeakaSandbox({"ops": {"public": source}}, caches=CACHES, behaviour=behaviour(pick)) as sandbox,
-        dg.DagsterInstance.local_temp(str(tmp_path / "dagster"), overrides=STORAGE) as instance,
+        dg.DagsterInstance.local_temp(str(tmp_path / "dagster"), overrides=SETTINGS) as instance,
     ):
         sandbox.create_cache(SCHEDULED, incremental_schedule="PT1S")
         peaka = peaka_for(sandbox)
