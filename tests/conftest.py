@@ -8,9 +8,18 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dagster_peaka.sandbox import PeakaSandbox
 from tests.migrations import read_once
+
+# How long an example takes says how busy the machine is, and nothing about the package.
+settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("patient")
 
 
 def pytest_collection_finish() -> None:

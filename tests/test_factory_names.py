@@ -40,7 +40,7 @@ def caches_of(tables: list[tuple[str, str, str]]) -> list[PeakaCache]:
     ]
 
 
-@settings(max_examples=NAMES, deadline=None)
+@settings(max_examples=NAMES)
 @given(
     st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=1, max_size=3, unique=True),
     st.sampled_from(["cache", "catalog", "project"]),
@@ -67,7 +67,7 @@ def test_any_names_load_or_are_refused_with_both_ids(
     assert len(definitions.get_repository_def().assets_defs_by_key) == len(caches)
 
 
-@settings(max_examples=max(1, NAMES // 5), deadline=None)
+@settings(max_examples=max(1, NAMES // 5))
 @given(
     st.lists(st.tuples(WORDS, WORDS, WORDS), min_size=2, max_size=6, unique_by="/".join),
     st.sampled_from(["cache", "catalog", "project"]),

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_peaka import PeakaApiError, PeakaClient, PeakaConfigError, PeakaError, PeakaNotFoundError
@@ -334,7 +334,7 @@ class TestPaths:
         for endpoint in ID_CALLS:
             self.check(server, anybody, endpoint, part)
 
-    @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+    @settings(max_examples=50)
     @given(endpoint=st.sampled_from(sorted(ID_CALLS)), part=st.text(st.characters(codec="utf-8"), min_size=1))
     def test_any_id_reaches_only_its_endpoint(self, server, anybody, endpoint, part):
         """So does any text at all."""

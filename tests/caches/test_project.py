@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -119,7 +119,6 @@ PROJECTS = st.builds(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(project=PROJECTS)
 def test_any_project_is_loaded_as_it_was_saved(project: PeakaProject, tmp_path: Path) -> None:
     """What is saved and loaded is equal, whatever letters it holds, and saved anew gives the same bytes."""

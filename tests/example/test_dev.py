@@ -62,7 +62,7 @@ def dev(tmp_path: Path, environment: dict[str, str]) -> Iterator[Dev]:
     finally:
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(300)
 
 
 def test_a_cache_materialized_in_the_ui_shows_what_its_execution_did(dev: Dev) -> None:
@@ -82,7 +82,7 @@ def test_a_cache_materialized_in_the_ui_shows_what_its_execution_did(dev: Dev) -
     started = descendants(dev.process.pid)
     assert len(started) >= 5  # the command, the sandbox, Dagster, its webserver, its daemon
     os.killpg(dev.process.pid, signal.SIGINT)  # as a terminal sends Ctrl-C
-    assert dev.process.wait(60) == 0, dev.output.read_text()
+    assert dev.process.wait(300) == 0, dev.output.read_text()
     assert "Stopped." in dev.output.read_text()
     assert soon(lambda: not any(map(runs, started)))
     assert not taken(dev.port)

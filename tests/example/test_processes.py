@@ -40,7 +40,7 @@ def test_children_and_their_children_end_with_the_block(
     log = tmp_path / "parent.log"
     with Processes() as running:
         child = running.start("the parent", [sys.executable, "-c", PARENT, hearing], log=log)
-        running.wait_until(child, lambda: said(log), seconds=20)
+        running.wait_until(child, lambda: said(log), seconds=300)
         grandchild = int(log.read_text())
         assert runs(child.process.pid)
         assert runs(grandchild)
@@ -57,7 +57,7 @@ def test_a_child_that_ends_by_itself_is_named(tmp_path: Path) -> None:
         with pytest.raises(
             ProcessError, match=r"the server ended with code 3; its last words are in .*short\.log"
         ):
-            running.wait_until(child, lambda: False, seconds=20)
+            running.wait_until(child, lambda: False, seconds=300)
         with pytest.raises(ProcessError, match="the server ended with code 3"):
             running.wait()
 
@@ -81,7 +81,7 @@ log = Path(sys.argv[1])
 try:
     with Processes() as running:
         child = running.start("the parent", [sys.executable, "-c", {PARENT!r}, "good"], log=log)
-        running.wait_until(child, lambda: "\\n" in log.read_text(), seconds=20)
+        running.wait_until(child, lambda: "\\n" in log.read_text(), seconds=300)
         print(log.read_text(), end="", flush=True)
         running.wait()
 except KeyboardInterrupt:
@@ -101,7 +101,7 @@ def test_an_interrupt_reaches_a_command_that_a_shell_started_deaf(tmp_path: Path
     grandchild = int(command.stdout.readline())
     os.kill(command.pid, signal.SIGINT)
     assert command.stdout.read() == "stopped\n"
-    assert command.wait(30) == 0
+    assert command.wait(300) == 0
     assert soon(lambda: not runs(grandchild))
     assert "interrupted" in log.read_text()
 
@@ -117,5 +117,5 @@ def test_a_command_ends_with_what_started_it(tmp_path: Path) -> None:
     grandchild = int(shell.stdout.readline())
     shell.kill()
     assert shell.stdout.read() == "stopped\n"
-    shell.wait(30)
+    shell.wait(300)
     assert soon(lambda: not runs(grandchild))

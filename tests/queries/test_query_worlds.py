@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from math import floor
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from dagster_peaka.api.query_models import UNCHANGED_WORD, QueryStatus
@@ -194,9 +194,7 @@ MANY = settings(
     max_examples=100 * EXAMPLES,
     phases=[Phase.generate],
     database=None,
-    deadline=None,
     derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 
 

@@ -289,7 +289,6 @@ def test_every_answer_to_generated_requests_fits_the_document(
         max_examples=EXAMPLES,
         phases=[Phase.generate],
         database=None,
-        deadline=None,
         derandomize=True,
         suppress_health_check=SLOW,
     )
@@ -622,7 +621,6 @@ def test_any_story_of_caches_holds_together(story: type[Story]) -> None:
             max_examples=max(5, EXAMPLES // 4),
             stateful_step_count=30,
             database=None,
-            deadline=None,
             derandomize=True,
             suppress_health_check=SLOW,
         ),

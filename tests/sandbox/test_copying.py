@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dagster_peaka.sandbox import PeakaSandbox, copying
@@ -109,9 +109,7 @@ def test_an_incremental_finds_exactly_what_changed(
 
     @settings(
         max_examples=max(5, EXAMPLES // 2),
-        deadline=None,
         database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
     @given(st.lists(st.lists(EDITS, max_size=12), min_size=1, max_size=4))
     def run(batches: list[list[tuple[str, int, int, Any, Any]]]) -> None:
@@ -415,7 +413,7 @@ def test_a_full_refresh_of_rows_that_are_being_replaced(
     kept.behaviour.first_sync_mode = "full_refresh"
     cache = kept.create_cache("ops.public.big")
     written = 0
-    with closing(sqlite3.connect(tmp_path / "ops.db", isolation_level=None, timeout=5)) as writer:
+    with closing(sqlite3.connect(tmp_path / "ops.db", isolation_level=None, timeout=60)) as writer:
         while kept.executions(cache)[-1].finished_at is None:
             written += 1
             writer.execute(

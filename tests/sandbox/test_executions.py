@@ -12,7 +12,7 @@ from tests.sandbox.conftest import FLIGHTS, Api
 LAST = "lastIncrementalCacheExecution"
 
 
-def wait_for(condition: Any, seconds: float = 20) -> None:
+def wait_for(condition: Any, seconds: float = 300) -> None:
     """Wait until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dagster_peaka.sandbox.sql import QueryResult, SqlError, run
 from tests.examples import EXAMPLES
 
-MANY = settings(max_examples=EXAMPLES, deadline=None)
+MANY = settings(max_examples=EXAMPLES)
 INTEGERS = st.integers(-(1 << 31) + 1, (1 << 31) - 1)
 
 
@@ -377,7 +377,7 @@ def _mutated(draw: st.DrawFn) -> str:
     return " ".join(words)
 
 
-@settings(max_examples=5 * EXAMPLES, deadline=None)
+@settings(max_examples=5 * EXAMPLES)
 @given(
     st.one_of(
         _mutated(),

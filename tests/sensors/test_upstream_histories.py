@@ -120,7 +120,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=50 * EXAMPLES, deadline=None)
+@settings(max_examples=50 * EXAMPLES)
 @given(
     fleet=fleets,
     every=st.booleans(),
@@ -156,7 +156,7 @@ def test_updates_are_neither_lost_nor_requested_twice(
     assert len(world.run_keys) == runs
 
 
-@settings(max_examples=10 * EXAMPLES, deadline=None)
+@settings(max_examples=10 * EXAMPLES)
 @given(fleet=fleets, landed=st.lists(st.sampled_from(UPSTREAMS), min_size=1))
 def test_a_repeated_tick_has_the_same_run_key(fleet: Watched, landed: list[str]) -> None:
     """However often a tick is repeated without an update, and whatever the time, Dagster sees one run key."""
