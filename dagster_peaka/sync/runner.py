@@ -296,9 +296,10 @@ class Runner:
                     self._poll_one(run)
             if any(run.sync.result is not None for run in runs):
                 # What was triggered together ends together: the step should not wait while ends are to be had.
-                soon = self._clock() + min(run.sync.rules.poll_interval for run in runs) / 2
                 for run in filter(_polls, runs):
-                    run.sync.due = min(run.sync.due, soon)
+                    if run.sync.state is State.FOLLOW:
+                        soon = self._clock() + run.sync.rules.poll_interval / 2
+                        run.sync.due = min(run.sync.due, soon)
             self._progress.polled_many()
 
         self._send(calls.list_cache_statuses(scope), handle)
