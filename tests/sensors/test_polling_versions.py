@@ -12,7 +12,7 @@ import pytest
 from dagster_peaka import build_peaka_cache_asset
 from dagster_peaka.sandbox import PeakaSandbox
 from dagster_peaka.sensors.polling import build_peaka_polling_sensor
-from tests.materializing import peaka_for, run_of, triggers
+from tests.materializing import acting_when, clock_of_syncs, is_followed, peaka_for, run_of, triggers
 from tests.sensors.polling import Watch, recorded, sync_by_others
 
 T = "ops.public.t"
@@ -57,7 +57,11 @@ def test_a_run_that_adopts_what_the_sensor_has_recorded_gives_it_the_same_versio
 ) -> None:
     """A re-execution triggers nothing, and records the newest that COMPLETED since: the last record is no past."""
     sandbox.plan(T, times=1, hold=True)
-    parent = run_of(ASSET, peaka_for(sandbox, poll_timeout=0.5), instance=watch.instance)
+    with (
+        clock_of_syncs() as clock,
+        acting_when(lambda: is_followed(sandbox), lambda: setattr(clock, "ahead", 900)),
+    ):
+        parent = run_of(ASSET, peaka_for(sandbox, poll_timeout=900), instance=watch.instance)
     assert not parent.success
     ours = sandbox.executions(T)[-1].id
     sandbox.release(T)
