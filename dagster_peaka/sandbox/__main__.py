@@ -74,7 +74,7 @@ def _serve(options: argparse.Namespace) -> None:
                 f"  export PEAKA_PROJECT_ID={sandbox.project_id}",
                 key if given else f"  export PEAKA_API_KEY={_DEFAULT_KEY}",
                 "",
-                "A PeakaResource comes here by base_url=dg.EnvVar('PEAKA_BASE_URL').",
+                "PeakaResource needs base_url=dg.EnvVar('PEAKA_BASE_URL') to come here.",
                 "Ctrl-C ends it.",
                 sep="\n",
                 flush=True,
