@@ -1,8 +1,8 @@
 """One step of N caches: its requests, its time beside the executions' own, and the memory of its process.
 
 The sandbox runs in a process of its own and counts the requests. Time is what the step's own body takes: not while it
-is suspended at a `yield`, where Dagster records the result. Each step runs in a fresh process, so that memory is its
-own.
+is suspended at a `yield`, where Dagster records the result. Memory is the most that a fresh process has held after its
+first step.
 
 Beside it: the time of the whole step over that of the longest execution, as Peaka's record tells it, and of a bare step
 of the same results; the two take turns in one process, so that a machine that is slower for a while is so for both.
