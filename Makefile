@@ -11,7 +11,7 @@ PORT ?= 3000
 STATE ?= .demo
 
 PINS := pyproject.toml example_project/pyproject.toml constraints.txt
-# uv takes a third of the time that pip takes, and reads an index of one's own from its own settings.
+# uv takes less than half of pip's time, and reads an index of one's own from its own settings.
 UV ?= $(shell command -v uv)
 UV_INSTALL = $(UV) pip install --python $(VENV)/bin/python --compile-bytecode
 PIP_INSTALL = $(VENV)/bin/python -m pip install --disable-pip-version-check --use-pep517

@@ -400,7 +400,9 @@ class PeakaResource(dg.ConfigurableResource[None]):
                 (_, result), *_ = runner.run()
             except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
                 # Outside of a run an interrupt means what it says.
-                runner.stop(cancel=self.cancel_on_termination, terminated=run is None or is_terminated(*run))
+                runner.stop(
+                    cancel=self.cancel_on_termination, terminated=lambda: run is None or is_terminated(*run)
+                )
                 raise
         if not result.ok or result.execution is None:
             url = client.cache_url(target.cache_id)

@@ -386,9 +386,16 @@ MUTATIONS = [
     Mutation(
         "termination: an interrupt of a run that nobody terminated cancels",
         "steps/step.py",
-        "runner.stop(cancel=self.cancel, terminated=self._is_terminated())",
-        "runner.stop(cancel=self.cancel)",
+        "runner.stop(cancel=self.cancel, terminated=self._is_terminated)",
+        "runner.stop(cancel=self.cancel, terminated=lambda: True)",
         (f"{TERMINATION}::test_an_interrupt_of_a_run_that_nobody_terminated_cancels_nothing",),
+    ),
+    Mutation(
+        "termination: a second interrupt ends the first one's work",
+        "sync/stopping.py",
+        "signal.signal(number, _unheard)",
+        "pass",
+        (f"{TERMINATION}::test_a_second_interrupt_ends_no_cancel",),
     ),
     Mutation(
         "outage: blind time counts as quiet",

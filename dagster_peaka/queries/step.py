@@ -192,8 +192,8 @@ class _Step:
         try:
             ((_, result),) = runner.run()
         except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            terminated = is_terminated(self._context.instance, self._context.run.run_id)
-            runner.stop(cancel=self._cancel, terminated=terminated)
+            instance, run_id = self._context.instance, self._context.run.run_id
+            runner.stop(cancel=self._cancel, terminated=lambda: is_terminated(instance, run_id))
             raise
         return result
 

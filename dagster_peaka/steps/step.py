@@ -168,13 +168,9 @@ class _Step:
                     error = sync_error(result, target=job.target, mode=job.mode, rules=self.rules, url=url)
                     self._fail(key, error)
                     yield from self._checks_of_failures()
-        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-            runner.stop(cancel=self.cancel, terminated=self._is_terminated())
-            raise
-        except GeneratorExit:
-            # Dagster closes the generator on an error of its own, too; that cancels nothing.
-            if self._is_terminated():
-                runner.stop(cancel=self.cancel, terminated=True)
+        # While it records a result, Dagster closes the generator instead; on an error of its own, too.
+        except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError, GeneratorExit):
+            runner.stop(cancel=self.cancel, terminated=self._is_terminated)
             raise
         finally:
             measurer.close()

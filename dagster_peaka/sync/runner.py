@@ -41,7 +41,7 @@ from dagster_peaka.sync.jobs import Note, Run, SyncJob
 from dagster_peaka.sync.log import Progress
 from dagster_peaka.sync.machine import Reading, State, Sync, Task
 from dagster_peaka.sync.outcome import Origin, Posted, Result
-from dagster_peaka.sync.stopping import HISTORY_PAGE, SIDE_BY_SIDE, STOP_BUDGET, Stop, error_of
+from dagster_peaka.sync.stopping import HISTORY_PAGE, SIDE_BY_SIDE, STOP_BUDGET, Stop, error_of, uninterrupted
 
 T = TypeVar("T")
 
@@ -401,34 +401,38 @@ class Runner:
 
     # The end before the end
 
-    def stop(self, *, cancel: bool, terminated: bool = True) -> None:
+    def stop(self, *, cancel: bool, terminated: Callable[[], bool]) -> None:
         """Leave the syncs where they are; with ``cancel``, cancel those whose own execution is the one that runs.
 
         Where the run was not ``terminated`` but interrupted otherwise, nothing is cancelled: a re-execution follows
         what was triggered.
 
-        Takes at most :data:`STOP_BUDGET` seconds. Everything that may still run or start is named in the log. Raises
-        nothing of its own, so that the interrupt that ends the step goes on.
+        Takes at most :data:`STOP_BUDGET` seconds, in which no other interrupt is heard. Everything that may still run
+        or start is named in the log. Raises nothing of its own, so that the interrupt that ends the step goes on.
         """
+        with uninterrupted():
+            self._stop(cancel=cancel, terminated=terminated)
+
+    def _stop(self, *, cancel: bool, terminated: Callable[[], bool]) -> None:
         live = [
             run
             for run in self._runs
             if run.sync.result is None
             and (run.sync.triggers or run.sync.execution or run.sync.state is State.IDENTIFY)
         ]
-        left = dict.fromkeys(
-            live, "cancel_on_termination is off" if terminated else "the run was interrupted, not terminated"
-        )
+        left = dict.fromkeys(live, "the run was interrupted, not terminated")
         try:
-            if cancel and terminated and live:
-                deadline = time.monotonic() + STOP_BUDGET
-                self._settle_triggers(live, deadline)
-                self._drop_requests()
-                stop = Stop(self._client, self._clock, deadline, listed=self._listed)
-                reached, left = stop.cancel(live)
-                self._progress.cancelled([(run.job.target, run.sync) for run in reached])
+            if live and terminated():
+                left = dict.fromkeys(live, "cancel_on_termination is off")
+                if cancel:
+                    deadline = time.monotonic() + STOP_BUDGET
+                    self._settle_triggers(live, deadline)
+                    self._drop_requests()
+                    stop = Stop(self._client, self._clock, deadline, listed=self._listed)
+                    reached, left = stop.cancel(live)
+                    self._progress.cancelled([(run.job.target, run.sync) for run in reached])
         except Exception:
-            self._log.exception("The run was terminated, and cancelling in Peaka failed half way.")
+            self._log.exception("Stopping failed half way: what was to be cancelled in Peaka may go on.")
         self._drop_requests()
         self._progress.left(
             [(run.job.target, run.sync, why) for run, why in left.items() if not run.sync.result]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, TypeVar
 
 from dagster_peaka.api import calls
@@ -54,6 +58,34 @@ def may_cancel(sync: Sync, reading: Reading, entries: Sequence[CacheExecution]) 
         and all(entry.id == ours.id for entry in unfinished)
         and record.is_surely_ours(ours)
     )
+
+
+@contextmanager
+def uninterrupted() -> Generator[None]:
+    """No further interrupt ends what is done within.
+
+    A step hears of its end more than once: Ctrl-C reaches it from the terminal and from its executor, and the run's
+    status may have told it before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no signal is handled here
+        return
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(number)) is not None  # else another language handles it
+    }
+    for number in handlers:
+        signal.signal(number, _unheard)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _unheard(_number: int, _frame: FrameType | None) -> None:
+    """Handles a signal; unlike SIG_IGN it is not inherited by a process that is started meanwhile."""
 
 
 class Stop:

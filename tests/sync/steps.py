@@ -142,11 +142,15 @@ class Steps:
         """Start a run and wait for its end."""
         return self.end(self.start(**settings))
 
-    def interrupt(self, started: Started) -> Ended:
-        """Terminate a run as Dagster's UI and run launcher do, and wait for its end."""
+    def terminate(self, started: Started) -> None:
+        """Terminate a run as Dagster's UI and run launcher do."""
         with dg.DagsterInstance.from_config(str(self.home)) as instance:
             instance.report_run_canceling(instance.get_runs(limit=1)[0])
         os.kill(started.pid, signal.SIGINT)
+
+    def interrupt(self, started: Started) -> Ended:
+        """Terminate a run, and wait for its end."""
+        self.terminate(started)
         return self.end(started)
 
     def evict(self, started: Started) -> Ended:

@@ -301,7 +301,7 @@ def test_one_slow_history_stops_no_other_cancel(caplog: pytest.LogCaptureFixture
         list(stopped.run())
     triggers = [call for call in terminated.calls if call.method == "POST"]
 
-    stopped.stop(cancel=True)
+    stopped.stop(cancel=True, terminated=lambda: True)
 
     (cancel,) = [call for call in terminated.calls if call.method == "POST" and call not in triggers]
     assert cancel.segments[1] == "quick"

@@ -1,5 +1,8 @@
 """Guarantee 3: a terminated run cancels its own execution, and no other, at every stage of a sync."""
 
+import os
+import signal
+
 import dagster as dg
 import pytest
 
@@ -53,6 +56,21 @@ def test_a_termination_that_the_step_never_hears_of_ends_it_all_the_same(steps: 
     steps.sandbox.wait_idle()
     assert (steps.cancels(), newest_status(steps.sandbox)) == (1, "CANCELLED")
     assert not ended.success
+    assert steps.status() is dg.DagsterRunStatus.CANCELED
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_ends_no_cancel(steps: Steps, number: int) -> None:
+    """Ctrl-C comes from the terminal and from the executor; an executor's may come after the run's status was read."""
+    steps.sandbox.plan(CACHE, hold=True)
+    cancel = steps.sandbox.fault(operation="cancelIncrementalCache", delay=FOR_EVER, status=None, times=1)
+    process = steps.start(EXECUTOR="in_process", STOP_BUDGET="3")
+    process.wait_until_said(FOLLOWING)
+    steps.terminate(process)
+    wait_until(lambda: cancel.hits == 1, "the cancel")
+    os.kill(process.pid, number)
+    ended = steps.end(process)
+    assert "the cancel was not answered" in ended.log
     assert steps.status() is dg.DagsterRunStatus.CANCELED
 
 
